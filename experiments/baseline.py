@@ -1,0 +1,37 @@
+"""A perceptron with one hidden layer, 784-256-10: the plain PyTorch script as parameters.
+
+    python -m harness.run baseline
+    python -m harness.run baseline --lr 0.05 --hidden-width 512
+
+Weights start from N(0, init_std), biases from zero; cross-entropy on logits; vanilla SGD.
+"""
+
+from typing import Annotated
+
+from torch import nn
+
+from harness.fields import Count, NonNegative
+from harness.training.experiment import Experiment
+
+
+class Baseline(Experiment):
+    """The article's multilayer perceptron."""
+
+    hidden_width: Annotated[int, Count] = 256
+    """Units of the hidden layer."""
+    init_std: Annotated[float, NonNegative] = 0.01
+    """Standard deviation of the initial weights."""
+
+    def network(self) -> nn.Module:
+        network = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(28 * 28, self.hidden_width),
+            nn.ReLU(),
+            nn.Linear(self.hidden_width, 10),
+        )
+        return network.apply(self.init_weights)
+
+    def init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, mean=0.0, std=self.init_std)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,27 @@
+"""Softmax regression, 784-10: the perceptron's linear ancestor.
+
+    python -m harness.run softmax_regression
+
+One linear layer from N(0, init_std) with zero biases: what the pixels alone tell, without a
+hidden layer.
+"""
+
+from typing import Annotated
+
+from torch import nn
+
+from harness.fields import NonNegative
+from harness.training.experiment import Experiment
+
+
+class SoftmaxRegression(Experiment):
+    """A linear classifier with cross-entropy on its logits."""
+
+    init_std: Annotated[float, NonNegative] = 0.01
+    """Standard deviation of the initial weights."""
+
+    def network(self) -> nn.Module:
+        linear = nn.Linear(28 * 28, 10)
+        nn.init.normal_(linear.weight, mean=0.0, std=self.init_std)
+        nn.init.zeros_(linear.bias)
+        return nn.Sequential(nn.Flatten(), linear)

@@ -1,0 +1,1 @@
+"""An experiment-tracking research harness for small PyTorch models."""

@@ -1,0 +1,19 @@
+"""What must never reach the record or the screen: credentials, the home folder's owner."""
+
+from __future__ import annotations
+
+import re
+
+_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
+_SECRET_ASSIGNMENT = re.compile(
+    r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*)(?:=|\s+))\S+"
+)
+
+
+def mask(text: str) -> str:
+    """The text with user names and passwords of URLs and values of secrets replaced by `***`.
+
+    >>> mask("postgresql://ann:pw@db.example/runs --api-key=abc")
+    'postgresql://***@db.example/runs --api-key=***'
+    """
+    return _SECRET_ASSIGNMENT.sub(r"\1***", _URL_CREDENTIALS.sub("***@", text))

@@ -1,0 +1,87 @@
+"""Checkpoints: the whole state of a training in one file that is whole or not there.
+
+A file is the SHA-256 of what follows (64 hexadecimal digits and a newline), then what `torch.save`
+writes. It is written beside its place, forced to disk and renamed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import RunFailed
+
+_DIGEST_LENGTH = 65
+
+
+class CheckpointDamaged(RunFailed):
+    """A checkpoint is not what was written, or not a checkpoint at all."""
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write a state; after a crash at any moment `path` holds the old file or the new one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _force_to_disk(path.parent)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a state back, onto the CPU, without executing code from the file.
+
+    Raises:
+        CheckpointDamaged: the file is truncated, altered, or not a checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            digest = file.read(_DIGEST_LENGTH)
+            content = file.read()
+    except OSError as error:
+        raise CheckpointDamaged(f"{path}: cannot be read ({error.strerror}).") from None
+    if digest != hashlib.sha256(content).hexdigest().encode() + b"\n":
+        raise CheckpointDamaged(f"{path}: the checkpoint is damaged, its digest does not match.")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointDamaged(f"{path}: not a checkpoint ({reason}).") from None
+    if not isinstance(state, dict):
+        raise CheckpointDamaged(f"{path}: not a checkpoint (it holds a {type(state).__name__}).")
+    return state
+
+
+def path_of(folder: Path, epoch: int) -> Path:
+    """The file of an epoch's checkpoint."""
+    return folder / f"epoch-{epoch:06d}.checkpoint"
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the latest `keep` checkpoints."""
+    for path in sorted(folder.glob("epoch-*.checkpoint"))[:-keep]:
+        path.unlink(missing_ok=True)
+
+
+def _force_to_disk(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

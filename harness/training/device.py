@@ -1,0 +1,108 @@
+"""Where and how a training computes: the device, its threads, its precision, its clock."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from harness import fields
+from harness.errors import BadRequest
+from harness.fields import NonNegative
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How to compute what an experiment describes; none of it is a hyperparameter."""
+
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), cpu, cuda, mps, or one of several: cuda:1."""
+    threads: Annotated[int, NonNegative] = 0
+    """Threads of torch on the CPU; 0 leaves the choice to torch. Another number, other bits."""
+    matmul_precision: Literal["highest", "high", "medium"] = "highest"
+    """Precision of float32 matrix products; high and medium may be faster and change the bits."""
+    capture_graph: bool = False
+    """Replay the update as a captured CUDA graph; eager where there is no CUDA or it fails."""
+
+    def __post_init__(self) -> None:
+        fields.check_all(self)
+
+    def apply(self) -> torch.device:
+        """Set torch's threads and precision for this process, and choose the device.
+
+        Raises:
+            BadRequest: this machine has no such device.
+        """
+        device = choose(self.device)
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        return device
+
+    def parameters(self) -> dict[str, Any]:
+        """The settings that change the numbers, recorded beside the hyperparameters."""
+        return {
+            "matmul_precision": self.matmul_precision,
+            "capture_graph": self.capture_graph,
+        }
+
+
+def choose(name: str = "auto") -> torch.device:
+    """The device of that name; `auto` is cuda, else mps, else cpu.
+
+    Raises:
+        BadRequest: there is no such device, or not on this machine.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if cuda else "mps" if mps else "cpu")
+    known = ["cpu"] + ["mps"] * mps
+    if cuda:
+        known += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name not in known:
+        raise BadRequest(f"device: {name!r} is not one of this machine's: auto, {', '.join(known)}.")
+    return torch.device(name)
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """The hardware and the numerics of this process, by tag name; no host name.
+
+    `device` is its kind, `device_name` the accelerator's (or processor's) model name.
+    """
+    processor = _processor_name()
+    cuda = device.type == "cuda"
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if cuda else processor,
+        "processor": processor,
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda) if cuda else "none",
+    }
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done all it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory that tensors took on the device so far; None where it does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return None
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,163 @@
+"""What an experiment is: hyperparameters, and the methods that build what they describe.
+
+An experiment file holds one subclass of `Experiment`. Its annotated fields become the fields of a
+frozen dataclass, flags of the command line and recorded parameters, all under one name; the string
+under a field is its help text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from types import ModuleType
+from typing import Annotated, Any, ClassVar, dataclass_transform
+
+import torch
+from torch import nn
+
+from harness import fields, project
+from harness.errors import BadRequest
+from harness.fields import Count, NonNegative, Positive, Seed
+from harness.training.data import DatasetName
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(ABC):
+    """Everything that decides what is trained; subclass it, add fields, define `network`."""
+
+    name: ClassVar[str] = "experiment"
+    """The name of the experiment's file, or the class's own name in lower case elsewhere."""
+
+    dataset: DatasetName = "fashion-mnist"
+    """What to train on: 60,000 training and 10,000 test images of 28x28, in ten classes (digits:
+    1,437 and 360)."""
+    seed: Annotated[int, Seed] = 0
+    """Seed of the initial weights, the order of the images and every other random draw."""
+    lr: Annotated[float, Positive] = 0.1
+    """Learning rate of the optimizer."""
+    batch_size: Annotated[int, Count] = 256
+    """Images in a batch."""
+    num_epochs: Annotated[int, Count] = 10
+    """Passes over the training images."""
+    validation_size: Annotated[int, NonNegative] = 0
+    """Training images set aside: with 0 each epoch is evaluated on the test images, with more on
+    these, and the test images stay untouched."""
+    split_seed: Annotated[int, Seed] = 0
+    """Seed that draws the validation images; the split does not move with seed."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        package, _, module = cls.__module__.rpartition(".")
+        cls.name = module if package == "experiments" else _snake_case(cls.__name__)
+
+    def __post_init__(self) -> None:
+        fields.check_all(self)
+
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The network with its initial weights, on the CPU.
+
+        It maps images of shape (batch, 1, 28, 28), float32 in [0, 1], to logits (batch, 10).
+        """
+
+    def loss(self) -> nn.Module:
+        """The loss of logits (batch, 10) and labels (batch,), a mean over the batch."""
+        return nn.CrossEntropyLoss()
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The optimizer: vanilla SGD.
+
+        The fused kernel updates all parameters in one call and gives the bits of the plain one.
+        """
+        return torch.optim.SGD(parameters, lr=self.lr, fused=True)
+
+    def scheduler(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """A learning rate schedule, stepped after each epoch; none unless overridden."""
+        return None
+
+    def update(
+        self,
+        network: nn.Module,
+        loss_fn: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One update of the parameters from one batch: the five steps of every training.
+
+        Args:
+            images: (batch, 1, 28, 28), float32 in [0, 1].
+            labels: (batch,), int64.
+
+        Returns:
+            The logits (batch, 10) and the loss, both from before the update.
+        """
+        logits: torch.Tensor = network(images)
+        loss: torch.Tensor = loss_fn(logits, labels)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return logits, loss
+
+    def fields(self) -> dict[str, Any]:
+        """Every field and its value, enough to make the experiment again."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    def parameters(self) -> dict[str, Any]:
+        """What is recorded as parameters: the fields, then the derived properties."""
+        derived = inspect.getmembers(type(self), lambda member: isinstance(member, property))
+        return self.fields() | {name: getattr(self, name) for name, _ in derived}
+
+    def changes(self) -> dict[str, Any]:
+        """The fields that differ from their defaults."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if getattr(self, f.name) != f.default
+        }
+
+    def __str__(self) -> str:
+        """The name and what differs from the defaults: `baseline lr=0.05 hidden_width=512`."""
+        changes = (f"{name}={value}" for name, value in self.changes().items())
+        return " ".join([self.name, *changes])
+
+
+def load_experiment(name: str) -> type[Experiment]:
+    """The experiment class of `experiments/<name>.py`.
+
+    Raises:
+        BadRequest: there is no such file, it cannot be imported, or it does not define exactly
+            one experiment.
+    """
+    return experiment_class(project.load("experiments", name))
+
+
+def experiment_class(module: ModuleType) -> type[Experiment]:
+    """The one experiment class that a module defines (imported ones do not count)."""
+    classes = [
+        member
+        for member in vars(module).values()
+        if inspect.isclass(member)
+        and issubclass(member, Experiment)
+        and member.__module__ == module.__name__
+    ]
+    if len(classes) != 1:
+        found = ", ".join(c.__name__ for c in classes) or "none"
+        raise BadRequest(
+            f"{module.__file__}: an experiment file defines one subclass of Experiment, "
+            f"this one has {found}."
+        )
+    if inspect.isabstract(classes[0]):
+        raise BadRequest(f"{module.__file__}: {classes[0].__name__} does not define network().")
+    return classes[0]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

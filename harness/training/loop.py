@@ -1,0 +1,223 @@
+"""The training loop: a generator over a training's state that knows nobody who listens.
+
+It draws random numbers in the order of a plain script with two `DataLoader`s, so that the same
+seed, device and thread count give the same bits (`harness/plain.py` is that script).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from harness.training import device as devices
+from harness.training.capture import captured
+from harness.training.data import Images
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+
+EvaluationSet = Literal["test", "validation"]
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch came to.
+
+    Attributes:
+        epoch: counted from 1.
+        metrics: `train/loss`, `train/accuracy`, the same of the evaluation set (`test/` or
+            `validation/`), `time/train_seconds`, `time/evaluate_seconds`,
+            `time/images_per_second` and, on CUDA, `memory/peak_bytes`. Losses are means over
+            images, accuracies fractions; the training ones are taken during the updates.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is not finite: further epochs cannot mend that."""
+        return not all(
+            math.isfinite(value) for name, value in self.metrics.items() if name.endswith("/loss")
+        )
+
+
+class Training:
+    """A training in progress: everything that its next epoch depends on.
+
+    The random generators are those of the process, so one process advances one training at a time.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        train: Images,
+        evaluation: Images,
+        evaluated_on: EvaluationSet,
+        execution: Execution,
+        device: torch.device,
+    ) -> None:
+        """Seed every generator and build the network, on the CPU first and then moved.
+
+        So every device starts from the same weights.
+        """
+        self.experiment = experiment
+        self.device = device
+        self.evaluated_on = evaluated_on
+        random.seed(experiment.seed)
+        np.random.seed(experiment.seed % 2**32)
+        torch.manual_seed(experiment.seed)
+        self.network = experiment.network().to(device)
+        self.loss_fn = experiment.loss().to(device)
+        self.optimizer = experiment.optimizer(self.network.parameters())
+        self.scheduler = experiment.scheduler(self.optimizer)
+        self.train_images = train.to(device)
+        self.evaluation_images = evaluation.to(device)
+        self.history: list[EpochResult] = []
+        self._update = captured(self) if execution.capture_graph else self._eager_update
+
+    def epochs(self) -> Iterator[EpochResult]:
+        """Train what is left of `num_epochs`, yielding after each epoch.
+
+        Stop it early by closing it; a diverged epoch is the last one.
+        """
+        while len(self.history) < self.experiment.num_epochs and not self.diverged:
+            yield self._epoch()
+
+    @property
+    def diverged(self) -> bool:
+        """Whether the last epoch's loss was not finite."""
+        return bool(self.history) and self.history[-1].diverged
+
+    def state(self) -> dict[str, Any]:
+        """All that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
+        cuda = self.device.type == "cuda"
+        numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "history": [(result.epoch, result.metrics) for result in self.history],
+            "generators": {
+                "torch": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
+                "mps": torch.mps.get_rng_state() if self.device.type == "mps" else None,
+                "numpy": (numpy_name, np.asarray(numpy_keys).tolist(), *numpy_rest),
+                "python": random.getstate(),
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned for the same experiment, to the same bits."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
+        generators = state["generators"]
+        torch.set_rng_state(generators["torch"])
+        if generators["cuda"] is not None:
+            torch.cuda.set_rng_state(generators["cuda"], self.device)
+        if generators["mps"] is not None:
+            torch.mps.set_rng_state(generators["mps"])
+        np.random.set_state(generators["numpy"])
+        random.setstate(generators["python"])
+
+    def _epoch(self) -> EpochResult:
+        started = self._clock()
+        train = self._train_epoch()
+        trained = self._clock()
+        evaluation = self.evaluate()
+        evaluated = self._clock()
+        metrics = {
+            **{f"train/{name}": value for name, value in train.items()},
+            **{f"{self.evaluated_on}/{name}": value for name, value in evaluation.items()},
+            "time/train_seconds": trained - started,
+            "time/evaluate_seconds": evaluated - trained,
+            "time/images_per_second": len(self.train_images) / (trained - started),
+        }
+        if (peak := devices.peak_memory_bytes(self.device)) is not None:
+            metrics["memory/peak_bytes"] = float(peak)
+        self.history.append(EpochResult(len(self.history) + 1, metrics))
+        return self.history[-1]
+
+    def _clock(self) -> float:
+        devices.synchronize(self.device)
+        return time.perf_counter()
+
+    def _train_epoch(self) -> dict[str, float]:
+        self.network.train()
+        _draw_seed()
+        order = _shuffled(len(self.train_images)).to(self.device)
+        outcomes = _Outcomes()
+        for positions in order.split(self.experiment.batch_size):
+            images, labels = self.train_images.batch(positions)
+            logits, loss = self._update(images, labels)
+            outcomes.add(logits, loss, labels)
+        if self.scheduler:
+            self.scheduler.step()
+        return outcomes.means()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Mean loss and accuracy on the evaluation images, in evaluation mode."""
+        self.network.eval()
+        _draw_seed()
+        outcomes = _Outcomes()
+        for images, labels in self.evaluation_images.batches_in_order(self.experiment.batch_size):
+            logits = self.network(images)
+            outcomes.add(logits, self.loss_fn(logits, labels), labels)
+        return outcomes.means()
+
+    def _eager_update(
+        self, images: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.experiment.update(
+            self.network, self.loss_fn, self.optimizer, images, labels
+        )
+
+
+class _Outcomes:
+    """Losses and hits of the batches of one pass, left on the device until the pass is over.
+
+    Reading them batch by batch would make the host wait for the device each time.
+    """
+
+    def __init__(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.hits: list[torch.Tensor] = []
+        self.sizes: list[int] = []
+
+    def add(self, logits: torch.Tensor, loss: torch.Tensor, labels: torch.Tensor) -> None:
+        self.losses.append(loss.detach())
+        self.hits.append(logits.detach().argmax(dim=1) == labels)
+        self.sizes.append(len(labels))
+
+    def means(self) -> dict[str, float]:
+        """Loss weighted by batch size and accuracy.
+
+        Python adds the products one by one, in double precision: `sum` would compensate rounding
+        from Python 3.12 on, and give other bits than a plain script's `+=`.
+        """
+        total = 0.0
+        for loss, size in zip(torch.stack(self.losses).tolist(), self.sizes, strict=True):
+            total += loss * size
+        n = sum(self.sizes)
+        return {"loss": total / n, "accuracy": int(torch.cat(self.hits).sum()) / n}
+
+
+def _draw_seed() -> int:
+    """The number that every iterator over a `DataLoader` draws when it is made."""
+    return int(torch.empty((), dtype=torch.int64).random_().item())
+
+
+def _shuffled(n: int) -> torch.Tensor:
+    """The order of `RandomSampler`: its generator is seeded by a draw from the default one."""
+    generator = torch.Generator().manual_seed(_draw_seed())
+    return torch.randperm(n, generator=generator)
