@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
 import operator
 import types
 import typing
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
-from annotated_types import BaseMetadata, Ge, Gt, Le, Lt
+from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt
 
 from harness.errors import BadRequest, nearest
 
@@ -64,14 +66,13 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _checked(name, arguments[0], value)
-        if value is not None:
-            for mark in arguments[1:]:
-                for bound in mark if isinstance(mark, tuple) else (mark,):
-                    if isinstance(bound, BaseMetadata):
-                        _check_bound(name, bound, value, arguments[1:])
+        bounds = list(_bounds(arguments[1:]))
+        if value is not None and not all(holds(value, limit) for holds, limit, _ in bounds):
+            allowed = " and ".join(f"{words} {limit}" for _, limit, words in bounds)
+            raise BadRequest(f"{name}: {value!r} is not allowed, it must be {allowed}.")
         return value
     if origin is Literal:
-        if value not in arguments:
+        if not any(type(value) is type(known) and value == known for known in arguments):
             raise BadRequest(
                 f"{name}: {value!r} is not one of {', '.join(map(str, arguments))}. "
                 + nearest(str(value), map(str, arguments))
@@ -90,8 +91,9 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
         if not isinstance(value, kind):
             raise BadRequest(f"{name}: {value!r} is not a {kind.__name__}.")
     elif kind is int or kind is float:
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         try:
-            if isinstance(value, (bool, str)):
+            if not is_number:
                 raise TypeError
             value = operator.index(value) if kind is int else float(value)
         except (TypeError, ValueError, OverflowError):
@@ -102,14 +104,11 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _check_bound(name: str, bound: BaseMetadata, value: Any, marks: tuple[Any, ...]) -> None:
-    attribute, holds, _ = _COMPARISONS[type(bound)]  # type: ignore[index]
-    if not holds(value, getattr(bound, attribute)):
-        allowed = [b for mark in marks for b in (mark if isinstance(mark, tuple) else (mark,))]
-        text = " and ".join(_text(b) for b in allowed if isinstance(b, BaseMetadata))
-        raise BadRequest(f"{name}: {value!r} is not allowed, it must be {text}.")
-
-
-def _text(bound: BaseMetadata) -> str:
-    attribute, _, words = _COMPARISONS[type(bound)]  # type: ignore[index]
-    return f"{words} {getattr(bound, attribute)}"
+def _bounds(marks: Iterable[Any]) -> Iterator[tuple[Callable[[Any, Any], bool], Any, str]]:
+    """The bounds among a field's marks: the comparison that must hold, its limit, its words."""
+    for mark in marks:
+        if isinstance(mark, (tuple, GroupedMetadata)):
+            yield from _bounds(mark)
+        elif isinstance(mark, BaseMetadata):
+            attribute, holds, words = _COMPARISONS[type(mark)]
+            yield holds, getattr(mark, attribute), words

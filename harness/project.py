@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import resource
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -57,3 +58,9 @@ def load(folder: str, name: str) -> ModuleType:
     except Exception as error:
         reason = f"{error.__class__.__name__}: {error}"
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has taken so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,1 @@
+"""What is recorded, and the one place that knows MLflow."""

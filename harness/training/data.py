@@ -113,8 +113,8 @@ class Images:
         chosen = slice(None) if self.rows is None else self.rows
         pixels, labels = self.pixels[chosen].cpu(), self.labels[chosen].to("cpu", torch.uint8)
         sha256 = hashlib.sha256(f"{tuple(pixels.shape)}".encode())
-        sha256.update(pixels.numpy())
-        sha256.update(labels.numpy())
+        sha256.update(pixels.numpy().data)
+        sha256.update(labels.numpy().data)
         return sha256.hexdigest()
 
 
@@ -146,12 +146,12 @@ class Dataset:
                 f"images here: it must be at most {n - 1}."
             )
         generator = torch.Generator().manual_seed(split_seed)
-        drawn = torch.randperm(n, generator=generator)[:validation_size]
-        mask = torch.zeros(n, dtype=torch.bool)
-        mask[drawn] = True
+        drawn = torch.zeros(n, dtype=torch.bool)
+        drawn[torch.randperm(n, generator=generator)[:validation_size]] = True
+        kept = (~drawn).nonzero()[:, 0] if validation_size else None
         return (
-            dataclasses.replace(self.train, rows=None if not validation_size else (~mask).nonzero()[:, 0]),
-            dataclasses.replace(self.train, rows=mask.nonzero()[:, 0]),
+            dataclasses.replace(self.train, rows=kept),
+            dataclasses.replace(self.train, rows=drawn.nonzero()[:, 0]),
         )
 
 
@@ -165,7 +165,7 @@ def data_root(folder: Path | None = None) -> Path:
 
 def on_disk(name: DatasetName, root: Path) -> bool:
     """Whether the data set needs no download (its files may still turn out to be damaged)."""
-    return name == "digits" or all(path.is_file() for path in _paths(name, root))
+    return name == "digits" or all(map(os.path.exists, _paths(name, root)))
 
 
 def open_dataset(name: DatasetName, root: Path) -> Dataset:
@@ -197,8 +197,9 @@ def read_images(images: Path, labels: Path) -> Images:
     pixels = _map_idx(images, magic=2051, item_shape=(SIDE, SIDE)).view(-1, PIXELS)
     classes = _map_idx(labels, magic=2049, item_shape=()).to(torch.int64)
     if len(pixels) != len(classes):
-        raise _damaged(labels, f"{len(classes)} labels for the {len(pixels)} images of {images.name}")
-    if len(classes) and int(classes.max()) > 9:
+        what = f"{len(classes)} labels for the {len(pixels)} images of {images.name}"
+        raise _damaged(labels, what)
+    if int(classes.max()) > 9:
         raise _damaged(labels, f"label {int(classes.max())} is not in 0..9")
     return Images(pixels, classes)
 
@@ -235,7 +236,10 @@ def _map_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> torch.Tenso
     if size != expected:
         what = "truncated" if size < expected else "too long"
         raise _damaged(path, f"{what}, {size} bytes instead of the {expected} of {count} items")
-    mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    try:
+        mapped = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    except RuntimeError as error:
+        raise _damaged(path, f"cannot be mapped ({error})") from None
     return mapped[header.size :].view(count, *item_shape)
 
 
@@ -256,17 +260,19 @@ def _digits() -> Dataset:
     """
     try:
         package = importlib.metadata.distribution("scikit-learn")
-        with gzip.open(str(package.locate_file("sklearn/datasets/data/digits.csv.gz")), "rt") as file:
+        table_file = package.locate_file("sklearn/datasets/data/digits.csv.gz")
+        with gzip.open(str(table_file), "rt") as file:
             rows = [[int(float(value)) for value in line.split(",")] for line in file]
     except (importlib.metadata.PackageNotFoundError, OSError) as error:
-        raise DataUnavailable(f"digits comes with scikit-learn, which is missing: {error}") from None
+        message = f"digits comes with scikit-learn, which is missing: {error}"
+        raise DataUnavailable(message) from None
     table = torch.tensor(rows)
     grey = (table[:, :64].view(-1, 8, 8) * 255 + 8) // 16
     enlarged = grey.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
     pixels = torch.nn.functional.pad(enlarged, (2, 2, 2, 2)).to(torch.uint8).view(-1, PIXELS)
     labels = table[:, 64].contiguous()
-    train, test = slice(None, -DIGITS_TEST_SIZE), slice(-DIGITS_TEST_SIZE, None)
-    return Dataset("digits", Images(pixels[train], labels[train]), Images(pixels[test], labels[test]))
+    n = len(table) - DIGITS_TEST_SIZE
+    return Dataset("digits", Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:]))
 
 
 def _download(name: DatasetName, root: Path) -> None:
@@ -305,6 +311,11 @@ def _fetch(class_name: str, root: Path) -> None:
 
     dataset_class = getattr(datasets, class_name)
     if mirror := os.environ.get("HARNESS_DATA_MIRROR"):
+        if "@" in mirror:  # urllib would take it for a part of the host's name, and show it
+            raise ValueError(
+                "HARNESS_DATA_MIRROR holds a user name or password, which a download cannot send "
+                "(an @ in a path is written %40)."
+            )
         mirrors = [mirror.rstrip("/") + "/"]
         dataset_class = type(class_name, (dataset_class,), {"mirrors": mirrors})
     with _silence_limit(SILENCE_SECONDS):

@@ -63,7 +63,9 @@ def choose(name: str = "auto") -> torch.device:
     if cuda:
         known += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name not in known:
-        raise BadRequest(f"device: {name!r} is not one of this machine's: auto, {', '.join(known)}.")
+        raise BadRequest(
+            f"device: {name!r} is not one of this machine's: auto, {', '.join(known)}."
+        )
     return torch.device(name)
 
 
@@ -79,7 +81,7 @@ def describe(device: torch.device) -> dict[str, str]:
         "device_name": torch.cuda.get_device_name(device) if cuda else processor,
         "processor": processor,
         "threads": str(torch.get_num_threads()),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda) if cuda else "none",
     }
 

@@ -102,7 +102,7 @@ class Experiment(ABC):
         logits: torch.Tensor = network(images)
         loss: torch.Tensor = loss_fn(logits, labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         return logits, loss
 

@@ -80,6 +80,8 @@ class Training:
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
         self.history: list[EpochResult] = []
+        self.images_seen = 0
+        """Images trained on in all epochs so far, counted as they go to the device."""
         self._update = captured(self) if execution.capture_graph else self._eager_update
 
     def epochs(self) -> Iterator[EpochResult]:
@@ -120,6 +122,7 @@ class Training:
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
+        self.images_seen = len(self.history) * len(self.train_images)
         generators = state["generators"]
         torch.set_rng_state(generators["torch"])
         if generators["cuda"] is not None:
@@ -160,6 +163,7 @@ class Training:
             images, labels = self.train_images.batch(positions)
             logits, loss = self._update(images, labels)
             outcomes.add(logits, loss, labels)
+            self.images_seen += len(labels)
         if self.scheduler:
             self.scheduler.step()
         return outcomes.means()
@@ -178,9 +182,7 @@ class Training:
     def _eager_update(
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.experiment.update(
-            self.network, self.loss_fn, self.optimizer, images, labels
-        )
+        return self.experiment.update(self.network, self.loss_fn, self.optimizer, images, labels)
 
 
 class _Outcomes:

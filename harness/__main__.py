@@ -1,0 +1,30 @@
+"""List the commands, the experiments and the studies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness import door, project
+from harness.errors import BadRequest, nearest
+from harness.run import listing
+
+DOORS = ("run", "bench")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the lists; an argument is answered with the nearest command."""
+    if arguments and arguments[0] not in ("-h", "--help"):
+        raise BadRequest(
+            f"There is no command {arguments[0]!r} here. {nearest(arguments[0], DOORS)} "
+            "Use: python -m harness.run NAME"
+        )
+    print("commands, as python -m harness.COMMAND:")
+    print(listing(DOORS, "harness"))
+    for folder in ("experiments", "studies"):
+        if names := project.names(folder):
+            print(f"\n{folder}:\n{listing(names, folder)}")
+    return 0
+
+
+if __name__ == "__main__":
+    door.enter(main)

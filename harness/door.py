@@ -1,0 +1,104 @@
+"""What every command shares: its exit status, its messages, its flags."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn, TypeVar
+
+from harness import interruption
+from harness.errors import BadRequest, RunFailed
+
+Experiment = TypeVar("Experiment")
+Settings = TypeVar("Settings")
+
+
+def enter(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command and end the process with its status, never with a traceback.
+
+    0 when all went well, 1 for a failed run, 2 for a bad request, 130 and 143 for an interruption.
+    """
+    interruption.install()
+    try:
+        status = main(sys.argv[1:])
+    except BadRequest as error:
+        status = complain(error, 2)
+    except RunFailed as error:
+        status = complain(error, 1)
+    except interruption.Interrupted as error:
+        status = error.status
+    except BrokenPipeError:
+        status = 1
+    except SystemExit as error:
+        status = error.code if isinstance(error.code, int) else 0
+    leave(status)
+
+
+def complain(error: Exception, status: int) -> int:
+    """Print an error's message to standard error and return the status."""
+    print(f"error: {error}", file=sys.stderr)
+    return status
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once; everything that counts is on disk.
+
+    The interpreter's own exit takes up to two seconds after torch was imported.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
+def parse(
+    experiment_class: type[Experiment],
+    settings_class: type[Settings],
+    arguments: Sequence[str],
+    program: str,
+    description: str,
+) -> tuple[Experiment, Settings]:
+    """Read the fields of an experiment and of its settings from a command line.
+
+    Raises:
+        BadRequest: a value is not allowed, or a flag is given twice.
+        SystemExit: tyro has printed the help (status 0) or its own error (2).
+    """
+    import tyro
+
+    _refuse_repeated_flags(arguments)
+    both = dataclasses.make_dataclass(
+        "Request",
+        [
+            ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")]),
+            ("settings", Annotated[settings_class, tyro.conf.arg(name="")]),
+        ],
+    )
+    request: Any = tyro.cli(
+        both,
+        args=list(arguments),
+        prog=program,
+        description=description,
+        config=(
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.UseAppendAction,
+        ),
+    )
+    return request.experiment, request.settings
+
+
+REPEATABLE = {"--tag"}
+
+
+def _refuse_repeated_flags(arguments: Sequence[str]) -> None:
+    flags = Counter(
+        word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")
+    )
+    for flag, count in flags.items():
+        if count > 1 and flag not in REPEATABLE:
+            raise BadRequest(f"{flag} is given {count} times; give it once.")

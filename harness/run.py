@@ -1,0 +1,131 @@
+"""Run an experiment and record it.
+
+python -m harness.run NAME [--field value ...]
+python -m harness.run baseline --lr 0.05 --hidden-width 512
+python -m harness.run NAME --help
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from harness import door, project
+from harness.errors import BadRequest, nearest
+
+if TYPE_CHECKING:
+    from harness.settings import RunSettings
+    from harness.tracking.process import RecorderProcess
+    from harness.training.experiment import Experiment
+
+USAGE = """\
+usage: python -m harness.run NAME [--field value ...]
+       python -m harness.run NAME --help      fields of an experiment, and the other flags
+
+Runs an experiment, prints every epoch and records all of it in MLflow."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the experiment that the first argument names; return the exit status."""
+    known = project.names("experiments")
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{USAGE}\n\nexperiments:\n{listing(known)}")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in known:
+        raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
+    if {"-h", "--help", "--dry-run"} & set(rest):
+        return _run(name, rest, None)
+    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
+    from harness.tracking.process import RecorderProcess
+
+    recorder = RecorderProcess()
+    try:
+        return _run(name, rest, recorder)
+    finally:
+        recorder.close()
+
+
+def listing(names: Sequence[str], folder: str = "experiments") -> str:
+    """The files of a folder with the first line of their docstrings, one a line."""
+    width = max((len(name) for name in names), default=0)
+    return "\n".join(
+        f"  {name:<{width}}  {project.summary(project.ROOT / folder / f'{name}.py')}"
+        for name in names
+    )
+
+
+def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
+    from harness import runner, screen
+    from harness.settings import RunSettings
+    from harness.tracking.address import ui_command
+    from harness.training.experiment import load_experiment
+
+    experiment_class = load_experiment(name)
+    experiment, settings = door.parse(
+        experiment_class,
+        RunSettings,
+        arguments,
+        f"python -m harness.run {name}",
+        project.summary(project.ROOT / "experiments" / f"{name}.py"),
+    )
+    execution = settings.execution()
+    device = execution.apply()
+    if recorder is None:
+        print(_dry_run(experiment, settings, str(device)))
+        return 0
+    prepared = runner.prepare(experiment, settings.data_root, settings.fallback)
+    recorder.prepare()
+    if prepared.fallback_from and not settings.quiet:
+        print(
+            f"{prepared.fallback_from} cannot be had here: training on "
+            f"{prepared.experiment.dataset} instead, as --fallback allows."
+        )
+    labels = settings.labels()
+    watcher = screen.watcher(settings.quiet)
+    if settings.repeats == 1:
+        result = runner.run(prepared, execution, device, recorder, watcher, labels)
+        results, run_id = [result], result.run_id
+        print(screen.summary(result, prepared))
+    else:
+        seeds = range(experiment.seed, experiment.seed + settings.repeats)
+        run_id, results, summaries = runner.repeat(
+            prepared, seeds, execution, device, recorder, watcher, labels
+        )
+        print(screen.group_summary(results, summaries, prepared))
+    print(f"run {run_id}\n{ui_command()}")
+    return 1 if any(result.outcome == "diverged" for result in results) else 0
+
+
+def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
+    """What would be run: fields, sizes, updates, and where it would be recorded."""
+    from harness.tracking.address import described
+    from harness.training.data import data_root, on_disk, open_dataset
+
+    root = data_root(settings.data_root)
+    available = on_disk(experiment.dataset, root)
+    size = len(open_dataset(experiment.dataset, root).train) if available else 60_000
+    if experiment.validation_size >= size:
+        raise BadRequest(
+            f"validation_size: {experiment.validation_size} leaves none of {size} training images."
+        )
+    batches = math.ceil((size - experiment.validation_size) / experiment.batch_size)
+    parameters = sum(p.numel() for p in experiment.network().parameters())
+    found = "on disk" if available else f"to be downloaded to {root}"
+    rows = {
+        **experiment.parameters(),
+        **settings.execution().parameters(),
+        "network": f"{parameters:,} parameters",
+        "updates": f"{batches * experiment.num_epochs * settings.repeats:,} "
+        f"({settings.repeats} x {experiment.num_epochs} epochs x {batches} batches)",
+        "data": f"{size:,} training images, {found}",
+        "computed on": device,
+        "recorded in": described(),
+    }
+    width = max(map(len, rows))
+    return "\n".join([str(experiment), *(f"  {k:<{width}}  {v}" for k, v in rows.items())])
+
+
+if __name__ == "__main__":
+    door.enter(main)

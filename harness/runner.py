@@ -1,0 +1,330 @@
+"""Runs an experiment: data opened, training watched, every epoch saved and recorded."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from harness.errors import BadRequest, RunFailed
+from harness.interruption import Interrupted, deferred
+from harness.project import MLRUNS
+from harness.statistics import Summary, summarize
+from harness.tracking import provenance
+from harness.tracking.record import DataRecord, Kind, ModelRecord, Outcome, Recorder, RunRecord
+from harness.training import checkpoint
+from harness.training.data import DataUnavailable, Images, data_root, open_dataset
+from harness.training.device import Execution, describe
+from harness.training.experiment import Experiment
+from harness.training.export import export
+from harness.training.loop import EpochResult, EvaluationSet, Training
+
+CHECKPOINTS_KEPT = 2
+"""The latest one, and one before it in case the latest turns out to be damaged."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment with the images it trains and is evaluated on, ready to run.
+
+    Attributes:
+        fallback_from: the data set that was asked for, where another one stands in for it.
+    """
+
+    experiment: Experiment
+    train: Images
+    evaluation: Images
+    evaluated_on: EvaluationSet
+    fallback_from: str | None = None
+
+    def data_records(self) -> tuple[DataRecord, ...]:
+        """Digests and sizes of the sets that the run sees."""
+        name = self.experiment.dataset
+        return tuple(
+            DataRecord(name, context, images.digest(), len(images))
+            for context, images in (("training", self.train), (self.evaluated_on, self.evaluation))
+        )
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        epochs: the results of all epochs, in order.
+        seconds: wall time from the first update to the end of the record.
+    """
+
+    experiment: Experiment
+    run_id: str
+    outcome: Outcome
+    epochs: tuple[EpochResult, ...]
+    seconds: float
+    device: str
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last epoch; empty where there was none."""
+        return self.epochs[-1].metrics if self.epochs else {}
+
+
+class Watcher(Protocol):
+    """Whoever looks on: the screen."""
+
+    def started(self, training: Training, run_id: str) -> None:
+        """A training is about to begin."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """An epoch is over, and recorded."""
+
+    def stopped(self) -> None:
+        """The training is over, one way or another."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a run is called and where it belongs."""
+
+    kind: Kind = "run"
+    name: str | None = None
+    parent: str | None = None
+    user_tags: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    system_metrics: bool = False
+
+
+def prepare(
+    experiment: Experiment, root: Path | None, fallback: Literal["digits"] | None = None
+) -> Prepared:
+    """Open the experiment's data, or the fallback's where it cannot be had, and split it.
+
+    Raises:
+        DataUnavailable: the data cannot be had, and no fallback was allowed.
+        BadRequest: the data set is too small for the experiment's `validation_size`.
+    """
+    fallback_from = None
+    try:
+        dataset = open_dataset(experiment.dataset, data_root(root))
+    except DataUnavailable:
+        if fallback is None:
+            raise
+        fallback_from = experiment.dataset
+        experiment = dataclasses.replace(experiment, dataset=fallback)
+        dataset = open_dataset(fallback, data_root(root))
+    train, validation = dataset.split(experiment.validation_size, experiment.split_seed)
+    if experiment.validation_size:
+        return Prepared(experiment, train, validation, "validation", fallback_from)
+    return Prepared(experiment, train, dataset.test, "test", fallback_from)
+
+
+def run(
+    prepared: Prepared,
+    execution: Execution,
+    device: torch.device,
+    recorder: Recorder,
+    watcher: Watcher,
+    labels: Labels | None = None,
+) -> RunResult:
+    """Train one experiment and record it, epoch by epoch.
+
+    Each epoch is saved, then recorded, before the next one is trained.
+
+    Raises:
+        RunFailed: the training or its record went wrong; the run is recorded as failed.
+        Interrupted: the run is recorded as interrupted.
+    """
+    labels = labels or Labels()
+    experiment = prepared.experiment
+    try:
+        training = Training(
+            experiment,
+            prepared.train,
+            prepared.evaluation,
+            prepared.evaluated_on,
+            execution,
+            device,
+        )
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(experiment, error) from None
+    run_id = recorder.start(_record(prepared, execution, device, labels))
+    folder = MLRUNS / "checkpoints" / run_id
+    started = time.perf_counter()
+    recording = 0.0
+    try:
+        watcher.started(training, run_id)
+        for result in training.epochs():
+            epoch_over = time.perf_counter()
+            with deferred():
+                checkpoint.save(checkpoint.path_of(folder, result.epoch), training.state())
+                checkpoint.prune(folder, CHECKPOINTS_KEPT)
+                recorder.epoch(run_id, result.epoch, result.metrics)
+                recording += time.perf_counter() - epoch_over
+            watcher.epoch(result)
+        outcome: Outcome = "diverged" if training.diverged else "completed"
+        with deferred():
+            model_started = time.perf_counter()
+            if outcome == "completed":
+                _log_model(training, recorder, run_id)
+            finished = time.perf_counter()
+            ended = RunResult(
+                experiment,
+                run_id,
+                outcome,
+                tuple(training.history),
+                finished - started,
+                str(device),
+            )
+            recorder.finish(
+                run_id,
+                outcome,
+                epoch=len(training.history),
+                metrics={
+                    "time/record_seconds": recording,
+                    "time/model_seconds": finished - model_started,
+                    "time/total_seconds": finished - started,
+                },
+                description=_description(ended, prepared, training),
+            )
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
+        raise
+    except torch.OutOfMemoryError as error:
+        failure = _out_of_memory(experiment, error)
+        recorder.finish(run_id, "failed", tags={"reason": str(failure)})
+        raise failure from None
+    except BaseException as error:
+        recorder.finish(run_id, "failed", tags={"reason": f"{type(error).__name__}: {error}"})
+        if isinstance(error, (BadRequest, RunFailed)) or not isinstance(error, Exception):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise RunFailed(
+            f"{experiment.name} failed: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name}, line {place.lineno})"
+        ) from error
+    finally:
+        watcher.stopped()
+    return ended
+
+
+def repeat(
+    prepared: Prepared,
+    seeds: Sequence[int],
+    execution: Execution,
+    device: torch.device,
+    recorder: Recorder,
+    watcher: Watcher,
+    labels: Labels | None = None,
+) -> tuple[str, list[RunResult], dict[str, Summary]]:
+    """Run an experiment once for each seed, as children of one group run.
+
+    Returns:
+        The group's id, the runs' results, and a summary of each final metric over the seeds.
+    """
+    labels = labels or Labels()
+    record = _record(prepared, execution, device, labels)
+    group = dataclasses.replace(
+        record,
+        kind="group",
+        name=f"{record.name} x{len(seeds)}",
+        parameters={**record.parameters, "seed": f"{seeds[0]}..{seeds[-1]}"},
+    )
+    group_id = recorder.start(group)
+    results = []
+    try:
+        for seed in seeds:
+            seeded = dataclasses.replace(
+                prepared, experiment=dataclasses.replace(prepared.experiment, seed=seed)
+            )
+            child = dataclasses.replace(labels, name=f"{record.name} seed={seed}", parent=group_id)
+            results.append(run(seeded, execution, device, recorder, watcher, child))
+    except BaseException as error:
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        recorder.finish(group_id, "interrupted" if interrupted else "failed")
+        raise
+    summaries = {
+        name: summarize([result.metrics[name] for result in results]) for name in results[0].metrics
+    }
+    diverged = any(result.outcome == "diverged" for result in results)
+    recorder.finish(
+        group_id,
+        "diverged" if diverged else "completed",
+        epoch=prepared.experiment.num_epochs,
+        metrics={
+            key: value
+            for name, summary in summaries.items()
+            for key, value in (summary.metrics(name) | {name: summary.mean}).items()
+        },
+        description="\n".join(
+            [f"{record.name}, {len(seeds)} seeds on {device}", ""]
+            + [f"- {name}: {summary}" for name, summary in summaries.items()]
+        ),
+    )
+    return group_id, results, summaries
+
+
+def _record(
+    prepared: Prepared, execution: Execution, device: torch.device, labels: Labels
+) -> RunRecord:
+    experiment = prepared.experiment
+    fallback = prepared.fallback_from
+    return RunRecord(
+        experiment=experiment.name,
+        name=labels.name or str(experiment),
+        kind=labels.kind,
+        parameters=experiment.parameters() | execution.parameters(),
+        tags=describe(device) | ({"fallback_from": fallback} if fallback else {}),
+        data=prepared.data_records(),
+        settings=labels.settings,
+        command=tuple(sys.argv),
+        parent=labels.parent,
+        user_tags=labels.user_tags,
+        system_metrics=labels.system_metrics,
+    )
+
+
+def _log_model(training: Training, recorder: Recorder, run_id: str) -> None:
+    example, _ = training.train_images.batch(torch.arange(2, device=training.device))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.pt2"
+        export(training.network, example, path)
+        recorder.model(
+            run_id,
+            ModelRecord(
+                path, str(torch.__version__), example.cpu().tolist(), len(training.history)
+            ),
+        )
+
+
+def _description(result: RunResult, prepared: Prepared, training: Training) -> str:
+    """The run in Markdown: what, result, how to repeat."""
+    experiment = prepared.experiment
+    lines = [
+        f"**{experiment}** on {experiment.dataset} "
+        f"({len(prepared.train):,} training images), {result.device}, "
+        f"{torch.get_num_threads()} CPU threads: **{result.outcome}** after "
+        f"{len(result.epochs)} of {experiment.num_epochs} epochs.",
+        "",
+        "| set | loss | accuracy | images |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, images in (("train", prepared.train), (prepared.evaluated_on, prepared.evaluation)):
+        loss, accuracy = (result.metrics[f"{name}/{kind}"] for kind in ("loss", "accuracy"))
+        lines.append(f"| {name} | {loss:.4f} | {accuracy:.4f} | {len(images):,} |")
+    lines += ["", "n = 1 seed. Repeat it with:", "", f"    {provenance.command(tuple(sys.argv))}"]
+    return "\n".join(lines)
+
+
+def _out_of_memory(experiment: Experiment, error: BaseException) -> RunFailed:
+    smaller = max(1, experiment.batch_size // 2)
+    return RunFailed(
+        f"Out of memory with batch_size {experiment.batch_size}: "
+        f"{str(error).partition('.')[0]}.\nTry --batch-size {smaller}."
+    )

@@ -1,0 +1,66 @@
+"""The flags of a run that are no hyperparameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from harness.errors import BadRequest
+from harness.fields import Count
+from harness.runner import Labels
+from harness.training.device import Execution
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings(Execution):
+    """How to run an experiment: on what, from where, how often, under which name."""
+
+    data_root: Path | None = None
+    """Folder of the data sets; HARNESS_DATA_ROOT, or data in the project, unless given."""
+    fallback: Literal["digits"] | None = None
+    """Train on this embedded data set where the one asked for cannot be had."""
+    repeats: Annotated[int, Count] = 1
+    """Train this many seeds, counted up from seed, as one group with mean and interval."""
+    run_name: str | None = None
+    """Name of the run in lists; made of the fields that differ from their defaults unless given."""
+    tag: tuple[str, ...] = ()
+    """A tag for the run, as key=value; may be given several times."""
+    system_metrics: bool = False
+    """Record the use of processor, memory, disk and network every second."""
+    quiet: bool = False
+    """Print the result only."""
+    dry_run: bool = False
+    """Print what would be run and where it would be recorded, and stop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for tag in self.tag:
+            name, equals, _ = tag.partition("=")
+            if not equals or not name or name.startswith(("mlflow.", "harness.")):
+                raise BadRequest(
+                    f"tag: {tag!r} is not key=value with a key of your own "
+                    "(mlflow. and harness. are taken)."
+                )
+        if self.system_metrics and importlib.util.find_spec("psutil") is None:
+            raise BadRequest(
+                "system_metrics needs psutil: pip install -c constraints.txt -e '.[system-metrics]'"
+            )
+
+    def execution(self) -> Execution:
+        """The part that says how to compute."""
+        names = [field.name for field in dataclasses.fields(Execution)]
+        return Execution(**{name: getattr(self, name) for name in names})
+
+    def labels(self) -> Labels:
+        """The part that says what the run is called."""
+        settings: dict[str, Any] = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(Execution)
+        }
+        return Labels(
+            name=self.run_name,
+            user_tags=dict(tag.split("=", 1) for tag in self.tag),
+            settings=settings,
+            system_metrics=self.system_metrics,
+        )

@@ -1,0 +1,59 @@
+"""Means with their uncertainty: no number without n and spread."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample of n values.
+
+    Attributes:
+        std: standard deviation with n - 1 in the denominator; nan for n = 1.
+        low: lower end of the 95% interval of the mean; nan for n = 1.
+        high: its upper end.
+    """
+
+    n: int
+    mean: float
+    std: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.n == 1:
+            return f"{self.mean:.4f} (n = 1)"
+        return (
+            f"{self.mean:.4f} ± {self.std:.4f} (n = {self.n}, "
+            f"95% interval {self.low:.4f} to {self.high:.4f})"
+        )
+
+    def metrics(self, name: str) -> dict[str, float]:
+        """The summary as metrics below `name`; without spread where n is 1."""
+        values = {f"{name}/n": float(self.n), f"{name}/mean": self.mean}
+        if self.n > 1:
+            values |= {f"{name}/std": self.std, f"{name}/low": self.low, f"{name}/high": self.high}
+        return values
+
+
+def summarize(values: Sequence[float]) -> Summary:
+    """Mean, standard deviation and 95% interval of the mean by Student's t (n - 1 degrees).
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("no values to summarize")
+    n, mean = len(values), math.fsum(values) / len(values)
+    if n == 1:
+        return Summary(1, mean, math.nan, math.nan, math.nan)
+    # SciPy takes most of a second to import, and most commands need no interval.
+    from scipy.stats import t
+
+    std = statistics.stdev(values)
+    half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
+    return Summary(n, mean, std, mean - half, mean + half)

@@ -1,0 +1,63 @@
+"""The logged model: an exported inference graph that `mlflow.pytorch.load_model` reads.
+
+MLflow's own `pytorch.log_model` would import torch here and export the network a second time; the
+training process has exported it already, so only MLflow's description is written around the file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient, pyfunc
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.models import Model, ModelSignature
+from mlflow.models.utils import _save_example
+from mlflow.types import Schema, TensorSpec
+
+from harness.tracking.record import ModelRecord
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 1, 28, 28))]),
+    outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 10))]),
+)
+"""Images as float32 in [0, 1] to logits, any batch size."""
+
+
+def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
+    """Log the model under the name `model` and return its id."""
+    run = client.get_run(run_id)
+    logged = client.create_logged_model(
+        run.info.experiment_id,
+        name="model",
+        source_run_id=run_id,
+        params=run.data.params,
+        tags={"harness.experiment": run.data.tags["harness.experiment"]},
+        model_type="pt2",
+    )
+    model = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_id=logged.model_id,
+        signature=SIGNATURE,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "data").mkdir()
+        shutil.copyfile(record.path, path / "data" / "model.pt2")
+        _save_example(model, np.asarray(record.example, dtype=np.float32), folder)
+        model.add_flavor(
+            "pytorch", model_data="data", pytorch_version=record.torch_version, code=None
+        )
+        pyfunc.add_to_model(
+            model, loader_module="mlflow.pytorch", data="data", model_config={"device": None}
+        )
+        model.save(str(path / "MLmodel"))
+        requirements = f"torch=={record.torch_version.partition('+')[0]}\nmlflow\n"
+        (path / "requirements.txt").write_text(requirements)
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
+    return str(logged.model_id)

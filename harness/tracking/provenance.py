@@ -1,0 +1,114 @@
+"""Where a run comes from: commit, uncommitted changes, packages, command. No host, no user."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.privacy import mask
+from harness.project import ROOT
+
+LONGEST_DIFF = 1_000_000
+"""Characters of uncommitted changes that are recorded; the rest is cut off, and said so."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The state of the project's source.
+
+    Attributes:
+        commit: full hash, or "" outside a git checkout.
+        changes: the difference between that commit and the files, untracked ones included, as a
+            patch; "" where there is none.
+    """
+
+    commit: str
+    changes: str
+
+
+def source() -> Source:
+    """Read the commit and the uncommitted changes; the index is left as it is."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return Source("", "")
+    if not _git("status", "--porcelain"):
+        return Source(commit.strip(), "")
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        real_index = ROOT / _git("rev-parse", "--git-path", "index").strip()
+        if real_index.is_file():
+            shutil.copyfile(real_index, index)
+        _git("add", "--all", "--intent-to-add", index=index)
+        changes = _git("diff", "HEAD", index=index)
+    if len(changes) > LONGEST_DIFF:
+        changes = f"{changes[:LONGEST_DIFF]}\n[cut off: {len(changes)} characters in all]\n"
+    return Source(commit.strip(), mask(changes))
+
+
+def environment() -> str:
+    """Every installed package with its version, one a line, sorted."""
+    packages = {
+        f"{package.name}=={package.version}" for package in importlib.metadata.distributions()
+    }
+    return "\n".join(sorted(packages, key=str.lower)) + "\n"
+
+
+def version(package: str) -> str:
+    """The installed version of a package, read without importing it."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "none"
+
+
+def command(arguments: tuple[str, ...]) -> str:
+    """A command line that can be shared: paths from the project's root, credentials masked.
+
+    >>> command(("/somewhere/harness/run.py", "baseline", "--lr", "0.05"))
+    'python -m harness.run baseline --lr 0.05'
+    """
+    if not arguments:
+        return ""
+    program, *rest = arguments
+    door = Path(program)
+    if door.parent.name == "harness":
+        name = "harness" if door.stem == "__main__" else f"harness.{door.stem}"
+        start = ["python", "-m", name]
+    else:
+        start = [_shared_path(program)]
+    return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
+
+
+def _shared_path(word: str) -> str:
+    flag, equals, path = word.rpartition("=")
+    if not os.path.isabs(path):
+        return word
+    path = os.path.relpath(path, ROOT) if Path(path).is_relative_to(ROOT) else path
+    return flag + equals + path.replace(str(Path.home()), "~", 1)
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if set(word) & set(" \"'*?$&|;<>()") else word
+
+
+def _git(*arguments: str, index: Path | None = None) -> str:
+    """What git prints, or "" where it fails or is missing."""
+    extra = {"GIT_INDEX_FILE": str(index)} if index else {}
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=ROOT,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | extra,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=30,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""

@@ -1,0 +1,102 @@
+"""What a run leaves behind, as plain data, and the narrow interface that writes it.
+
+Nothing here knows MLflow: records cross the border to the process that does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+Kind = Literal["run", "group", "study", "trial", "confirm"]
+
+Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """A set of images that a run saw.
+
+    Attributes:
+        context: what it was used for: `training`, `validation` or `test`.
+        digest: SHA-256 of the arrays, in hexadecimal.
+        size: number of images.
+    """
+
+    name: str
+    context: str
+    digest: str
+    size: int
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything about a run that is known before its first epoch.
+
+    Attributes:
+        experiment: name of the experiment, in the store as here.
+        name: what the run is called in lists.
+        parameters: every field of the experiment and every setting that changes the numbers.
+        tags: without their prefix `harness.`.
+        settings: the other settings of the run, for `experiment.json`.
+        command: the command line, as `sys.argv` gives it.
+        parent: id of the run that this one belongs to.
+        user_tags: tags that the user gave, as they are.
+    """
+
+    experiment: str
+    name: str
+    kind: Kind
+    parameters: dict[str, Any]
+    tags: dict[str, str]
+    data: tuple[DataRecord, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    parent: str | None = None
+    user_tags: dict[str, str] = field(default_factory=dict)
+    system_metrics: bool = False
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """An exported network, ready to be logged.
+
+    Attributes:
+        path: a file written by `torch.export.save`; the caller deletes it.
+        example: images (b, 1, 28, 28) as nested lists of float, b > 1.
+        step: the epoch after which it was exported.
+    """
+
+    path: Path
+    torch_version: str
+    example: list[Any]
+    step: int
+
+
+class Recorder(Protocol):
+    """Writes runs; each call returns when what it was given is on disk (or on the server)."""
+
+    def prepare(self) -> None:
+        """Open the store, creating it on first use."""
+
+    def start(self, record: RunRecord) -> str:
+        """Begin a run and return its id."""
+
+    def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
+        """Record one epoch's metrics in one batch."""
+
+    def model(self, run_id: str, model: ModelRecord) -> None:
+        """Log the network that the run ends with."""
+
+    def finish(
+        self,
+        run_id: str,
+        outcome: Outcome,
+        *,
+        epoch: int = 0,
+        metrics: dict[str, float] | None = None,
+        tags: dict[str, str] | None = None,
+        description: str = "",
+    ) -> None:
+        """End a run with its outcome, metrics of the whole, tags and a Markdown description."""

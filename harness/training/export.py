@@ -1,0 +1,22 @@
+"""The trained network as an inference graph that runs without its source."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def export(network: nn.Module, example: torch.Tensor, path: Path) -> None:
+    """Write the network, in evaluation mode and on the CPU, as `torch.export.save` does.
+
+    Args:
+        example: images (b, 1, 28, 28) with b > 1, so that the batch size stays free.
+    """
+    frozen = copy.deepcopy(network).cpu().eval()
+    program = torch.export.export(
+        frozen, (example.cpu(),), dynamic_shapes=[{0: torch.export.Dim.AUTO}]
+    )
+    torch.export.save(program, path)
