@@ -16,7 +16,7 @@ import torch
 
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
-from harness.project import MLRUNS
+from harness.project import MLRUNS, peak_memory_bytes
 from harness.statistics import Summary, summarize
 from harness.tracking import provenance
 from harness.tracking.record import DataRecord, Kind, ModelRecord, Outcome, Recorder, RunRecord
@@ -49,7 +49,7 @@ class Prepared:
         """Digests and sizes of the sets that the run sees."""
         name = self.experiment.dataset
         return tuple(
-            DataRecord(name, context, images.digest(), len(images))
+            DataRecord(name, context, images.digest, len(images))
             for context, images in (("training", self.train), (self.evaluated_on, self.evaluation))
         )
 
@@ -91,10 +91,16 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """What a run is called and where it belongs."""
+    """What a run is called and where it belongs.
+
+    Attributes:
+        experiment: MLflow's experiment; that of the harness unless given.
+        parent: id of the run that this one belongs to.
+    """
 
     kind: Kind = "run"
     name: str | None = None
+    experiment: str | None = None
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -135,7 +141,8 @@ def run(
 ) -> RunResult:
     """Train one experiment and record it, epoch by epoch.
 
-    Each epoch is saved, then recorded, before the next one is trained.
+    Each epoch is saved, then recorded, before the next one is trained. A run of kind `confirm`
+    looks at its evaluation images once, after the last epoch, and logs no model.
 
     Raises:
         RunFailed: the training or its record went wrong; the run is recorded as failed.
@@ -151,10 +158,12 @@ def run(
             prepared.evaluated_on,
             execution,
             device,
+            evaluate_each_epoch=labels.kind != "confirm",
         )
     except torch.OutOfMemoryError as error:
         raise _out_of_memory(experiment, error) from None
-    run_id = recorder.start(_record(prepared, execution, device, labels))
+    opened = time.perf_counter()
+    run_id = recorder.start(run_record(prepared, execution, device, labels))
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
     recording = 0.0
@@ -171,7 +180,7 @@ def run(
         outcome: Outcome = "diverged" if training.diverged else "completed"
         with deferred():
             model_started = time.perf_counter()
-            if outcome == "completed":
+            if outcome == "completed" and labels.kind != "confirm":
                 _log_model(training, recorder, run_id)
             finished = time.perf_counter()
             ended = RunResult(
@@ -187,9 +196,11 @@ def run(
                 outcome,
                 epoch=len(training.history),
                 metrics={
+                    "time/store_seconds": started - opened,
                     "time/record_seconds": recording,
                     "time/model_seconds": finished - model_started,
                     "time/total_seconds": finished - started,
+                    "memory/process_peak_bytes": peak_memory_bytes(),
                 },
                 description=_description(ended, prepared, training),
             )
@@ -229,7 +240,7 @@ def repeat(
         The group's id, the runs' results, and a summary of each final metric over the seeds.
     """
     labels = labels or Labels()
-    record = _record(prepared, execution, device, labels)
+    record = run_record(prepared, execution, device, labels)
     group = dataclasses.replace(
         record,
         kind="group",
@@ -270,13 +281,14 @@ def repeat(
     return group_id, results, summaries
 
 
-def _record(
+def run_record(
     prepared: Prepared, execution: Execution, device: torch.device, labels: Labels
 ) -> RunRecord:
+    """Everything about a run that is known before its first epoch."""
     experiment = prepared.experiment
     fallback = prepared.fallback_from
     return RunRecord(
-        experiment=experiment.name,
+        experiment=labels.experiment or experiment.name,
         name=labels.name or str(experiment),
         kind=labels.kind,
         parameters=experiment.parameters() | execution.parameters(),
@@ -316,6 +328,8 @@ def _description(result: RunResult, prepared: Prepared, training: Training) -> s
         "| --- | --- | --- | --- |",
     ]
     for name, images in (("train", prepared.train), (prepared.evaluated_on, prepared.evaluation)):
+        if f"{name}/loss" not in result.metrics:
+            continue
         loss, accuracy = (result.metrics[f"{name}/{kind}"] for kind in ("loss", "accuracy"))
         lines.append(f"| {name} | {loss:.4f} | {accuracy:.4f} | {len(images):,} |")
     lines += ["", "n = 1 seed. Repeat it with:", "", f"    {provenance.command(tuple(sys.argv))}"]

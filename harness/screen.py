@@ -116,7 +116,7 @@ def watcher(quiet: bool) -> Watcher:
 def epoch_line(result: EpochResult, num_epochs: int) -> str:
     """One line about an epoch: losses, accuracies, speed, seconds."""
     metrics = result.metrics
-    on = "test" if "test/loss" in metrics else "validation"
+    on = next((part for part in ("test", "validation") if f"{part}/loss" in metrics), "train")
     seconds = metrics["time/train_seconds"] + metrics["time/evaluate_seconds"]
     width = len(str(num_epochs))
     return (

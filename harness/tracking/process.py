@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.errors import BadRequest, RunFailed
+from harness.interruption import deferred
 from harness.privacy import mask
 from harness.project import ROOT
 from harness.tracking.record import ModelRecord, Outcome, RunRecord
@@ -32,27 +33,17 @@ ENVIRONMENT = {
 """What the recorder's process adds to its environment, where the user has not set it."""
 
 
-class RecorderProcess:
-    """A recorder whose calls are carried out by another process.
+class RecorderClient:
+    """A recorder whose calls are carried out by another process."""
 
-    The process starts at once and imports MLflow; it touches no store before `prepare`. Without a
-    call to `close` it ends by itself when this process does.
-    """
-
-    def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.tracking.process", str(theirs.fileno())],
-            cwd=ROOT,
-            env=ENVIRONMENT | os.environ,
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C is for the training process, which then ends its runs in order.
-            start_new_session=True,
-        )
-        theirs.close()
-        self._connection = Connection(ours.detach())
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._unanswered = 0
+
+    @classmethod
+    def inherited(cls, descriptor: int) -> RecorderClient:
+        """The client of a connection that the parent process shared."""
+        return cls(Connection(descriptor))
 
     def prepare(self) -> None:
         """Open the store; returns at once, what goes wrong is raised by the next call."""
@@ -63,9 +54,17 @@ class RecorderProcess:
         run_id: str = self._call("start", record)
         return run_id
 
+    def resume(self, run_id: str) -> None:
+        """Go on with a run that had ended."""
+        self._call("resume", run_id)
+
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics; they are on disk when this returns."""
         self._call("epoch", run_id, epoch, metrics)
+
+    def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
+        """Keep files with a run, by their path among its artifacts."""
+        self._call("artifacts", run_id, files)
 
     def model(self, run_id: str, model: ModelRecord) -> None:
         """Log the network that the run ends with."""
@@ -92,20 +91,6 @@ class RecorderProcess:
             description=description,
         )
 
-    def close(self) -> None:
-        """End the process; runs that are still open end as interrupted."""
-        self._connection.close()
-        self._process.wait()
-
-    def kill(self) -> None:
-        """End the process at once; only right before anything was recorded."""
-        self._process.kill()
-        self.close()
-
-    def peak_memory_bytes(self) -> int:
-        """The most memory that the recorder's process has taken."""
-        return int(self._call("peak_memory_bytes"))
-
     def _send(self, method: str, *arguments: Any, **options: Any) -> None:
         try:
             self._connection.send((method, arguments, options))
@@ -114,55 +99,102 @@ class RecorderProcess:
         self._unanswered += 1
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
-        self._send(method, *arguments, **options)
-        reply: Any = None
-        while self._unanswered:
-            try:
-                failure, reply = self._connection.recv()
-            except (OSError, EOFError):
-                raise self._died() from None
-            self._unanswered -= 1
-            if failure:
-                raise RunFailed(failure)
+        # An answer that is left half read would be taken for the next call's.
+        with deferred():
+            self._send(method, *arguments, **options)
+            failures = []
+            reply: Any = None
+            while self._unanswered:
+                try:
+                    failure, reply = self._connection.recv()
+                except (OSError, EOFError):
+                    raise self._died() from None
+                self._unanswered -= 1
+                if failure:
+                    failures.append(failure)
+        if failures:
+            raise RunFailed(failures[0])
         return reply
 
     def _died(self) -> RunFailed:
-        return RunFailed(
-            f"The recorder's process ended with status {self._process.wait()}: "
-            "nothing more can be recorded."
+        return RunFailed("The recorder's process died: nothing more can be recorded.")
+
+
+class RecorderProcess(RecorderClient):
+    """The recorder's process, and this process's connection to it.
+
+    It starts at once and imports MLflow; it touches no store before `prepare`. Without a call to
+    `close` it ends by itself when all processes that are connected to it have ended.
+    """
+
+    def __init__(self, shares: int = 0) -> None:
+        """Start the process, with connections for this many other processes."""
+        pairs = [socket.socketpair() for _ in range(1 + shares)]
+        descriptors = [theirs.fileno() for _, theirs in pairs]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "harness.tracking.process", *map(str, descriptors)],
+            cwd=ROOT,
+            env=ENVIRONMENT | os.environ,
+            pass_fds=descriptors,
+            stdin=subprocess.DEVNULL,
+            # Ctrl-C is for the training process, which then ends its runs in order.
+            start_new_session=True,
         )
+        for _, theirs in pairs:
+            theirs.close()
+        super().__init__(Connection(pairs[0][0].detach()))
+        self.shares = [ours for ours, _ in pairs[1:]]
+        """Sockets for other processes, which pass them on and then close them here."""
+
+    def close(self) -> None:
+        """End the process; runs that are still open end as interrupted."""
+        for share in self.shares:
+            share.close()
+        self._connection.close()
+        self._process.wait()
 
 
-def serve(connection: Connection) -> None:
-    """Answer requests until the other end closes, then end what is still open."""
+def serve(connections: list[Connection]) -> None:
+    """Answer requests until all other ends are closed.
+
+    The runs that were begun through a connection end as interrupted when it closes on them.
+    """
     from harness.tracking.recorder import MlflowRecorder
 
     recorder = MlflowRecorder()
-    while True:
-        try:
-            method, arguments, options = connection.recv()
-        except (EOFError, OSError):
-            recorder.abandon()
-            return
-        failure, reply = "", None
-        try:
-            reply = getattr(recorder, method)(*arguments, **options)
-        except (BadRequest, RunFailed) as error:
-            failure = str(error)
-        except Exception as error:  # whatever it is, the training process must hear of it
-            reason = mask(str(error)).partition("\n")[0]
-            failure = f"The record could not be written: {type(error).__name__}: {reason}"
-        try:
-            connection.send((failure, reply))
-        except OSError:
-            recorder.abandon()
-            return
+    begun: dict[Connection, set[str]] = {connection: set() for connection in connections}
+    while begun:
+        for connection in wait(list(begun)):
+            assert isinstance(connection, Connection)
+            try:
+                connection.send(_answer(recorder, connection.recv(), begun[connection]))
+            except (EOFError, OSError):
+                recorder.abandon(begun.pop(connection))
+
+
+def _answer(recorder: Any, request: tuple[str, Any, Any], begun: set[str]) -> tuple[str, Any]:
+    """Carry a request out: what went wrong, or "", and what it returned."""
+    method, arguments, options = request
+    try:
+        reply = getattr(recorder, method)(*arguments, **options)
+    except (BadRequest, RunFailed) as error:
+        return str(error), None
+    except Exception as error:  # whatever it is, the training process must hear of it
+        reason = mask(str(error)).partition("\n")[0]
+        return f"The record could not be written: {type(error).__name__}: {reason}", None
+    if method == "start":
+        begun.add(reply)
+    elif method == "resume":
+        begun.add(arguments[0])
+    elif method == "finish":
+        begun.discard(arguments[0])
+    return "", reply
 
 
 def main() -> None:
-    """Serve on the socket whose file descriptor is the only argument."""
+    """Serve on the sockets whose file descriptors are the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(Connection(int(sys.argv[1])))
+    serve([Connection(int(descriptor)) for descriptor in sys.argv[1:]])
     sys.stderr.flush()
     # Interpreter exit takes up to a second after MLflow; everything is on disk by now.
     os._exit(0)

@@ -83,6 +83,12 @@ class Recorder(Protocol):
     def start(self, record: RunRecord) -> str:
         """Begin a run and return its id."""
 
+    def resume(self, run_id: str) -> None:
+        """Go on with a run that had ended."""
+
+    def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
+        """Keep files with a run, by their path among its artifacts."""
+
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics in one batch."""
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
+import tempfile
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
@@ -33,7 +37,6 @@ class MlflowRecorder:
         self._store: Store | None = None
         self._source: provenance.Source | None = None
         self._monitors: dict[str, Any] = {}
-        self.open_runs: set[str] = set()
 
     @property
     def store(self) -> Store:
@@ -78,7 +81,6 @@ class MlflowRecorder:
             tags=tags | record.user_tags,
         )
         run_id: str = run.info.run_id
-        self.open_runs.add(run_id)
         client.log_batch(
             run_id, params=[Param(name, str(value)) for name, value in record.parameters.items()]
         )
@@ -92,10 +94,12 @@ class MlflowRecorder:
             "command": tags["harness.command"],
             "git_commit": source.commit,
         }
-        client.log_text(run_id, json.dumps(description, indent=2) + "\n", "experiment.json")
-        client.log_text(run_id, provenance.environment(), "environment.txt")
-        if source.changes:
-            client.log_text(run_id, source.changes, "changes.diff")
+        files = {"experiment.json": json.dumps(description, indent=2) + "\n"}
+        if not record.parent:  # children share their parent's
+            files["environment.txt"] = provenance.environment()
+            if source.changes:
+                files["changes.diff"] = source.changes
+        self.artifacts(run_id, {name: text.encode() for name, text in files.items()})
         if record.system_metrics:
             self._monitor(run_id)
         return run_id
@@ -125,29 +129,37 @@ class MlflowRecorder:
         if monitor := self._monitors.pop(run_id, None):
             monitor.finish()
         now = int(time.time() * 1000)
+        all_metrics = {"memory/recorder_peak_bytes": peak_memory_bytes(), **(metrics or {})}
         all_tags = {f"harness.{name}": value for name, value in (tags or {}).items()}
         all_tags["harness.outcome"] = outcome
         if description:
             all_tags["mlflow.note.content"] = description
         self.store.client.log_batch(
             run_id,
-            metrics=[Metric(name, value, now, epoch) for name, value in (metrics or {}).items()],
+            metrics=[Metric(name, value, now, epoch) for name, value in all_metrics.items()],
             tags=[RunTag(name, value) for name, value in all_tags.items()],
         )
         self.store.client.set_terminated(run_id, STATUS[outcome])
-        self.open_runs.discard(run_id)
 
-    def peak_memory_bytes(self) -> int:
-        """The most memory that this process has taken so far."""
-        return peak_memory_bytes()
+    def resume(self, run_id: str) -> None:
+        """Go on with a run that had ended."""
+        self.store.client.update_run(run_id, status="RUNNING")
+        self.store.client.set_tag(run_id, "harness.outcome", "running")
 
-    def abandon(self) -> None:
-        """End the runs whose process died, as interrupted."""
-        for run_id in list(self.open_runs):
-            try:
-                self.finish(run_id, "interrupted", tags={"reason": "the process died"})
-            except MlflowException:
-                self.open_runs.discard(run_id)
+    def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
+        """Keep files with a run, by their path among its artifacts."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self.store.client.log_artifacts(run_id, folder)
+
+    def abandon(self, run_ids: Iterable[str]) -> None:
+        """End runs whose process died, as interrupted."""
+        for run_id in run_ids:
+            with contextlib.suppress(MlflowException):
+                self.finish(run_id, "interrupted", tags={"reason": "its process died"})
 
     def _monitor(self, run_id: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

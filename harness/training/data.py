@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import gzip
 import hashlib
 import http.client
@@ -108,6 +109,7 @@ class Images:
         rows = None if self.rows is None else self.rows.to(device)
         return Images(self.pixels.to(device), self.labels.to(device), rows)
 
+    @functools.cached_property
     def digest(self) -> str:
         """SHA-256 of the shape, the pixels and the labels of this set, in its order."""
         chosen = slice(None) if self.rows is None else self.rows
@@ -120,7 +122,10 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as it was found: the published training and test images."""
+    """A data set as it was found: the published training and test images.
+
+    Opened without its test images, `test` is empty.
+    """
 
     name: str
     train: Images
@@ -168,21 +173,24 @@ def on_disk(name: DatasetName, root: Path) -> bool:
     return name == "digits" or all(map(os.path.exists, _paths(name, root)))
 
 
-def open_dataset(name: DatasetName, root: Path) -> Dataset:
+def open_dataset(name: DatasetName, root: Path, *, with_test: bool = True) -> Dataset:
     """Open a data set below `root`, downloading it there on first use.
+
+    Without `with_test` the test images are not read: who selects must not see them.
 
     Raises:
         DataUnavailable: it cannot be had, or a file is truncated, malformed or unreadable; the
             message names the file and the ways out.
     """
     if name == "digits":
-        return _digits()
-    if not on_disk(name, root):
-        _download(name, root)
-    train_images, train_labels, test_images, test_labels = _paths(name, root)
-    return Dataset(
-        name, read_images(train_images, train_labels), read_images(test_images, test_labels)
-    )
+        train, test = _digits()
+    else:
+        if not on_disk(name, root):
+            _download(name, root)
+        train_images, train_labels, test_images, test_labels = _paths(name, root)
+        train = read_images(train_images, train_labels)
+        test = read_images(test_images, test_labels) if with_test else train
+    return Dataset(name, train, test if with_test else dataclasses.replace(train, rows=_no_rows()))
 
 
 def read_images(images: Path, labels: Path) -> Images:
@@ -251,7 +259,11 @@ def _damaged(path: Path, what: str) -> DataUnavailable:
     )
 
 
-def _digits() -> Dataset:
+def _no_rows() -> torch.Tensor:
+    return torch.empty(0, dtype=torch.int64)
+
+
+def _digits() -> tuple[Images, Images]:
     """The 8x8 digits of scikit-learn, enlarged to 28x28.
 
     Each pixel becomes a square of 3x3, a black border of 2 pixels surrounds the 24x24, and the grey
@@ -272,7 +284,7 @@ def _digits() -> Dataset:
     pixels = torch.nn.functional.pad(enlarged, (2, 2, 2, 2)).to(torch.uint8).view(-1, PIXELS)
     labels = table[:, 64].contiguous()
     n = len(table) - DIGITS_TEST_SIZE
-    return Dataset("digits", Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:]))
+    return Images(pixels[:n], labels[:n]), Images(pixels[n:], labels[n:])
 
 
 def _download(name: DatasetName, root: Path) -> None:

@@ -62,14 +62,17 @@ class Training:
         evaluated_on: EvaluationSet,
         execution: Execution,
         device: torch.device,
+        evaluate_each_epoch: bool = True,
     ) -> None:
         """Seed every generator and build the network, on the CPU first and then moved.
 
-        So every device starts from the same weights.
+        So every device starts from the same weights. Without `evaluate_each_epoch` the evaluation
+        images are looked at once, after the last epoch; the numbers stay the same.
         """
         self.experiment = experiment
         self.device = device
         self.evaluated_on = evaluated_on
+        self.evaluate_each_epoch = evaluate_each_epoch
         random.seed(experiment.seed)
         np.random.seed(experiment.seed % 2**32)
         torch.manual_seed(experiment.seed)
@@ -136,7 +139,10 @@ class Training:
         started = self._clock()
         train = self._train_epoch()
         trained = self._clock()
-        evaluation = self.evaluate()
+        last = len(self.history) + 1 == self.experiment.num_epochs
+        # A loader is made, and draws, whether its images are looked at or not.
+        _draw_seed()
+        evaluation = self.evaluate() if last or self.evaluate_each_epoch else {}
         evaluated = self._clock()
         metrics = {
             **{f"train/{name}": value for name, value in train.items()},
@@ -172,7 +178,6 @@ class Training:
     def evaluate(self) -> dict[str, float]:
         """Mean loss and accuracy on the evaluation images, in evaluation mode."""
         self.network.eval()
-        _draw_seed()
         outcomes = _Outcomes()
         for images, labels in self.evaluation_images.batches_in_order(self.experiment.batch_size):
             logits = self.network(images)

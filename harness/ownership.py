@@ -1,0 +1,89 @@
+"""Who works on a run or trial, and whether that process still lives. Anonymous: no names."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One process of one boot of one machine.
+
+    Attributes:
+        started: when the process began, in the machine's own words: process ids are used again.
+        boot: the boot (and the process id namespace) that the process id belongs to.
+        machine: a digest that tells machines apart and does not tell which they are.
+    """
+
+    pid: int
+    started: str
+    boot: str
+    machine: str
+
+    @classmethod
+    def current(cls) -> Owner:
+        """This process."""
+        return cls(os.getpid(), _started(os.getpid()), _boot(), _machine())
+
+    @classmethod
+    def from_text(cls, text: str) -> Owner:
+        """Read what `str` wrote."""
+        return cls(**json.loads(text))
+
+    def __str__(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine can tell if the process lives."""
+        return self.machine == _machine()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process is known to have ended; never true of another machine's."""
+        if not self.is_here:
+            return False
+        return self.boot != _boot() or _started(self.pid) != self.started
+
+
+def _started(pid: int) -> str:
+    """When a process began; "" where there is none."""
+    if sys.platform == "linux":
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return ""
+        # The name in parentheses may hold spaces; the state and the start time come after it.
+        state, *rest = stat.rpartition(")")[2].split()
+        return "" if state in "ZX" else rest[18]
+    found = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
+
+
+@functools.cache
+def _boot() -> str:
+    if sys.platform == "linux":
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    found = subprocess.run(
+        ["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip()
+
+
+@functools.cache
+def _machine() -> str:
+    identity = Path("/etc/machine-id")
+    known = identity.read_text() if identity.is_file() else ""
+    return hashlib.sha256(f"harness {known} {uuid.getnode()}".encode()).hexdigest()[:16]
