@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn, TypeVar
 from harness import interruption
 from harness.errors import BadRequest, RunFailed
 
-Experiment = TypeVar("Experiment")
 Settings = TypeVar("Settings")
 
 
@@ -56,13 +55,15 @@ def leave(status: int) -> NoReturn:
 
 
 def parse(
-    experiment_class: type[Experiment],
+    experiment: Any,
     settings_class: type[Settings],
     arguments: Sequence[str],
     program: str,
     description: str,
-) -> tuple[Experiment, Settings]:
+) -> tuple[Any, Settings]:
     """Read the fields of an experiment and of its settings from a command line.
+
+    `experiment` is an experiment class, or an experiment whose values are the defaults.
 
     Raises:
         BadRequest: a value is not allowed, or a flag is given twice.
@@ -71,11 +72,14 @@ def parse(
     import tyro
 
     _refuse_repeated_flags(arguments)
+    given = not isinstance(experiment, type)
+    experiment_class: Any = type(experiment) if given else experiment
+    default = dataclasses.field(default=experiment) if given else dataclasses.field()
     both = dataclasses.make_dataclass(
         "Request",
         [
-            ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")]),
             ("settings", Annotated[settings_class, tyro.conf.arg(name="")]),
+            ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")], default),
         ],
     )
     request: Any = tyro.cli(

@@ -108,9 +108,15 @@ class Labels:
 
 
 def prepare(
-    experiment: Experiment, root: Path | None, fallback: Literal["digits"] | None = None
+    experiment: Experiment,
+    root: Path | None,
+    fallback: Literal["digits"] | None = None,
+    *,
+    with_test: bool = True,
 ) -> Prepared:
     """Open the experiment's data, or the fallback's where it cannot be had, and split it.
+
+    Without `with_test` the test images are not read, and the experiment needs a validation set.
 
     Raises:
         DataUnavailable: the data cannot be had, and no fallback was allowed.
@@ -118,17 +124,45 @@ def prepare(
     """
     fallback_from = None
     try:
-        dataset = open_dataset(experiment.dataset, data_root(root))
+        dataset = open_dataset(experiment.dataset, data_root(root), with_test=with_test)
     except DataUnavailable:
         if fallback is None:
             raise
         fallback_from = experiment.dataset
         experiment = dataclasses.replace(experiment, dataset=fallback)
-        dataset = open_dataset(fallback, data_root(root))
+        dataset = open_dataset(fallback, data_root(root), with_test=with_test)
     train, validation = dataset.split(experiment.validation_size, experiment.split_seed)
     if experiment.validation_size:
         return Prepared(experiment, train, validation, "validation", fallback_from)
+    if not with_test:
+        raise BadRequest("validation_size: a study needs validation images, it must be at least 1.")
     return Prepared(experiment, train, dataset.test, "test", fallback_from)
+
+
+def training(
+    prepared: Prepared,
+    execution: Execution,
+    device: torch.device,
+    *,
+    evaluate_each_epoch: bool = True,
+) -> Training:
+    """The training of a prepared experiment, at its beginning.
+
+    Raises:
+        RunFailed: the network or the images do not fit into the device's memory.
+    """
+    try:
+        return Training(
+            prepared.experiment,
+            prepared.train,
+            prepared.evaluation,
+            prepared.evaluated_on,
+            execution,
+            device,
+            evaluate_each_epoch,
+        )
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(prepared.experiment, error) from None
 
 
 def run(
@@ -150,51 +184,40 @@ def run(
     """
     labels = labels or Labels()
     experiment = prepared.experiment
-    try:
-        training = Training(
-            experiment,
-            prepared.train,
-            prepared.evaluation,
-            prepared.evaluated_on,
-            execution,
-            device,
-            evaluate_each_epoch=labels.kind != "confirm",
-        )
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(experiment, error) from None
+    state = training(prepared, execution, device, evaluate_each_epoch=labels.kind != "confirm")
     opened = time.perf_counter()
     run_id = recorder.start(run_record(prepared, execution, device, labels))
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
     recording = 0.0
     try:
-        watcher.started(training, run_id)
-        for result in training.epochs():
+        watcher.started(state, run_id)
+        for result in state.epochs():
             epoch_over = time.perf_counter()
             with deferred():
-                checkpoint.save(checkpoint.path_of(folder, result.epoch), training.state())
+                checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
                 checkpoint.prune(folder, CHECKPOINTS_KEPT)
                 recorder.epoch(run_id, result.epoch, result.metrics)
                 recording += time.perf_counter() - epoch_over
             watcher.epoch(result)
-        outcome: Outcome = "diverged" if training.diverged else "completed"
+        outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
             model_started = time.perf_counter()
             if outcome == "completed" and labels.kind != "confirm":
-                _log_model(training, recorder, run_id)
+                _log_model(state, recorder, run_id)
             finished = time.perf_counter()
             ended = RunResult(
                 experiment,
                 run_id,
                 outcome,
-                tuple(training.history),
+                tuple(state.history),
                 finished - started,
                 str(device),
             )
             recorder.finish(
                 run_id,
                 outcome,
-                epoch=len(training.history),
+                epoch=len(state.history),
                 metrics={
                     "time/store_seconds": started - opened,
                     "time/record_seconds": recording,
@@ -202,7 +225,7 @@ def run(
                     "time/total_seconds": finished - started,
                     "memory/process_peak_bytes": peak_memory_bytes(),
                 },
-                description=_description(ended, prepared, training),
+                description=_description(ended, prepared),
             )
     except (Interrupted, KeyboardInterrupt) as interruption:
         recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
@@ -315,7 +338,7 @@ def _log_model(training: Training, recorder: Recorder, run_id: str) -> None:
         )
 
 
-def _description(result: RunResult, prepared: Prepared, training: Training) -> str:
+def _description(result: RunResult, prepared: Prepared) -> str:
     """The run in Markdown: what, result, how to repeat."""
     experiment = prepared.experiment
     lines = [

@@ -57,3 +57,8 @@ def summarize(values: Sequence[float]) -> Summary:
     std = statistics.stdev(values)
     half = float(t.ppf(0.975, n - 1)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
+
+
+def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:
+    """The summary of first minus second, pair by pair (the same seed in both)."""
+    return summarize([a - b for a, b in zip(first, second, strict=True)])

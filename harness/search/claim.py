@@ -142,6 +142,7 @@ def release(stored: optuna.Study) -> int:
 def give_back(stored: optuna.Study, trial: Trial | FrozenTrial, retries: int) -> None:
     """End a trial as interrupted and queue its parameters again, at most twice after deaths."""
     storage, trial_id = stored._storage, trial._trial_id
+    frozen = storage.get_trial(trial_id)
     lost = retries > MOST_RETRIES
     storage.set_trial_user_attr(trial_id, "outcome", "failed" if lost else "interrupted")
     if lost:
@@ -149,7 +150,9 @@ def give_back(stored: optuna.Study, trial: Trial | FrozenTrial, retries: int) ->
     stored.tell(trial.number, state=TrialState.FAIL)
     if not lost:
         attributes = {"retries": retries, "retry_of": trial.number}
-        stored.enqueue_trial(_all_parameters(trial), user_attrs=attributes)
+        # What was queued and not asked for yet belongs to a trial as well.
+        queued = frozen.system_attrs.get("fixed_params", {})
+        stored.enqueue_trial({**queued, **frozen.params}, user_attrs=attributes)
 
 
 def tell(
@@ -181,11 +184,6 @@ def best(stored: optuna.Study) -> FrozenTrial | None:
         if trial.user_attrs.get("outcome") == "completed"
     ]
     return max(completed, key=lambda trial: (trial.value, -trial.number), default=None)
-
-
-def _all_parameters(trial: Trial | FrozenTrial) -> dict[str, Any]:
-    """The parameters of a trial, those included that were queued and not asked for yet."""
-    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
 
 
 def _failure_row(trials: Sequence[FrozenTrial]) -> str:

@@ -38,13 +38,12 @@ def storage_url(url: str | None) -> str:
     return url or f"sqlite:///{MLRUNS / 'optuna.db'}"
 
 
-def lock(url: str) -> FileLock:
-    """The lock that this machine's processes take turns by on a storage."""
+def lock(url: str, purpose: str = "claims") -> FileLock:
+    """The lock by which this machine's processes take turns at something on a storage."""
     database = _sqlite_path(url)
-    if database:
-        return FileLock(database.with_suffix(".lock"))
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return FileLock(MLRUNS / f"optuna-{name}.lock")
+    folder = database.parent if database else MLRUNS
+    name = hashlib.sha256(f"{url} {purpose}".encode()).hexdigest()[:16]
+    return FileLock(folder / f".optuna-{name}.lock")
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -90,7 +89,7 @@ def make_sampler(name: SamplerName, seed: int, draws: int, study: Study) -> Base
 def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
     """The pruner: it sees the validation accuracy of every epoch."""
     if name == "median":
-        return MedianPruner(n_startup_trials=5, n_warmup_steps=1)
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, num_epochs // 5))
     if name == "hyperband":
         return HyperbandPruner(min_resource=1, max_resource=num_epochs)
     return NopPruner()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from math import log
 from typing import Any
 
 from optuna.distributions import (
@@ -14,13 +15,13 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
-from optuna.trial import Trial
+from optuna.trial import FrozenTrial, Trial
 
 from harness import fields, project
 from harness.errors import BadRequest
 from harness.training.experiment import Experiment
 
-Suggest = Callable[[Trial], Mapping[str, Any]]
+Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,11 +48,17 @@ class Study:
         if bool(self.space) == bool(self.suggest):
             raise BadRequest("A study needs a space, or else a function suggest(trial).")
         for name, distribution in self.space.items():
+            if name in NOT_SEARCHABLE:
+                raise BadRequest(f"{name} cannot be searched: its trials would not compare.")
             for value in _bounds(distribution):
                 fields.check(type(self.experiment), name, value)
 
-    def suggested(self, trial: Trial) -> Experiment:
-        """The experiment that a trial asks for."""
+    def suggested(self, trial: Trial | FrozenTrial) -> Experiment:
+        """The experiment that a trial asks for.
+
+        Raises:
+            BadRequest: `suggest` returned what is no field, or what a field does not allow.
+        """
         values = self.suggest(trial) if self.suggest else trial.params
         for name, value in values.items():
             fields.check(type(self.experiment), name, value)
@@ -86,6 +93,10 @@ def describe_space(study: Study) -> dict[str, str]:
     return {name: _words(distribution) for name, distribution in study.space.items()}
 
 
+NOT_SEARCHABLE = frozenset({"dataset", "validation_size", "split_seed", "num_epochs"})
+"""Fields that decide what a trial's value means: trials that differ in them do not compare."""
+
+
 def edge_warnings(study: Study, best: Mapping[str, Any]) -> list[str]:
     """A sentence for each best value in the outer twentieth of its range.
 
@@ -93,7 +104,7 @@ def edge_warnings(study: Study, best: Mapping[str, Any]) -> list[str]:
     """
     warnings = []
     for name, distribution in study.space.items():
-        if isinstance(distribution, CategoricalDistribution) or name not in best:
+        if name not in best or not isinstance(distribution, (FloatDistribution, IntDistribution)):
             continue
         low, high, value = float(distribution.low), float(distribution.high), float(best[name])
         position = _position(distribution, low, high, value)
@@ -106,9 +117,9 @@ def edge_warnings(study: Study, best: Mapping[str, Any]) -> list[str]:
     return warnings
 
 
-def _position(distribution: Any, low: float, high: float, value: float) -> float:
-    from math import log
-
+def _position(
+    distribution: FloatDistribution | IntDistribution, low: float, high: float, value: float
+) -> float:
     if low == high:
         return 0.5
     if distribution.log:

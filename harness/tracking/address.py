@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from pathlib import Path
 
 from harness.privacy import mask
 from harness.project import MLRUNS, ROOT
@@ -20,4 +23,9 @@ def described() -> str:
 
 def ui_command() -> str:
     """The command that opens MLflow's pages on this store."""
-    return f"cd {ROOT} && mlflow ui --backend-store-uri {described()}"
+    program = Path(sys.executable).with_name("mlflow")
+    if program.is_relative_to(ROOT):
+        program = program.relative_to(ROOT)
+    store = described().replace(str(MLRUNS), "mlruns").replace("////mlruns", "///mlruns")
+    words = [str(program), "ui", "--backend-store-uri", store]
+    return f"cd {shlex.quote(str(ROOT))} && {shlex.join(words)}"

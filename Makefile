@@ -1,0 +1,42 @@
+# One door to everything. The virtual environment is made on first use; PYTHON chooses its Python,
+# ARGS adds flags: make baseline ARGS="--num-epochs 3"
+PYTHON ?= python3
+PIP_INSTALL = .venv/bin/python -m pip install -q --disable-pip-version-check
+
+.PHONY: help baseline test check constraints
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+baseline: .venv/installed ## Train the baseline and record it; installs what it needs the first time
+	.venv/bin/python -m harness.run baseline --fallback digits $(ARGS)
+
+test: .venv/installed-for-tests ## Run all tests
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: .venv/installed-for-tests ## Check format, style and types
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m mypy
+
+constraints: .venv/installed-for-tests ## Renew constraints.txt with today's versions
+	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[system-metrics,test]'
+	{ grep '^#' constraints.txt && .venv/bin/python -m pip list --format=freeze \
+		--disable-pip-version-check --exclude-editable --exclude pip; } > .venv/constraints.txt
+	mv .venv/constraints.txt constraints.txt
+
+# The stamps come last, so that an interrupted installation is taken up again.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo '$(PYTHON) is missing or older than Python 3.11. Name another one: PYTHON=python3.12 make baseline' >&2; \
+		exit 1; }
+	@echo 'Installing into .venv. The first time on Linux: about 2.7 GB to download, 6.3 GB on disk'
+	@echo '(mostly CUDA libraries that PyTorch brings along), 3 minutes on a fast line. Quiet until done.'
+	@.venv/bin/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(PIP_INSTALL) -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-for-tests: .venv/installed
+	@echo 'Installing what tests and checks need.'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[test]'
+	@touch $@

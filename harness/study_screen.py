@@ -1,0 +1,139 @@
+"""What a person sees of a study: a live table of workers on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from harness import runner
+from harness.launcher import Progress, StudyWatcher, WorkerProcess
+from harness.search.claim import Search
+from harness.search.study import describe_space
+from harness.tracking import provenance
+from harness.tracking.address import described
+from harness.training.device import Execution
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
+        """A worker has said something."""
+
+    def stopped(self) -> None:
+        """There is nothing more to see."""
+
+
+class Lines(Quiet):
+    """A line for each trial and confirmation that ends."""
+
+    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
+        """A worker has said something."""
+        if line := event_line(progress, worker, event):
+            print(line, flush=True)
+
+
+class Workers(Quiet):
+    """A table of the workers below the lines, drawn anew as they report."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = Live(console=console, refresh_per_second=4, transient=True)
+        self.live.start()
+
+    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
+        """A worker has said something."""
+        if line := event_line(progress, worker, event):
+            self.console.print(line, highlight=False)
+        self.live.update(workers_table(progress))
+
+    def stopped(self) -> None:
+        """Take the table away."""
+        self.live.stop()
+
+
+def watcher(quiet: bool) -> StudyWatcher:
+    """The watcher for this standard output: a live one only where it is a terminal."""
+    if quiet:
+        return Quiet()
+    return Workers(Console()) if sys.stdout.isatty() else Lines()
+
+
+def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> str:
+    """One line about what a worker said; "" for what only moves the table."""
+    kind = event["event"]
+    if kind == "told":
+        counts, best = progress.counts, progress.best_value
+        value = f"{event['value']:.4f}" if event["value"] is not None else "-"
+        after = f" ({event['reason']})" if event["reason"] else ""
+        return (
+            f"trial {event['trial']:>3}  {event['outcome']:<9}  {value} after "
+            f"{event['epochs']} epochs{after}  [{counts.finished}/{progress.n_trials}"
+            + (f", best {best:.4f}]" if best is not None else "]")
+        )
+    if kind == "confirmed":
+        return f"confirmed {event['config']}, seed {event['seed']}: {event['accuracy']:.4f}"
+    if kind == "died":
+        return f"worker {worker.number} {worker.doing}; the others go on"
+    return ""
+
+
+def workers_table(progress: Progress) -> Table:
+    """Each worker with its trial, epoch and value; the study so far below."""
+    counts = progress.counts
+    caption = f"{counts.finished} of {progress.n_trials} trials finished"
+    if progress.best_value is not None:
+        caption += f", best {progress.best_value:.4f}"
+    caption += f" ({counts.pruned} pruned, {counts.diverged} diverged, {counts.failed} failed)"
+    if progress.confirming:
+        caption += f", confirmation {progress.confirming}"
+    elif progress.seconds_left is not None:
+        caption += f", {progress.seconds_left:,.0f} s left"
+    table = Table(caption=caption)
+    for column in ("worker", "doing", "epoch", "validation accuracy"):
+        table.add_column(column)
+    for worker in progress.workers:
+        value = f"{worker.value:.4f}" if worker.value is not None else ""
+        table.add_row(str(worker.number), worker.doing, str(worker.epoch or ""), value)
+    return table
+
+
+def dry_run(
+    search: Search,
+    prepared: runner.Prepared,
+    execution: Execution,
+    device: torch.device,
+    workers: int,
+) -> str:
+    """The space, the budget, and the time that one measured epoch makes one expect."""
+    experiment = search.study.experiment
+    training = runner.training(prepared, execution, device)
+    epochs = training.epochs()
+    started = time.perf_counter()
+    next(epochs)
+    seconds = time.perf_counter() - started
+    total = seconds * experiment.num_epochs * search.n_trials / workers
+    rows = {
+        "experiment": str(experiment),
+        **{f"search {name}": words for name, words in describe_space(search.study).items()},
+        "budget": f"{search.n_trials} trials of {experiment.num_epochs} epochs, no pruning counted",
+        "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
+        "workers": f"{workers} with {execution.threads} threads on {device}",
+        "images": f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on",
+        "one epoch": f"{seconds:.2f} s, measured alone",
+        "estimate": f"{total / 60:.1f} min, and the confirmation after it",
+        "recorded in": described(),
+    }
+    width = max(map(len, rows))
+    return "\n".join([search.study_name, *(f"  {k:<{width}}  {v}" for k, v in rows.items())])
+
+
+def again() -> str:
+    """The command that goes on with the study: the one that began it."""
+    return provenance.command(tuple(sys.argv))
