@@ -25,6 +25,9 @@ from harness import door, fields, project
 from harness.errors import RunFailed
 from harness.fields import Count, NonNegative
 
+FLOP_PER_IMAGE = 2 * (2 * 784 * 256 + 3 * 256 * 10)
+"""Forward and weight gradient of both layers, and the input gradient of the second."""
+
 LIGHT_COMMANDS = {
     "list of everything": ["harness"],
     "run --help": ["harness.run", "--help"],
@@ -119,8 +122,8 @@ def main(arguments: Sequence[str]) -> int:
 def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 256) -> float:
     """Seconds that the matrix products alone of one baseline epoch take: the floor of training.
 
-    A batch needs six: two forward, two for the weights' gradients, one for the hidden layer's, and
-    none for the images'. They are timed in float32 at full precision.
+    A batch needs five: two forward, two for the weights' gradients, one for the hidden layer's,
+    and none for the images'. They are timed in float32 at full precision.
     """
     import torch
 
@@ -164,43 +167,44 @@ def report(
         f"{machine['processor']}, {settings.threads or machine['threads']} threads, "
         f"torch {machine['torch']}, Python {sys.version.partition(' ')[0]}",
         "",
-        f"{'':<34}{'plain':>22}{'exact':>22}{'medium':>22}{'ratios':>16}",
+        "median (lowest-highest); ratio = plain / harness",
+        "",
+        f"{'':<36}{'plain':>24}{'exact':>24}{'medium':>24}{'ratio exact':>13}{'medium':>8}",
     ]
 
-    def row(name: str, value: Callable[[Measurement], float], unit: str = "s") -> None:
+    def row(name: str, value: Callable[[Measurement], float], digits: int = 3) -> None:
         columns = {kind: [value(m) for m in runs] for kind, runs in measured.items()}
         middle = {kind: statistics.median(values) for kind, values in columns.items()}
-        cells = "".join(f"{_range(values, unit):>22}" for values in columns.values())
-        ratios = "  ".join(
-            f"{middle['plain'] / middle[kind]:.2f}x" if middle[kind] else "-"
-            for kind in ("exact", "medium")
-        )
-        lines.append(f"{name:<34}{cells}{ratios if middle['plain'] else '':>16}")
+        cells = "".join(f"{_range(values, digits):>24}" for values in columns.values())
+        if middle["plain"]:
+            exact, medium = (middle["plain"] / middle[kind] for kind in ("exact", "medium"))
+            cells += f"{exact:>12.2f}x{medium:>7.2f}x"
+        lines.append(f"{name:<36}{cells}")
 
-    row("epoch: training and evaluation", lambda m: m.train + m.evaluate)
-    row("  training", lambda m: m.train)
-    row("  evaluation", lambda m: m.evaluate)
-    row(f"whole process, {settings.num_epochs} epochs", lambda m: m.wall)
-    row("peak memory, training process", lambda m: m.memory / 1e6, "MB")
-    row("peak memory, recorder process", lambda m: m.recorder_memory / 1e6, "MB")
-    row("recording and checkpoint, an epoch", lambda m: m.record / settings.num_epochs)
-    row("  share of training", lambda m: 100 * m.record / settings.num_epochs / m.train, "%")
-    row("waiting for the store to open", lambda m: m.store)
-    row("exporting and logging the model", lambda m: m.model)
-    row("figures", lambda m: m.figures)
+    row("epoch: training and evaluation, s", lambda m: m.train + m.evaluate)
+    row("  training, s", lambda m: m.train)
+    row("  evaluation, s", lambda m: m.evaluate)
+    row(f"whole process, {settings.num_epochs} epochs, s", lambda m: m.wall, 2)
+    row("peak memory, training process, MB", lambda m: m.memory / 1e6, 0)
+    row("peak memory, recorder process, MB", lambda m: m.recorder_memory / 1e6, 0)
+    row("record and checkpoint an epoch, s", lambda m: m.record / settings.num_epochs, 4)
+    row("  share of training, %", lambda m: 100 * m.record / settings.num_epochs / m.train, 1)
+    row("waiting for the store, s", lambda m: m.store)
+    row("export and log the model, s", lambda m: m.model)
+    row("draw and log the figures, s", lambda m: m.figures)
     floor = statistics.median(floors)
     lines += [
         "",
-        f"matrix products of an epoch alone   {_range(floors, 's')}"
-        f"  ({4.0 * 1e-9 * size * 784 * 256 / floor:.0f} GFLOP/s and more)",
+        f"matrix products of an epoch alone, s: {_range(floors, 3)}, "
+        f"{FLOP_PER_IMAGE * size / floor / 1e9:.0f} GFLOP/s",
         *(
-            f"training / matrix products, {kind:<7} "
+            f"  training / matrix products, {kind}: "
             f"{statistics.median(m.train for m in measured[kind]) / floor:.2f}"
             for kind in measured
         ),
         "",
-        "answers without training:",
-        *(f"  {what:<24}{_range(seconds, 's'):>22}" for what, seconds in light.items()),
+        "answers without training, s:",
+        *(f"  {what:<24}{_range(seconds, 2):>22}" for what, seconds in light.items()),
     ]
     return "\n".join(lines)
 
@@ -299,10 +303,9 @@ def _answer_seconds(command: list[str]) -> float:
     return time.perf_counter() - started
 
 
-def _range(values: Sequence[float], unit: str) -> str:
-    digits = 0 if unit == "MB" else 1 if unit == "%" else 3
-    low, middle, high = min(values), statistics.median(values), max(values)
-    return f"{middle:,.{digits}f} {unit} ({low:,.{digits}f}-{high:,.{digits}f})"
+def _range(values: Sequence[float], digits: int) -> str:
+    low, middle, high = (f"{f(values):,.{digits}f}" for f in (min, statistics.median, max))
+    return f"{middle} ({low}-{high})"
 
 
 if __name__ == "__main__":

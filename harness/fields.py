@@ -74,8 +74,7 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     if origin is Literal:
         if not any(type(value) is type(known) and value == known for known in arguments):
             raise BadRequest(
-                f"{name}: {value!r} is not one of {', '.join(map(str, arguments))}. "
-                + nearest(str(value), map(str, arguments))
+                f"{name}: {value!r} is not allowed. {nearest(str(value), map(str, arguments))}"
             )
         return value
     if origin in (types.UnionType, typing.Union):

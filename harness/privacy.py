@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_URL_CREDENTIALS = re.compile(r"(?<=://)[^/\s@]*@")
+# Up to the last @ of a word: a password may hold one, or a slash, against the rules for addresses.
+_URL_CREDENTIALS = re.compile(r"(?<=://)\S*@")
 _SECRET_ASSIGNMENT = re.compile(
     r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*)(?:=|\s+))\S+"
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import ModuleType
@@ -51,6 +52,10 @@ class Experiment(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        inherited = typing.get_type_hints(cls.__base__, include_extras=True)
+        for name in vars(cls).keys() & inherited.keys() - {"name"}:
+            # `lr = 0.05` gives an inherited field another default; its type and bounds stay.
+            cls.__annotations__.setdefault(name, inherited[name])
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         package, _, module = cls.__module__.rpartition(".")
         cls.name = module if package == "experiments" else _snake_case(cls.__name__)
