@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import os
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -22,6 +23,7 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     0 when all went well, 1 for a failed run, 2 for a bad request, 130 and 143 for an interruption.
     """
     interruption.install()
+    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
     try:
         status = main(sys.argv[1:])
     except BadRequest as error:
@@ -71,7 +73,7 @@ def parse(
     """
     import tyro
 
-    _refuse_repeated_flags(arguments)
+    refuse_repeated_flags(arguments)
     given = not isinstance(experiment, type)
     experiment_class: Any = type(experiment) if given else experiment
     default = dataclasses.field(default=experiment) if given else dataclasses.field()
@@ -99,7 +101,12 @@ def parse(
 REPEATABLE = {"--tag"}
 
 
-def _refuse_repeated_flags(arguments: Sequence[str]) -> None:
+def refuse_repeated_flags(arguments: Sequence[str]) -> None:
+    """Refuse a flag that is given twice: the last one would win in silence.
+
+    Raises:
+        BadRequest: a flag that takes one value is given more often.
+    """
     flags = Counter(
         word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")
     )

@@ -39,6 +39,7 @@ class RecorderClient:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._unanswered = 0
+        self._used = False
 
     @classmethod
     def inherited(cls, descriptor: int) -> RecorderClient:
@@ -97,6 +98,7 @@ class RecorderClient:
         except OSError:
             raise self._died() from None
         self._unanswered += 1
+        self._used = True
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         # An answer that is left half read would be taken for the next call's.
@@ -151,6 +153,9 @@ class RecorderProcess(RecorderClient):
         for share in self.shares:
             share.close()
         self._connection.close()
+        if not self._used:
+            # It may still be importing MLflow, for a request that was refused meanwhile.
+            self._process.kill()
         self._process.wait()
 
 

@@ -1,0 +1,1 @@
+"""The yardsticks, and what times the harness against them."""
