@@ -15,17 +15,13 @@ from harness import door
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark and print its table; return the exit status."""
-    import tyro
-
     from harness.benchmark.settings import BenchSettings
 
-    door.refuse_repeated_flags(arguments)
-    settings = tyro.cli(
+    settings = door.parse_settings(
         BenchSettings,
-        args=list(arguments),
-        prog="python -m harness.bench",
-        description="Time the plain script and the harness in turn, on this machine and data.",
-        config=(tyro.conf.FlagCreatePairsOff,),
+        arguments,
+        "python -m harness.bench",
+        "Time the plain script and the harness in turn, on this machine and data.",
     )
     from harness.benchmark.runs import time_runs
     from harness.benchmark.studies import time_studies

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import signal
 import sys
 import warnings
 from collections import Counter
@@ -96,6 +97,32 @@ def parse(
         ),
     )
     return request.experiment, request.settings
+
+
+def parse_settings(
+    settings_class: type[Settings], arguments: Sequence[str], program: str, description: str
+) -> Settings:
+    """Read the settings of a command that trains nothing itself; see `parse`."""
+    import tyro
+
+    refuse_repeated_flags(arguments)
+    return tyro.cli(
+        settings_class,
+        args=list(arguments),
+        prog=program,
+        description=description,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+
+
+def wait_for_interruption() -> NoReturn:
+    """Do nothing until Ctrl-C or SIGTERM.
+
+    Raises:
+        Interrupted: always, in the end.
+    """
+    while True:
+        signal.pause()
 
 
 REPEATABLE = {"--tag"}

@@ -59,7 +59,6 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     from harness import runner, screen
     from harness.settings import RunSettings
-    from harness.tracking.address import ui_command
     from harness.training.experiment import load_experiment
 
     experiment_class = load_experiment(name)
@@ -94,7 +93,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
             prepared, seeds, execution, device, recorder, watcher, labels
         )
         print(screen.group_summary(results, summaries, prepared))
-    print(f"run {run_id}\n{ui_command()}")
+    print(f"run {run_id}\nsee it with: python -m harness.ui")
     return 1 if any(result.outcome == "diverged" for result in results) else 0
 
 

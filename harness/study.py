@@ -64,7 +64,6 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     from harness.search import claim
     from harness.search.storage import lock, open_storage, storage_url
     from harness.study_result import result
-    from harness.tracking.address import ui_command
     from harness.tracking.process import RecorderProcess
     from harness.training.data import data_root, open_dataset
 
@@ -147,7 +146,7 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
                 description=ended.description(),
             )
         print("\n".join(ended.lines()).replace("**", ""))
-        print(f"run {run_id}\n{ui_command()}")
+        print(f"run {run_id}\nsee it with: python -m harness.ui")
         return 0
     finally:
         recorder.close()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
-from pathlib import Path
 
 from harness.privacy import mask
-from harness.project import MLRUNS, ROOT
+from harness.project import MLRUNS
 
 
 def tracking_uri() -> str:
@@ -19,13 +16,3 @@ def tracking_uri() -> str:
 def described() -> str:
     """The store in words for the screen, without credentials."""
     return mask(tracking_uri())
-
-
-def ui_command() -> str:
-    """The command that opens MLflow's pages on this store."""
-    program = Path(sys.executable).with_name("mlflow")
-    if program.is_relative_to(ROOT):
-        program = program.relative_to(ROOT)
-    store = described().replace(str(MLRUNS), "mlruns").replace("////mlruns", "///mlruns")
-    words = [str(program), "ui", "--backend-store-uri", store]
-    return f"cd {shlex.quote(str(ROOT))} && {shlex.join(words)}"

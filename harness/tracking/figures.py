@@ -1,7 +1,7 @@
 """Figures of a finished run, each with its numbers beside it: drawn from plain data, without torch.
 
-Sizes are chosen for a thumbnail of 300 pixels: no figure is wider than `WIDTH` inches, so 10-point
-letters are still 8 pixels high there. Lines and markers wear colours of Okabe and Ito, which the
+They are made to be read as thumbnails: none is wider than `WIDTH`, so that 10-point letters are
+still 8 pixels high at 300 pixels. Lines and markers wear colours of Okabe and Ito, which the
 colour-blind tell apart; matrices wear cividis, weights a diverging map whose white is zero.
 
 Nothing here touches pyplot, whose figures live until somebody closes them.
@@ -15,7 +15,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,58 +29,61 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 History = Sequence[tuple[int, dict[str, float]]]
-"""Epochs, counted from 1, with their metrics."""
+"""Epochs, counted from 1, each with its metrics."""
 
 WIDTH = 5.0
-"""Inches; a point is then 0.83 pixels of a thumbnail that is 300 pixels wide."""
+"""Width of every figure, in inches."""
 
 DPI = 160
 
 MARGIN = 0.12
-"""Inches left free along the edges of a figure."""
+"""Inches left free at the edges of a figure."""
 
-SETS = {"train": "#E69F00", "validation": "#009E73", "test": "#0072B2"}
-"""The sets of images that have metrics, with their colours: orange, bluish green, blue."""
+HEADING = 0.86
+"""Inches that the three lines above a figure take."""
 
-PREDICTED, TRUE = "#B34700", "#0072B2"
-"""Vermillion, darkened until small letters are legible on white, and blue."""
+LETTER = 0.62
+"""Mean width of DejaVu Sans's letters, on the generous side, in parts of the font's size."""
 
-GREY = "#595959"
+SETS = {"train": "#D55E00", "validation": "#009E73", "test": "#0072B2"}
+"""The sets of images that have metrics: vermillion, bluish green and blue."""
+
+PREDICTED, TRUE, GREY = "#B34700", "#0072B2", "#595959"
+"""Colours of words; vermillion is darkened until small letters stand out from white."""
 
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
-    "axes.labelsize": 10,
-    "axes.titlesize": 11,
-    "axes.titlepad": 5,
-    "axes.linewidth": 0.8,
+    "axes.axisbelow": True,
     "axes.edgecolor": GREY,
     "axes.facecolor": "white",
     "axes.grid": False,
-    "axes.spines.top": False,
+    "axes.labelsize": 10,
+    "axes.linewidth": 0.8,
     "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 11,
     "figure.facecolor": "white",
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.8,
     "image.interpolation": "nearest",
     "legend.fontsize": 10,
     "legend.frameon": False,
-    "savefig.bbox": None,
-    "text.color": "black",
     # A dollar sign in a run's name is a dollar sign.
     "text.parse_math": False,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
+    "text.color": "black",
     "xtick.color": GREY,
-    "ytick.color": GREY,
     "xtick.labelcolor": "black",
+    "xtick.labelsize": 10,
+    "ytick.color": GREY,
     "ytick.labelcolor": "black",
+    "ytick.labelsize": 10,
 }
-"""Matplotlib's settings, so that a `matplotlibrc` of the user's does not change the figures."""
+"""Settings of Matplotlib's, so that a user's `matplotlibrc` does not change what a run records."""
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
-"""Standard deviations that bound the middle 95% of a normal distribution."""
+"""Standard deviations either side of the mean that hold 95% of a normal distribution."""
 
 
 def draw(
@@ -90,16 +93,18 @@ def draw(
     history: History,
     inspection: Inspection,
 ) -> dict[str, Figure]:
-    """All figures of a run, by file name; no figure of a first layer that is none of images.
+    """All figures of a run, by file name; without weights where the first layer's are no images.
+
+    Every figure says above itself what it shows, of which run, and on how many images of which
+    data: those of the inspection, and the one seed that a run has.
 
     Args:
         run_title: what the run is called: `baseline lr=0.05`.
-        dataset: the data set's name.
-        class_names: by label.
+        class_names: by label; a network's outputs beyond them are called by their numbers.
     """
     n = len(inspection.labels)
-    images = f"{n:,} {inspection.evaluated_on} image{'s' if n != 1 else ''}"
-    title = f"{run_title}\n{dataset}, {images}, 1 seed"
+    images = f"{inspection.evaluated_on} image{'' if n == 1 else 's'}"
+    title = f"{run_title}\n{dataset}, n = {n:,} {images}, 1 seed"
     names = _names(class_names, inspection)
     figures = {
         "learning_curves": learning_curves(history, title),
@@ -129,30 +134,29 @@ def tables(class_names: Sequence[str], history: History, inspection: Inspection)
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    # Without metadata the same figure is the same file, whatever the version of Matplotlib.
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def confusion(inspection: Inspection, classes: int) -> NDArray[np.int64]:
-    """How many images of each true class (row) were taken for each class (column): (c, c)."""
+    """How many images of each class (row) were taken for each class (column), (c, c)."""
     cells = inspection.labels * classes + inspection.predictions
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of a share of which `hits` of n were counted; 0 and 1 for n = 0.
+    """95% interval of a share, `hits` of n > 0, both ends in [0, 1].
 
-    Unlike the share ± 1.96 standard errors, it stays in [0, 1] and has width where all or none
-    hit (Wilson, Probable inference, the law of succession, and statistical inference, 1927).
+    Unlike the share ± 1.96 standard errors it never leaves [0, 1], and has a width even where all
+    or none hit (Wilson, Probable inference, the law of succession, and statistical inference,
+    1927).
     """
-    if n == 0:
-        return 0.0, 1.0
     share, square = hits / n, Z95**2
-    centre = share + square / (2 * n)
-    half = Z95 * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
-    # Rounding must not push an end beyond the share itself where that is 0 or 1.
-    low = min(share, max(0.0, (centre - half) / (1 + square / n)))
-    return low, max(share, min(1.0, (centre + half) / (1 + square / n)))
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = Z95 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
+    # Rounding must not leave a share of 0 or 1 outside its own interval.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 @contextlib.contextmanager
@@ -165,21 +169,23 @@ def _styled() -> Iterator[None]:
 
 @_styled()
 def learning_curves(history: History, title: str) -> Figure:
-    """Loss and accuracy by epoch, side by side, of every set that the history knows.
+    """Loss and accuracy by epoch, side by side, of every set of images that has them.
+
+    What is not finite is left out, and so is a set in epochs that did not look at it.
 
     Args:
-        title: the run, and below it the data.
+        title: two lines: the run, and the data.
     """
-    heading = 0.85
-    figure, page = _figure(heading + 2.5, "Learning curves", title)
-    quantities = (("loss", "Loss", 1.0), ("accuracy", "Accuracy, %", 100.0))
-    for column, (quantity, label, scale) in enumerate(quantities):
-        axes = page(0.5 + 2.42 * column, heading + 0.22, 1.92, 1.62)
+    figure, place = _figure(HEADING + 2.5, "Learning curves", title)
+    for column, (quantity, label, scale) in enumerate(
+        (("loss", "Loss", 1), ("accuracy", "Accuracy, %", 100))
+    ):
+        axes = place(0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
         axes.set_title(label, loc="left", fontweight="bold")
         axes.set_xlabel("epoch")
         axes.grid(True, axis="y")
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=5)  # type: ignore[call-arg]
-        axes.yaxis.get_major_locator().set_params(nbins=5)  # type: ignore[call-arg]
+        axes.locator_params("x", integer=True, nbins=5)
+        axes.locator_params("y", nbins=5)
         for name, colour in SETS.items():
             points = [
                 (epoch, metrics[key] * scale)
@@ -187,25 +193,19 @@ def learning_curves(history: History, title: str) -> Figure:
                 if (key := f"{name}/{quantity}") in metrics and math.isfinite(metrics[key])
             ]
             if points:
-                training = name == "train"
                 axes.plot(
                     *zip(*points, strict=True),
                     color=colour,
                     label=name,
                     linewidth=1.8,
-                    linestyle="--" if training else "-",
-                    marker=("s" if training else "o") if len(points) <= 12 else None,
+                    linestyle="--" if name == "train" else "-",
+                    marker=("s" if name == "train" else "o") if len(points) <= 15 else None,
                     markersize=4,
                 )
-        if column == 1 and axes.lines:
+        if quantity == "accuracy" and axes.lines:
             axes.legend(loc="lower right", handlelength=2.2, borderpad=0.2, labelspacing=0.3)
-    figure.text(
-        MARGIN / WIDTH,
-        0.03,
-        "train: mean of the epoch's updates; others: after the epoch",
-        fontsize=8,
-        color=GREY,
-    )
+    note = "train: mean over the epoch's updates; the other: after the epoch"
+    figure.text(MARGIN / WIDTH, 0.025, note, fontsize=8, color=GREY)
     return figure
 
 
@@ -217,100 +217,102 @@ def learning_curves_table(history: History) -> str:
         for quantity in ("loss", "accuracy")
         if any((key := f"{name}/{quantity}") in metrics for _, metrics in history)
     ]
-    rows = [[epoch, *(metrics.get(key, "") for key in keys)] for epoch, metrics in history]
+    rows = ([epoch, *(metrics.get(key, "") for key in keys)] for epoch, metrics in history)
     return _csv(["epoch", *keys], rows)
 
 
 @_styled()
 def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
-    """Counts in a grid whose rows are the true classes and whose colours are shares of the row.
+    """Counts in a grid: a true class a row, a predicted class a column, coloured by row shares.
 
     Args:
         counts: (c, c), from `confusion`.
-        title: the run, and below it the data.
+        names: c names.
+        title: two lines: the run, and the data.
     """
     from matplotlib.colors import PowerNorm
 
-    classes, longest = len(names), max(map(len, names))
-    left = 0.42 + min(1.0, 0.085 * longest)
-    bottom = 0.42 + min(1.0, 0.085 * longest) if longest > 2 else 0.55
-    side = WIDTH - left - 0.72
-    heading = 0.85
-    figure, page = _figure(heading + side + bottom, "Confusion matrix", title)
-    axes = page(left, heading, side, side)
+    classes, turned = len(names), max(map(len, names)) > 2
+    left = 0.3 + _width(names)
+    bottom = 0.3 + (_width(names) * math.sqrt(0.5) + 0.12 if turned else 0.25)
+    side = WIDTH - left - 0.78
+    figure, place = _figure(HEADING + 0.05 + side + bottom, "Confusion matrix", title)
+    axes = place(left, HEADING + 0.05, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # With the root, a class confused once in a hundred times is told from one that never is.
-    image = axes.imshow(shares, cmap="cividis", norm=PowerNorm(0.5, 0, 1), aspect="auto")
-    size = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
+    # On a square-root scale a class that is mistaken once in a hundred times is seen to be so.
+    norm = PowerNorm(0.5, 0, 1)
+    image = axes.imshow(shares, cmap="cividis", norm=norm, aspect="auto")
+    points = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
     for (row, column), count in np.ndenumerate(counts):
-        share = shares[row, column]
+        colour = "black" if norm(shares[row, column]) > 0.55 else "white" if count else "#8A93A8"
         axes.text(
             column,
             row,
             str(count),
+            color=colour,
+            fontsize=points,
             ha="center",
-            va="center",
-            fontsize=size,
-            color="#A9A9B8" if not count else "white" if share < 0.3 else "black",
+            va="center_baseline",
         )
-    turned = longest > 2
-    axes.set_xticks(
-        range(classes),
-        names,
-        rotation=45 if turned else 0,
-        ha="right" if turned else "center",
-        rotation_mode="anchor" if turned else "default",
-    )
+    axes.set_xticks(range(classes), names)
+    if turned:
+        for tick_label in axes.get_xticklabels():
+            tick_label.set(rotation=45, ha="right", va="center", rotation_mode="anchor")
     axes.set_yticks(range(classes), names)
-    axes.tick_params(length=0, pad=3)
+    axes.tick_params(length=0, pad=4)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color=PREDICTED, fontweight="bold")
     axes.set_ylabel("true", color=TRUE, fontweight="bold")
-    bar = page(WIDTH - 0.62, heading, 0.12, side)
-    _colour_bar(image, bar, [0, 0.01, 0.05, 0.2, 0.5, 1], ["0%", "1%", "5%", "20%", "50%", "100%"])
+    _colour_bar(
+        image,
+        place(left + side + 0.1, HEADING + 0.05, 0.11, side),
+        {share: f"{share:.0%}" for share in (0, 0.01, 0.05, 0.2, 0.5, 1)},
+    )
     return figure
 
 
 def confusion_matrix_table(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     """CSV: a true class a row, a predicted class a column."""
-    rows = [[name, *row] for name, row in zip(names, counts.tolist(), strict=True)]
-    return _csv(["true \\ predicted", *names], rows)
+    rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
+    return _csv(["true", *names], rows)
 
 
 @_styled()
 def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> Figure:
     """Accuracy of each class with its 95% Wilson interval, and of all images as a line.
 
+    The interval is about the choice of images; what another seed would change is not in it.
+
     Args:
-        title: the run, and below it the data.
+        title: two lines: the run, and the data.
     """
-    rows = _class_rows(inspection, names)
-    left, height = _room_for(names), 0.26 * len(names)
-    figure, page = _figure(HEADING + 0.25 + height + 0.5, "Accuracy by class", title)
-    axes = page(left, HEADING + 0.25, WIDTH - left - 1.35, height)
-    for row, (_, images, _, accuracy, low, high) in enumerate(rows):
+    left, top, height = 0.1 + _width(names), HEADING + 0.25, 0.27 * len(names)
+    figure, place = _figure(top + height + 0.55, "Accuracy by class", title)
+    axes = place(left, top, WIDTH - left - 1.42, height)
+    for row, (_, images, _, accuracy, low, high) in enumerate(_class_rows(inspection, names)):
         if images:
-            axes.plot([100 * low, 100 * high], [row, row], color=TRUE, linewidth=2.5, alpha=0.45)
+            axes.plot([100 * low, 100 * high], [row, row], color=TRUE, linewidth=3, alpha=0.45)
             axes.plot([100 * accuracy], [row], color=TRUE, marker="o", markersize=6)
         axes.text(
             1.05,
             row,
             f"{accuracy:.1%} of {images:,}" if images else "no images",
             transform=axes.get_yaxis_transform(),
-            va="center",
-            fontsize=9,
+            va="center_baseline",
         )
     overall = 100 * float((inspection.labels == inspection.predictions).mean())
     axes.axvline(overall, color=PREDICTED, linewidth=1.4, linestyle="--", zorder=0)
-    axes.set_title(f"all: {overall:.1f}%", color=PREDICTED, fontsize=10, x=_inside(axes, overall))
-    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.xaxis.get_major_locator().set_params(nbins=5)  # type: ignore[call-arg]
+    axes.set_yticks(range(len(names)), names)
+    axes.locator_params("x", nbins=5)
     axes.set_xlabel("accuracy, %, with 95% Wilson interval")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(True)
-    axes.set_axisbelow(True)
+    low, high = axes.get_xlim()
+    # Centred on its line, unless that stands so near an end that the words would leave the figure.
+    x = min(0.85, max(0.15, (overall - low) / (high - low)))
+    axes.set_title(f"all: {overall:.1f}%", color=PREDICTED, fontsize=10, x=x)
     return figure
 
 
@@ -322,120 +324,157 @@ def class_accuracy_table(inspection: Inspection, names: Sequence[str]) -> str:
 
 @_styled()
 def confident_mistakes(mistakes: Mistakes, names: Sequence[str], title: str) -> Figure:
-    """The surest wrong predictions: each image between its confidence and its two names.
+    """The surest wrong predictions: confidence, image, the class predicted, the true class.
 
     Args:
-        title: the run, and below it the data.
+        names: by label.
+        title: two lines: the run, and the data.
     """
-    k, columns = len(mistakes.images), 6
-    name = "The surest mistakes"
+    heading, columns, k = "Surest mistakes", 6, len(mistakes.images)
     if not k:
-        figure, _ = _figure(HEADING + 0.5, name, title)
-        figure.text(MARGIN / WIDTH, 0.2, "None: every prediction is right.", fontsize=11)
-        return figure
-    # In pixels of the images: what a tile takes with its three lines of text around it.
-    wide, high, above, below = 40, 57, 10, 19
-    width = WIDTH - MARGIN
-    height = width / (columns * wide) * math.ceil(k / columns) * high
-    figure, page = _figure(HEADING + 0.22 + height, name, title)
-    axes = page(MARGIN / 2, HEADING + 0.2, width, height)
-    corners = [(high * (i // columns) + above, wide * (i % columns) + 6) for i in range(k)]
-    mosaic = np.zeros((math.ceil(k / columns) * high, columns * wide), np.uint8)
-    for image, (top, left) in zip(mistakes.images, corners, strict=True):
-        mosaic[top : top + image.shape[0], left : left + image.shape[1]] = image
-    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
+        return _figure(HEADING + 0.2, heading, f"{title}\nnone: every prediction is right")[0]
+    # A tile, in pixels of the images: a line of text above the image, two lines below.
+    wide, high, left, above = 38, 62, 5, 11
+    rows, inch = math.ceil(k / columns), (WIDTH - MARGIN) / columns / wide
+    figure, place = _figure(HEADING + 0.28 + rows * high * inch, heading, title)
+    axes = place(MARGIN / 2, HEADING + 0.24, columns * wide * inch, rows * high * inch)
     axes.set_axis_off()
-    _key(figure, axes)
-    shown = {names[label] for label in (*mistakes.labels, *mistakes.predictions)}
-    size = min(10.0, width / columns * 72 / (0.59 * max(map(len, shown))))
-    for i, (top, left) in enumerate(corners):
-        lines = (
-            (top - 5, _percent(mistakes.confidence[i]), GREY, 9.0),
-            (top + 28 + 5, names[mistakes.predictions[i]], PREDICTED, size),
-            (top + 28 + 13, names[mistakes.labels[i]], TRUE, size),
+    shown = [names[label] for label in (*mistakes.labels, *mistakes.predictions)]
+    points = min(10.0, wide * inch * 72 / max(map(len, shown)) / LETTER)
+    # One image of all of them, because Matplotlib takes as long for a small one as for a large.
+    mosaic = np.zeros((rows * high, columns * wide), np.uint8)
+    for i, image in enumerate(mistakes.images):
+        y, x = i // columns * high + above, i % columns * wide + left
+        mosaic[y : y + image.shape[0], x : x + image.shape[1]] = image
+        for line, text, colour, size in (
+            (y - 5, f"{mistakes.confidence[i]:.1%}", GREY, 9.0),
+            (y + 33, names[mistakes.predictions[i]], PREDICTED, points),
+            (y + 43, names[mistakes.labels[i]], TRUE, points),
+        ):
+            axes.text(x + 14, line, text, color=colour, fontsize=size, ha="center", va="center")
+    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
+    key = (("confidence", GREY, 0.0), ("predicted", PREDICTED, 1.0), ("true", TRUE, 1.9))
+    for word, colour, offset in key:
+        axes.text(
+            (MARGIN / 2 + offset) / axes.bbox.width * DPI,
+            1 + 0.06 / (rows * high * inch),
+            word,
+            color=colour,
+            fontweight="bold",
+            transform=axes.transAxes,
         )
-        for y, text, colour, points in lines:
-            axes.text(left + 14, y, text, color=colour, fontsize=points, ha="center", va="center")
     return figure
 
 
 def confident_mistakes_table(mistakes: Mistakes, names: Sequence[str]) -> str:
     """CSV: a mistake a row, the surest first; positions count from 0 in the evaluation set."""
     rows = zip(
-        range(1, len(mistakes.positions) + 1),
         mistakes.positions.tolist(),
-        [names[label] for label in mistakes.labels],
-        [names[label] for label in mistakes.predictions],
+        (names[label] for label in mistakes.labels),
+        (names[label] for label in mistakes.predictions),
+        # The shortest digits that give the float32 back.
         map(str, mistakes.confidence),
         strict=True,
     )
-    return _csv(["rank", "position", "true", "predicted", "confidence"], rows)
+    return _csv(["position", "true", "predicted", "confidence"], rows)
 
 
 @_styled()
 def first_layer(layer: FirstLayer, names: Sequence[str], title: str) -> Figure:
-    """The weights as images, all on one scale that is symmetric around zero.
+    """The weights as images, red above zero and blue below, all on one scale.
 
     Args:
-        names: of the classes, for a layer whose units are classes.
-        title: the run, and below it the data.
+        names: by label, for a layer whose units are classes.
+        title: two lines: the run, and the data.
     """
-    return _figure(3, "x", title)[0]
+    m, height, width = layer.weights.shape
+    what = "kernels" if layer.kind == "convolution" else "units"
+    some = f"{m} of {layer.size} {what}" if m < layer.size else f"all {m} {what}"
+    columns = min(m, 8, math.ceil(math.sqrt(m * 1.6)))
+    rows, labelled = math.ceil(m / columns), m <= 20
+    # Small kernels are enlarged: the gaps between them are then narrower than a weight.
+    enlarged = max(1, 28 // max(height, width))
+    height, width, gap = height * enlarged, width * enlarged, 2
+    high, wide = height + (9 if labelled else gap), width + gap
+    inch = min((WIDTH - MARGIN - 0.8) / columns, 1.4) / wide
+    figure, place = _figure(HEADING + 0.12 + rows * high * inch, f"First layer, {some}", title)
+    axes = place(MARGIN, HEADING, columns * wide * inch, rows * high * inch)
+    axes.set_axis_off()
+    mosaic = np.full((rows * high, columns * wide), np.nan, np.float32)
+    order = np.argsort(layer.units) if layer.units_are_classes else np.arange(m)
+    frames: list[tuple[float, float]] = []
+    for i, weights in enumerate(layer.weights[order]):
+        bottom, left = (i // columns + 1) * high - 1, i % columns * wide + 1
+        top, right = bottom - height, left + width
+        mosaic[top:bottom, left:right] = weights.repeat(enlarged, 0).repeat(enlarged, 1)
+        # Pixel i of an image reaches from i - 0.5 to i + 0.5.
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+        frames += [*((x - 0.5, y - 0.5) for x, y in corners), (math.nan, math.nan)]
+        if labelled:
+            unit = int(layer.units[order[i]])
+            text = names[unit] if layer.units_are_classes else f"{what[:-1]} {unit}"
+            points = min(10.0, wide * inch * 72 / len(text) / LETTER)
+            axes.text((left + right) / 2, top - 4, text, fontsize=points, ha="center", va="center")
+    largest = float(np.abs(layer.weights).max(initial=0))
+    scale = largest if 0 < largest < math.inf else 1.0
+    image = axes.imshow(mosaic, cmap="RdBu_r", vmin=-scale, vmax=scale, aspect="auto")
+    axes.plot(*zip(*frames, strict=True), color="#B0B0B0", linewidth=0.6)
+    axes.set_xlim(-0.5, columns * wide - 0.5)
+    axes.set_ylim(rows * high - 0.5, -0.5)
+    bar = place(MARGIN + columns * wide * inch + 0.08, HEADING, 0.11, rows * high * inch)
+    _colour_bar(image, bar, {value: f"{value:.2g}" for value in (-scale, -scale / 2, 0, scale)})
+    return figure
 
 
 def first_layer_table(layer: FirstLayer) -> str:
-    """JSON: the units with their weights, rows of columns, in the shortest digits of float32."""
-    return ""
+    """JSON: the units, the largest norm first, each with its rows of weights."""
+    rows = (
+        # The shortest digits that give each float32 back.
+        f'{{"unit": {unit}, "weights": [{", ".join(map(_json_row, weights))}]}}'
+        for unit, weights in zip(layer.units, layer.weights, strict=True)
+    )
+    head = f'{{"kind": {json.dumps(layer.kind)}, "size": {layer.size}, "units": [\n'
+    return head + ",\n".join(rows) + "\n]}\n"
 
 
-def _key(figure: Figure, axes: Axes) -> None: ...
+def _json_row(weights: NDArray[np.float32]) -> str:
+    return f"[{', '.join(weights.astype(str))}]"
 
 
-def _figure(height: float, name: str, title: str) -> tuple[Figure, Callable[..., Axes]]:
-    """A figure with its heading, and a function that adds axes.
-
-    Args:
-        height: inches.
+def _figure(height: float, heading: str, title: str) -> tuple[Figure, Callable[..., Axes]]:
+    """A figure of that height, in inches, with a heading and the lines of a title below it.
 
     Returns:
-        The figure; the function takes left, top, width and height in inches from the top left.
+        The figure, and a function that adds axes to it: left, top, width, height, in inches from
+        its upper left corner.
     """
     from matplotlib.figure import Figure
 
     figure = Figure((WIDTH, height), dpi=DPI)
-    left = MARGIN / WIDTH
-    figure.text(left, 1 - 0.28 / height, name, fontsize=13, fontweight="bold")
+    letters = int((WIDTH - 2 * MARGIN) * 72 / (10 * LETTER))
+    figure.text(MARGIN / WIDTH, 1 - 0.29 / height, heading, fontsize=14, fontweight="bold")
     for line, text in enumerate(title.split("\n")):
-        figure.text(left, 1 - (0.5 + 0.19 * line) / height, _shortened(text), color=GREY)
+        cut = text if len(text) <= letters else text[: letters - 1] + "…"
+        figure.text(MARGIN / WIDTH, 1 - (0.51 + 0.2 * line) / height, cut, color=GREY)
 
-    def page(left: float, top: float, width: float, tall: float) -> Axes:
+    def place(left: float, top: float, width: float, tall: float) -> Axes:
         return figure.add_axes(
             (left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height)
         )
 
-    return figure, page
+    return figure, place
 
 
-def _shortened(text: str) -> str:
-    """The text, cut where a line of 10-point letters would leave the figure."""
-    letters = int((WIDTH - 2 * MARGIN) * 72 / (10 * 0.6))
-    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
+def _colour_bar(image: AxesImage, axes: Axes, ticks: dict[float, str]) -> None:
+    bar = axes.figure.colorbar(image, cax=axes)
+    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+    bar.outline.set_visible(False)
+    axes.tick_params(length=2, pad=2, labelsize=9)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * math.floor(1000 * share) / 1000:.1f}%"
-
-
-def _inside(axes: Axes, x: float) -> float:
-    low, high = axes.get_xlim()
-    return min(0.85, max(0.1, (x - low) / (high - low)))
-
-
-def _room_for(names: Sequence[str]) -> float:
-    return 0.2 + 0.085 * max(map(len, names))
-
-
-def _colour_bar(image: AxesImage, axes: Axes, ticks: list[float], labels: list[str]) -> None: ...
+def _width(names: Iterable[str]) -> float:
+    """Inches that the longest of some names takes in letters of 10 points."""
+    return max(map(len, names)) * 10 * LETTER / 72
 
 
 def _names(class_names: Sequence[str], inspection: Inspection) -> list[str]:
@@ -444,7 +483,24 @@ def _names(class_names: Sequence[str], inspection: Inspection) -> list[str]:
     return [*class_names, *map(str, range(len(class_names), classes))]
 
 
-def _csv(header: list[str], rows: Iterable[Iterable[Any]]) -> str:
+def _class_rows(
+    inspection: Inspection, names: Sequence[str]
+) -> list[tuple[str, int, int, float, float, float]]:
+    """Of each class: name, images, correct ones, accuracy, both ends of its interval.
+
+    The last three are NaN for a class without images.
+    """
+    rows = []
+    counts = confusion(inspection, len(names))
+    for name, n, hits in zip(
+        names, counts.sum(axis=1).tolist(), counts.diagonal().tolist(), strict=True
+    ):
+        low, high = wilson_interval(hits, n) if n else (math.nan, math.nan)
+        rows.append((name, n, hits, hits / n if n else math.nan, low, high))
+    return rows
+
+
+def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

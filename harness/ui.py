@@ -1,0 +1,97 @@
+"""Open MLflow's pages on everything that was recorded.
+
+python -m harness.ui
+python -m harness.ui --experiment baseline --port 5001 --no-browser
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Interval
+
+from harness import door, fields
+from harness.errors import BadRequest, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class UiSettings:
+    """Where to serve, and what to open."""
+
+    port: Annotated[int, Interval(ge=1024, le=65535)] = 5000
+    """Port of this machine to serve on; no other machine can reach it."""
+    experiment: str | None = None
+    """Experiment or study whose runs to open; the one with the latest run unless given."""
+    no_browser: bool = False
+    """Print the address only."""
+
+    def __post_init__(self) -> None:
+        fields.check_all(self)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve until Ctrl-C; return the exit status."""
+    settings: UiSettings = door.parse_settings(
+        UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
+    )
+    from harness.interruption import Interrupted
+    from harness.tracking.server import check_port, serving
+
+    check_port(settings.port)
+    with serving(settings.port) as address:
+        page = address + _run_list(address, settings.experiment)
+        print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
+        if not settings.no_browser:
+            webbrowser.open(page)
+        try:
+            door.wait_for_interruption()
+        except Interrupted:
+            print()
+    return 0
+
+
+def _run_list(address: str, experiment: str | None) -> str:
+    """The path of an experiment's run list; of all experiments where there is none.
+
+    A first visit to any other page lands in a mode for language models.
+
+    Raises:
+        BadRequest: there is no such experiment.
+    """
+    found = _post(address, "experiments/search", {"max_results": 1000}).get("experiments", [])
+    ids = {entry["name"]: entry["experiment_id"] for entry in found}
+    if experiment is None:
+        latest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+        runs = _post(address, "runs/search", {"experiment_ids": list(ids.values()), **latest}).get(
+            "runs"
+        )
+        if not runs:
+            return "/#/experiments?workflowType=machine_learning"
+        chosen = runs[0]["info"]["experiment_id"]
+    elif experiment in ids:
+        chosen = ids[experiment]
+    else:
+        raise BadRequest(
+            f"experiment: there are no runs of {experiment!r}. {nearest(experiment, ids)}"
+        )
+    return f"/#/experiments/{chosen}/runs?workflowType=machine_learning"
+
+
+def _post(address: str, method: str, query: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/{method}",
+        data=json.dumps(query).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as reply:
+        answer: dict[str, list[dict[str, Any]]] = json.load(reply)
+    return answer
+
+
+if __name__ == "__main__":
+    door.enter(main)
