@@ -20,7 +20,7 @@ check: .venv/installed-for-tests ## Check format, style and types
 	.venv/bin/python -m mypy
 
 constraints: .venv/installed-for-tests ## Renew constraints.txt with today's versions
-	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[system-metrics,test]'
+	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[dashboard,system-metrics,test]'
 	{ grep '^#' constraints.txt && .venv/bin/python -m pip list --format=freeze \
 		--disable-pip-version-check --exclude-editable --exclude pip; } > .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
