@@ -36,7 +36,8 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     except BrokenPipeError:
         status = 1
     except SystemExit as error:
-        status = error.code if isinstance(error.code, int) else 0
+        code = error.code
+        status = code if isinstance(code, int) else 0 if code is None else complain(error, 1)
     leave(status)
 
 
@@ -111,7 +112,7 @@ def parse_settings(
         args=list(arguments),
         prog=program,
         description=description,
-        config=(tyro.conf.FlagCreatePairsOff,),
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
     )
 
 
@@ -125,7 +126,7 @@ def wait_for_interruption() -> NoReturn:
         signal.pause()
 
 
-REPEATABLE = {"--tag"}
+REPEATABLE = {"--tag", "--allow"}
 
 
 def refuse_repeated_flags(arguments: Sequence[str]) -> None:

@@ -6,8 +6,11 @@ import re
 
 # Up to the last @ of a word: a password may hold one, or a slash, against the rules for addresses.
 _URL_CREDENTIALS = re.compile(r"(?<=://)\S*@")
+# As a flag with its value, in Python, JSON, YAML or a shell. What stands before the telling word is
+# left to itself: a search from each letter of a long word would take hours.
 _SECRET_ASSIGNMENT = re.compile(
-    r"(?i)((?:[\w-]*(?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*)(?:=|\s+))\S+"
+    r"(?i)((?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*[\"']?"
+    r"(?:[ \t]*[=:]+[ \t]*|[ \t]+))(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 )
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import door, project
+from harness import door, interruption, project
 from harness.errors import BadRequest, nearest
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m harness.run NAME [--field value ...]
        python -m harness.run NAME --help      fields of an experiment, and the other flags
+       python -m harness.run --resume ID      goes on with a run that ended too early, or the last
 
 Runs an experiment, prints every epoch and records all of it in MLflow."""
 
@@ -33,15 +34,20 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{USAGE}\n\nexperiments:\n{listing(known)}")
         return 0 if arguments else 2
     name, *rest = arguments
-    if name not in known:
+    resuming = name.partition("=")[0] == "--resume"
+    if not resuming and name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
-    if {"-h", "--help", "--dry-run"} & set(rest):
+    if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
     recorder = RecorderProcess()
     try:
+        if resuming:
+            from harness import resume
+
+            return resume.main(arguments, recorder)
         return _run(name, rest, recorder)
     finally:
         recorder.close()
@@ -57,9 +63,11 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
 
 
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
-    from harness import runner, screen
-    from harness.settings import RunSettings
-    from harness.training.experiment import load_experiment
+    # Libraries swallow an interruption in the middle of their import, and then fail.
+    with interruption.deferred():
+        from harness import runner, screen
+        from harness.settings import RunSettings
+        from harness.training.experiment import load_experiment
 
     experiment_class = load_experiment(name)
     experiment, settings = door.parse(
@@ -71,7 +79,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
     )
     execution = settings.execution()
     device = execution.apply()
-    if recorder is None:
+    if recorder is None or settings.dry_run:
         print(_dry_run(experiment, settings, str(device)))
         return 0
     prepared = runner.prepare(experiment, settings.data_root, settings.fallback)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +17,26 @@ import torch
 
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
+from harness.ownership import Owner
 from harness.project import MLRUNS, peak_memory_bytes
 from harness.statistics import Summary, summarize
 from harness.tracking import provenance
-from harness.tracking.record import DataRecord, Kind, ModelRecord, Outcome, Recorder, RunRecord
+from harness.tracking.record import (
+    DataRecord,
+    FiguresRecord,
+    Kind,
+    ModelRecord,
+    Outcome,
+    Recorder,
+    RunRecord,
+    StoredRun,
+)
 from harness.training import checkpoint
-from harness.training.data import DataUnavailable, Images, data_root, open_dataset
+from harness.training.data import CLASS_NAMES, DataUnavailable, Images, data_root, open_dataset
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment
 from harness.training.export import export
+from harness.training.inspection import inspect
 from harness.training.loop import EpochResult, EvaluationSet, Training
 
 CHECKPOINTS_KEPT = 2
@@ -96,6 +108,7 @@ class Labels:
     Attributes:
         experiment: MLflow's experiment; that of the harness unless given.
         parent: id of the run that this one belongs to.
+        figures: whether to draw them after training.
     """
 
     kind: Kind = "run"
@@ -105,6 +118,7 @@ class Labels:
     user_tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     system_metrics: bool = False
+    figures: bool = True
 
 
 def prepare(
@@ -183,10 +197,57 @@ def run(
         Interrupted: the run is recorded as interrupted.
     """
     labels = labels or Labels()
-    experiment = prepared.experiment
     state = training(prepared, execution, device, evaluate_each_epoch=labels.kind != "confirm")
     opened = time.perf_counter()
     run_id = recorder.start(run_record(prepared, execution, device, labels))
+    store_seconds = time.perf_counter() - opened
+    return _train(
+        prepared, state, run_id, recorder, watcher, labels.figures, store_seconds=store_seconds
+    )
+
+
+def resume(
+    stored: StoredRun,
+    prepared: Prepared,
+    execution: Execution,
+    device: torch.device,
+    recorder: Recorder,
+    watcher: Watcher,
+) -> RunResult:
+    """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
+
+    The epochs that the checkpoint knows and the record lacks are recorded first; none is twice.
+
+    Raises:
+        RunFailed, Interrupted: as `run` does.
+    """
+    state = training(prepared, execution, device)
+    for path in checkpoint.latest_first(MLRUNS / "checkpoints" / stored.run_id):
+        try:
+            state.restore(checkpoint.load(path))
+            break
+        except checkpoint.CheckpointDamaged as damage:
+            warnings.warn(f"{damage} Going on from the one before.", stacklevel=2)
+    recorder.resume(stored.run_id)
+    for result in state.history:
+        if result.epoch not in stored.epochs:
+            recorder.epoch(stored.run_id, result.epoch, result.metrics)
+    return _train(prepared, state, stored.run_id, recorder, watcher, True, recorded=stored.epochs)
+
+
+def _train(
+    prepared: Prepared,
+    state: Training,
+    run_id: str,
+    recorder: Recorder,
+    watcher: Watcher,
+    with_figures: bool,
+    *,
+    store_seconds: float = 0.0,
+    recorded: frozenset[int] = frozenset(),
+) -> RunResult:
+    """Train what is left, save and record each epoch, and end the run."""
+    experiment, device = prepared.experiment, state.device
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
     recording = 0.0
@@ -197,14 +258,18 @@ def run(
             with deferred():
                 checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
                 checkpoint.prune(folder, CHECKPOINTS_KEPT)
-                recorder.epoch(run_id, result.epoch, result.metrics)
+                if result.epoch not in recorded:
+                    recorder.epoch(run_id, result.epoch, result.metrics)
                 recording += time.perf_counter() - epoch_over
             watcher.epoch(result)
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
-            model_started = time.perf_counter()
-            if outcome == "completed" and labels.kind != "confirm":
-                _log_model(state, recorder, run_id)
+            model_seconds = 0.0
+            if outcome == "completed" and state.evaluate_each_epoch:
+                if with_figures:
+                    # The recorder draws while the network is exported here.
+                    recorder.figures(run_id, _figures_record(prepared, state))
+                model_seconds = _log_model(state, recorder, run_id)
             finished = time.perf_counter()
             ended = RunResult(
                 experiment,
@@ -219,9 +284,9 @@ def run(
                 outcome,
                 epoch=len(state.history),
                 metrics={
-                    "time/store_seconds": started - opened,
+                    "time/store_seconds": store_seconds,
                     "time/record_seconds": recording,
-                    "time/model_seconds": finished - model_started,
+                    "time/model_seconds": model_seconds,
                     "time/total_seconds": finished - started,
                     "memory/process_peak_bytes": peak_memory_bytes(),
                 },
@@ -229,6 +294,9 @@ def run(
             )
     except (Interrupted, KeyboardInterrupt) as interruption:
         recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
+        if state.evaluate_each_epoch:
+            watcher.stopped()
+            print(f"Stopped after {len(state.history)} epochs. Go on: {_resume_command(run_id)}")
         raise
     except torch.OutOfMemoryError as error:
         failure = _out_of_memory(experiment, error)
@@ -246,6 +314,10 @@ def run(
     finally:
         watcher.stopped()
     return ended
+
+
+def _resume_command(run_id: str) -> str:
+    return f"python -m harness.run --resume {run_id}"
 
 
 def repeat(
@@ -315,7 +387,13 @@ def run_record(
         name=labels.name or str(experiment),
         kind=labels.kind,
         parameters=experiment.parameters() | execution.parameters(),
-        tags=describe(device) | ({"fallback_from": fallback} if fallback else {}),
+        fields=experiment.fields(),
+        tags={
+            **describe(device),
+            "owner": str(Owner.current()),
+            "experiment_sha256": experiment.source_digest(),
+            **({"fallback_from": fallback} if fallback else {}),
+        },
         data=prepared.data_records(),
         settings=labels.settings,
         command=tuple(sys.argv),
@@ -325,17 +403,29 @@ def run_record(
     )
 
 
-def _log_model(training: Training, recorder: Recorder, run_id: str) -> None:
+def _figures_record(prepared: Prepared, state: Training) -> FiguresRecord:
+    dataset = prepared.experiment.dataset
+    return FiguresRecord(
+        title=str(prepared.experiment),
+        dataset=dataset,
+        class_names=CLASS_NAMES[dataset],
+        history=[(result.epoch, result.metrics) for result in state.history],
+        inspection=inspect(state),
+    )
+
+
+def _log_model(training: Training, recorder: Recorder, run_id: str) -> float:
+    """Export the network and log it; return the seconds of both."""
+    started = time.perf_counter()
     example, _ = training.train_images.batch(torch.arange(2, device=training.device))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
         export(training.network, example, path)
-        recorder.model(
-            run_id,
-            ModelRecord(
-                path, str(torch.__version__), example.cpu().tolist(), len(training.history)
-            ),
+        exported = time.perf_counter() - started
+        record = ModelRecord(
+            path, str(torch.__version__), example.cpu().tolist(), len(training.history)
         )
+        return exported + recorder.model(run_id, record)
 
 
 def _description(result: RunResult, prepared: Prepared) -> str:

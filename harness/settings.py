@@ -29,6 +29,8 @@ class RunSettings(Execution):
     """A tag for the run, as key=value; may be given several times."""
     system_metrics: bool = False
     """Record the use of processor, memory, disk and network every second."""
+    no_figures: bool = False
+    """Draw no figures after training."""
     quiet: bool = False
     """Print the result only."""
     dry_run: bool = False
@@ -63,4 +65,5 @@ class RunSettings(Execution):
             user_tags=dict(tag.split("=", 1) for tag in self.tag),
             settings=settings,
             system_metrics=self.system_metrics,
+            figures=not self.no_figures,
         )

@@ -48,7 +48,10 @@ def summarize(values: Sequence[float]) -> Summary:
     """
     if not values:
         raise ValueError("no values to summarize")
-    n, mean = len(values), math.fsum(values) / len(values)
+    n, mean = len(values), sum(values) / len(values)
+    if not math.isfinite(mean):  # one of the runs has diverged
+        return Summary(n, mean, math.nan, math.nan, math.nan)
+    mean = math.fsum(values) / n
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
     # SciPy takes most of a second to import, and most commands need no interval.

@@ -1,22 +1,29 @@
 """A worker of a study: a process that takes trials and confirmation runs until there are no more.
 
 Started by `harness.study`, not by hand. It reads one JSON object a line from standard input: first
-what it works on, then its jobs; and writes one a line to standard output: what happens.
+what it works on, then its jobs; and writes one a line to standard output: what happens. It ends
+when its standard input does.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
+import queue
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+from optuna.trial import Trial
 
 from harness import door, runner
 from harness.errors import RunFailed
-from harness.interruption import Interrupted
 from harness.search import claim, storage
 from harness.search.study import load_study
 from harness.search.trial import OBJECTIVE, run_trial
@@ -28,93 +35,105 @@ WAIT_SECONDS = 0.5
 """Between two looks at trials that other workers hold: one of them may die."""
 
 
+class Line:
+    """The connection to the launcher."""
+
+    def __init__(self) -> None:
+        # What an experiment prints must not get between the messages.
+        self._out = os.fdopen(os.dup(1), "w", buffering=1)
+        os.dup2(2, 1)
+        self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def hear(self) -> dict[str, Any]:
+        """The next message, as soon as there is one."""
+        return self._heard.get()
+
+    def say(self, **event: Any) -> None:
+        """Tell the launcher; one that has died will not hear."""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(event), file=self._out)
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._heard.put(json.loads(line))
+        # The launcher wants no more, or is dead: what is at hand goes back into the queue.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 class Worker:
     """One process's share of a study."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
+    def __init__(self, task: dict[str, Any], line: Line) -> None:
         """Open storage and data once; `task` is what `harness.launcher` sends."""
         declared = load_study(task["study"])
         experiment = type(declared.experiment)(**task["experiment"])
+        self.line = line
         self.study = dataclasses.replace(declared, experiment=experiment)
         self.search = claim.Search(study=self.study, **task["search"])
         self.execution = Execution(**task["execution"])
         self.device = self.execution.apply()
-        self.data_root = Path(task["data_root"]) if task["data_root"] else None
+        self.data_root = Path(task["data_root"])
         self.parent = task["parent"]
         self.deadline = time.monotonic() + (task["timeout"] or float("inf"))
         self.recorder = RecorderClient.inherited(task["recorder"])
-        self.storage = storage.open_storage(self.search.url)
+        self.stored = self.search.stored(storage.open_storage(self.search.url))
         self.prepared = runner.prepare(experiment, self.data_root, with_test=False)
         self.full: runner.Prepared | None = None
 
     def search_trials(self) -> None:
         """Take trials until the budget is spent or the time is over."""
-        while time.monotonic() < self.deadline:
-            try:
-                trial = claim.claim(self.search, self.storage)
-            except claim.Finished as finished:
-                say(event="finished", reason=str(finished))
-                return
-            if trial is None:
-                time.sleep(WAIT_SECONDS)
-            else:
-                self.run_trial(trial)
-        say(event="finished", reason="the time is over")
+        with contextlib.suppress(claim.Finished):
+            while time.monotonic() < self.deadline:
+                with claim.claimed(self.search, self.stored) as trial:
+                    if trial is not None:
+                        self.run_trial(trial)
+                if trial is None:
+                    time.sleep(WAIT_SECONDS)
+        self.line.say(event="finished")
 
-    def run_trial(self, trial: Any) -> None:
+    def run_trial(self, trial: Trial) -> None:
         """Train one trial and record it."""
-        run_id = ""
-        say(event="trial", trial=trial.number, params=trial.params)
+        started = time.perf_counter()
+        problem: Exception | None = None
+        experiment = self.study.experiment
+        try:
+            experiment = self.study.suggested(trial)
+        except Exception as error:  # whatever the study's own function raises
+            problem = error
+        prepared = dataclasses.replace(self.prepared, experiment=experiment)
+        name = f"trial {trial.number} {named(trial.params)}".strip()
+        self.line.say(event="trial", trial=trial.number, name=name)
+        labels = runner.Labels(
+            kind="trial",
+            name=name,
+            experiment=self.search.study_name,
+            parent=self.parent,
+            user_tags={"harness.trial": str(trial.number)},
+        )
+        run_id = self.recorder.start(
+            runner.run_record(prepared, self.execution, self.device, labels)
+        )
+        trial.set_user_attr("run_id", run_id)
 
         def build() -> Training:
-            nonlocal run_id
-            experiment = self.study.suggested(trial)
-            prepared = dataclasses.replace(self.prepared, experiment=experiment)
-            labels = runner.Labels(
-                kind="trial",
-                name=f"trial {trial.number} {named(trial.params)}",
-                experiment=self.search.study_name,
-                parent=self.parent,
-            )
-            record = runner.run_record(prepared, self.execution, self.device, labels)
-            run_id = self.recorder.start(record)
-            trial.set_user_attr("run_id", run_id)
+            if problem:
+                raise problem
             return runner.training(prepared, self.execution, self.device)
 
         def on_epoch(result: EpochResult) -> None:
             self.recorder.epoch(run_id, result.epoch, result.metrics)
-            say(
-                event="epoch",
-                trial=trial.number,
-                epoch=result.epoch,
-                value=result.metrics[OBJECTIVE],
-            )
+            self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
 
-        stored = self.search.stored(self.storage)
-        started = time.perf_counter()
-        try:
-            result = run_trial(stored, trial, build, on_epoch)
-        except Interrupted:
-            if run_id:
-                self.recorder.finish(run_id, "interrupted")
-            raise
-        if run_id:
-            reason = {"reason": result.reason} if result.reason else {}
-            self.recorder.finish(
-                run_id,
-                result.outcome,
-                epoch=result.num_epochs,
-                metrics={"time/total_seconds": time.perf_counter() - started},
-                tags={"trial": str(trial.number), **reason},
-            )
-        say(
-            event="told",
-            trial=trial.number,
-            outcome=result.outcome,
-            value=result.value,
-            epochs=result.num_epochs,
-            reason=result.reason,
+        result = run_trial(self.stored, trial, build, on_epoch)
+        self.recorder.finish(
+            run_id,
+            result.outcome,
+            epoch=result.num_epochs,
+            metrics={"time/total_seconds": time.perf_counter() - started},
+            tags={"reason": result.reason} if result.reason else {},
         )
+        self.line.say(event="told", name=name, **dataclasses.asdict(result))
 
     def confirm(self, fields: dict[str, Any], config: str) -> None:
         """Train one configuration on the full training set and test it once, at the end."""
@@ -129,11 +148,10 @@ class Worker:
             parent=self.parent,
             user_tags={"harness.config": config},
         )
-        result = runner.run(prepared, self.execution, self.device, self.recorder, Silent(), labels)
-        say(
+        watcher = Silent(self.line)
+        result = runner.run(prepared, self.execution, self.device, self.recorder, watcher, labels)
+        self.line.say(
             event="confirmed",
-            config=config,
-            seed=experiment.seed,
             run_id=result.run_id,
             outcome=result.outcome,
             accuracy=result.metrics.get("test/accuracy"),
@@ -144,12 +162,15 @@ class Worker:
 class Silent:
     """Watches a confirmation run and says only how far it is."""
 
+    def __init__(self, line: Line) -> None:
+        self.line = line
+
     def started(self, training: Training, run_id: str) -> None:
         """A training is about to begin."""
 
     def epoch(self, result: EpochResult) -> None:
         """An epoch is over."""
-        say(event="confirming", epoch=result.epoch)
+        self.line.say(event="epoch", epoch=result.epoch, value=None)
 
     def stopped(self) -> None:
         """The training is over."""
@@ -163,32 +184,35 @@ def named(params: dict[str, Any]) -> str:
     )
 
 
-def say(**event: Any) -> None:
-    """Tell the launcher.
+def once(number: int) -> None:
+    """Ignore a signal's repetitions: the system may send what the launcher's end says already.
 
-    Raises:
-        Interrupted: the launcher is gone; the trial at hand goes back into the queue.
+    The second time would otherwise be haste, and leave a trial behind.
     """
-    try:
-        print(json.dumps(event), flush=True)
-    except BrokenPipeError:
-        raise Interrupted(signal.SIGTERM) from None
+    handle = signal.getsignal(number)
+    assert callable(handle)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        handle(number, frame)
+
+    signal.signal(number, first)
 
 
 def main(arguments: list[str]) -> int:
-    """Work on what standard input says; return the exit status."""
-    worker = Worker(json.loads(sys.stdin.readline()))
-    say(event="ready")
-    for line in sys.stdin:
-        job = json.loads(line)
-        if job["job"] == "trials":
-            worker.search_trials()
-        else:
-            try:
-                worker.confirm(job["fields"], job["config"])
-            except RunFailed as error:
-                say(event="unconfirmed", config=job["config"], reason=str(error))
-    return 0
+    """Work on what standard input says, until it ends; return the exit status."""
+    once(signal.SIGTERM)
+    line = Line()
+    worker = Worker(line.hear(), line)
+    while True:
+        match line.hear():
+            case {"job": "trials"}:
+                worker.search_trials()
+            case {"job": "confirm", "fields": fields, "config": config}:
+                try:
+                    worker.confirm(fields, config)
+                except RunFailed as error:
+                    line.say(event="unconfirmed", reason=str(error))
 
 
 if __name__ == "__main__":

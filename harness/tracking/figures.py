@@ -15,7 +15,7 @@ import io
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,7 @@ SETS = {"train": "#D55E00", "validation": "#009E73", "test": "#0072B2"}
 PREDICTED, TRUE, GREY = "#B34700", "#0072B2", "#595959"
 """Colours of words; vermillion is darkened until small letters stand out from white."""
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 10,
@@ -70,6 +70,8 @@ STYLE = {
     "image.interpolation": "nearest",
     "legend.fontsize": 10,
     "legend.frameon": False,
+    "savefig.bbox": None,
+    "savefig.facecolor": "auto",
     # A dollar sign in a run's name is a dollar sign.
     "text.parse_math": False,
     "text.color": "black",
@@ -84,6 +86,14 @@ STYLE = {
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
 """Standard deviations either side of the mean that hold 95% of a normal distribution."""
+
+
+@contextlib.contextmanager
+def _styled() -> Iterator[None]:
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        yield
 
 
 def draw(
@@ -131,10 +141,10 @@ def tables(class_names: Sequence[str], history: History, inspection: Inspection)
     return {f"figures/{name}": text for name, text in texts.items()}
 
 
+@_styled()
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """The figure as a PNG file; the same figure gives the same bytes."""
     buffer = io.BytesIO()
-    # Without metadata the same figure is the same file, whatever the version of Matplotlib.
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -159,14 +169,6 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-@contextlib.contextmanager
-def _styled() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        yield
-
-
 @_styled()
 def learning_curves(history: History, title: str) -> Figure:
     """Loss and accuracy by epoch, side by side, of every set of images that has them.
@@ -176,16 +178,19 @@ def learning_curves(history: History, title: str) -> Figure:
     Args:
         title: two lines: the run, and the data.
     """
-    figure, place = _figure(HEADING + 2.5, "Learning curves", title)
+    page = _Page(HEADING + 2.52, "Learning curves", title)
+    drawn: set[str] = set()
     for column, (quantity, label, scale) in enumerate(
         (("loss", "Loss", 1), ("accuracy", "Accuracy, %", 100))
     ):
-        axes = place(0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
-        axes.set_title(label, loc="left", fontweight="bold")
+        axes = page.axes(0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
+        axes.set_title(label, fontweight="bold")
         axes.set_xlabel("epoch")
         axes.grid(True, axis="y")
-        axes.locator_params("x", integer=True, nbins=5)
+        axes.locator_params("x", integer=True, nbins=5, min_n_ticks=1)
         axes.locator_params("y", nbins=5)
+        # Losses of any size: a power of ten above the axis, rather than numbers off the page.
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
         for name, colour in SETS.items():
             points = [
                 (epoch, metrics[key] * scale)
@@ -193,6 +198,7 @@ def learning_curves(history: History, title: str) -> Figure:
                 if (key := f"{name}/{quantity}") in metrics and math.isfinite(metrics[key])
             ]
             if points:
+                drawn.add(name)
                 axes.plot(
                     *zip(*points, strict=True),
                     color=colour,
@@ -202,11 +208,17 @@ def learning_curves(history: History, title: str) -> Figure:
                     marker=("s" if name == "train" else "o") if len(points) <= 15 else None,
                     markersize=4,
                 )
-        if quantity == "accuracy" and axes.lines:
+        if len(history) == 1:
+            axes.set_xlim(history[0][0] - 0.5, history[0][0] + 0.5)
+        if not axes.lines:
+            axes.set(xticks=[], yticks=[])
+            axes.text(0.5, 0.5, "none", ha="center", color=GREY, transform=axes.transAxes)
+        elif quantity == "accuracy":
             axes.legend(loc="lower right", handlelength=2.2, borderpad=0.2, labelspacing=0.3)
-    note = "train: mean over the epoch's updates; the other: after the epoch"
-    figure.text(MARGIN / WIDTH, 0.025, note, fontsize=8, color=GREY)
-    return figure
+    notes = ["train: mean over the epoch's updates"] if "train" in drawn else []
+    notes += [f"{name}: after the epoch" for name in SETS if name in drawn - {"train"}]
+    page.write(MARGIN, page.height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
+    return page.figure
 
 
 def learning_curves_table(history: History) -> str:
@@ -233,18 +245,18 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str
     from matplotlib.colors import PowerNorm
 
     classes, turned = len(names), max(map(len, names)) > 2
-    left = 0.3 + _width(names)
-    bottom = 0.3 + (_width(names) * math.sqrt(0.5) + 0.12 if turned else 0.25)
+    left, top = 0.3 + _width(names), HEADING + 0.1
+    below = 0.22 + _width(names) * math.sqrt(0.5) if turned else 0.45
     side = WIDTH - left - 0.78
-    figure, place = _figure(HEADING + 0.05 + side + bottom, "Confusion matrix", title)
-    axes = place(left, HEADING + 0.05, side, side)
+    page = _Page(top + side + below, "Confusion matrix", title)
+    axes = page.axes(left, top, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # On a square-root scale a class that is mistaken once in a hundred times is seen to be so.
     norm = PowerNorm(0.5, 0, 1)
     image = axes.imshow(shares, cmap="cividis", norm=norm, aspect="auto")
     points = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
     for (row, column), count in np.ndenumerate(counts):
-        colour = "black" if norm(shares[row, column]) > 0.55 else "white" if count else "#8A93A8"
+        colour = "black" if norm(shares[row, column]) > 0.5 else "white" if count else "#8A93A8"
         axes.text(
             column,
             row,
@@ -263,12 +275,10 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color=PREDICTED, fontweight="bold")
     axes.set_ylabel("true", color=TRUE, fontweight="bold")
-    _colour_bar(
-        image,
-        place(left + side + 0.1, HEADING + 0.05, 0.11, side),
-        {share: f"{share:.0%}" for share in (0, 0.01, 0.05, 0.2, 0.5, 1)},
-    )
-    return figure
+    bar = page.axes(left + side + 0.1, top, 0.11, side)
+    _colour_bar(image, bar, {share: f"{share:.0%}" for share in (0, 0.01, 0.05, 0.2, 0.5, 1)})
+    bar.set_title("of row", fontsize=9)
+    return page.figure
 
 
 def confusion_matrix_table(counts: NDArray[np.int64], names: Sequence[str]) -> str:
@@ -286,9 +296,9 @@ def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> 
     Args:
         title: two lines: the run, and the data.
     """
-    left, top, height = 0.1 + _width(names), HEADING + 0.25, 0.27 * len(names)
-    figure, place = _figure(top + height + 0.55, "Accuracy by class", title)
-    axes = place(left, top, WIDTH - left - 1.42, height)
+    left, top, height = 0.15 + _width(names), HEADING + 0.25, 0.27 * len(names)
+    page = _Page(top + height + 0.5, "Accuracy by class", title)
+    axes = page.axes(left, top, WIDTH - left - 1.42, height)
     for row, (_, images, _, accuracy, low, high) in enumerate(_class_rows(inspection, names)):
         if images:
             axes.plot([100 * low, 100 * high], [row, row], color=TRUE, linewidth=3, alpha=0.45)
@@ -313,7 +323,7 @@ def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> 
     # Centred on its line, unless that stands so near an end that the words would leave the figure.
     x = min(0.85, max(0.15, (overall - low) / (high - low)))
     axes.set_title(f"all: {overall:.1f}%", color=PREDICTED, fontsize=10, x=x)
-    return figure
+    return page.figure
 
 
 def class_accuracy_table(inspection: Inspection, names: Sequence[str]) -> str:
@@ -330,40 +340,37 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], title: str) -> 
         names: by label.
         title: two lines: the run, and the data.
     """
-    heading, columns, k = "Surest mistakes", 6, len(mistakes.images)
+    heading, columns, k = "Most confident mistakes", 6, len(mistakes.images)
     if not k:
-        return _figure(HEADING + 0.2, heading, f"{title}\nnone: every prediction is right")[0]
+        return _Page(HEADING + 0.2, heading, f"{title}\nnone: every prediction is right").figure
     # A tile, in pixels of the images: a line of text above the image, two lines below.
-    wide, high, left, above = 38, 62, 5, 11
+    wide, high, left, above = 38, 59, 5, 10
     rows, inch = math.ceil(k / columns), (WIDTH - MARGIN) / columns / wide
-    figure, place = _figure(HEADING + 0.28 + rows * high * inch, heading, title)
-    axes = place(MARGIN / 2, HEADING + 0.24, columns * wide * inch, rows * high * inch)
+    page = _Page(HEADING + 0.24 + rows * high * inch, heading, title)
+    for offset, word, colour in (
+        (0.0, "confidence", GREY),
+        (1.0, "predicted", PREDICTED),
+        (1.9, "true", TRUE),
+    ):
+        page.write(MARGIN + offset, HEADING + 0.16, word, color=colour, fontweight="bold")
+    axes = page.axes(MARGIN / 2, HEADING + 0.24, columns * wide * inch, rows * high * inch)
     axes.set_axis_off()
     shown = [names[label] for label in (*mistakes.labels, *mistakes.predictions)]
-    points = min(10.0, wide * inch * 72 / max(map(len, shown)) / LETTER)
-    # One image of all of them, because Matplotlib takes as long for a small one as for a large.
+    points = min(10.0, 10 * wide * inch / _width(shown))
+    # One mosaic, because Matplotlib takes as long for a small image as for a large one.
     mosaic = np.zeros((rows * high, columns * wide), np.uint8)
     for i, image in enumerate(mistakes.images):
         y, x = i // columns * high + above, i % columns * wide + left
         mosaic[y : y + image.shape[0], x : x + image.shape[1]] = image
+        sure = float(mistakes.confidence[i])
         for line, text, colour, size in (
-            (y - 5, f"{mistakes.confidence[i]:.1%}", GREY, 9.0),
-            (y + 33, names[mistakes.predictions[i]], PREDICTED, points),
-            (y + 43, names[mistakes.labels[i]], TRUE, points),
+            (y - 5, ">99.9%" if sure > 0.9995 else f"{sure:.1%}", GREY, 9.0),
+            (y + 32, names[mistakes.predictions[i]], PREDICTED, points),
+            (y + 41, names[mistakes.labels[i]], TRUE, points),
         ):
             axes.text(x + 14, line, text, color=colour, fontsize=size, ha="center", va="center")
     axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
-    key = (("confidence", GREY, 0.0), ("predicted", PREDICTED, 1.0), ("true", TRUE, 1.9))
-    for word, colour, offset in key:
-        axes.text(
-            (MARGIN / 2 + offset) / axes.bbox.width * DPI,
-            1 + 0.06 / (rows * high * inch),
-            word,
-            color=colour,
-            fontweight="bold",
-            transform=axes.transAxes,
-        )
-    return figure
+    return page.figure
 
 
 def confident_mistakes_table(mistakes: Mistakes, names: Sequence[str]) -> str:
@@ -390,15 +397,15 @@ def first_layer(layer: FirstLayer, names: Sequence[str], title: str) -> Figure:
     m, height, width = layer.weights.shape
     what = "kernels" if layer.kind == "convolution" else "units"
     some = f"{m} of {layer.size} {what}" if m < layer.size else f"all {m} {what}"
-    columns = min(m, 8, math.ceil(math.sqrt(m * 1.6)))
-    rows, labelled = math.ceil(m / columns), m <= 20
+    rows = math.ceil(m / min(8, math.ceil(math.sqrt(2 * m))))
+    columns, labelled = math.ceil(m / rows), m <= 20
     # Small kernels are enlarged: the gaps between them are then narrower than a weight.
     enlarged = max(1, 28 // max(height, width))
     height, width, gap = height * enlarged, width * enlarged, 2
     high, wide = height + (9 if labelled else gap), width + gap
     inch = min((WIDTH - MARGIN - 0.8) / columns, 1.4) / wide
-    figure, place = _figure(HEADING + 0.12 + rows * high * inch, f"First layer, {some}", title)
-    axes = place(MARGIN, HEADING, columns * wide * inch, rows * high * inch)
+    page = _Page(HEADING + 0.12 + rows * high * inch, f"First layer: {some}", title)
+    axes = page.axes(MARGIN, HEADING, columns * wide * inch, rows * high * inch)
     axes.set_axis_off()
     mosaic = np.full((rows * high, columns * wide), np.nan, np.float32)
     order = np.argsort(layer.units) if layer.units_are_classes else np.arange(m)
@@ -413,21 +420,25 @@ def first_layer(layer: FirstLayer, names: Sequence[str], title: str) -> Figure:
         if labelled:
             unit = int(layer.units[order[i]])
             text = names[unit] if layer.units_are_classes else f"{what[:-1]} {unit}"
-            points = min(10.0, wide * inch * 72 / len(text) / LETTER)
+            points = min(10.0, 10 * wide * inch / _width([text]))
             axes.text((left + right) / 2, top - 4, text, fontsize=points, ha="center", va="center")
-    largest = float(np.abs(layer.weights).max(initial=0))
-    scale = largest if 0 < largest < math.inf else 1.0
+    sizes = np.abs(layer.weights[np.isfinite(layer.weights)])
+    # A few far larger weights would leave all others white; the bar's arrows stand for them.
+    scale = float(np.quantile(sizes, 0.995)) if sizes.any() else 1.0
     image = axes.imshow(mosaic, cmap="RdBu_r", vmin=-scale, vmax=scale, aspect="auto")
     axes.plot(*zip(*frames, strict=True), color="#B0B0B0", linewidth=0.6)
     axes.set_xlim(-0.5, columns * wide - 0.5)
     axes.set_ylim(rows * high - 0.5, -0.5)
-    bar = place(MARGIN + columns * wide * inch + 0.08, HEADING, 0.11, rows * high * inch)
-    _colour_bar(image, bar, {value: f"{value:.2g}" for value in (-scale, -scale / 2, 0, scale)})
-    return figure
+    bar = page.axes(MARGIN + columns * wide * inch + 0.08, HEADING, 0.11, rows * high * inch)
+    _colour_bar(image, bar, extend="both" if sizes.max(initial=0) > scale else "neither")
+    return page.figure
 
 
 def first_layer_table(layer: FirstLayer) -> str:
-    """JSON: the units, the largest norm first, each with its rows of weights."""
+    """JSON: the units, the largest norm first, each with its rows of weights.
+
+    A weight that is not finite is null, because JSON has no word for it.
+    """
     rows = (
         # The shortest digits that give each float32 back.
         f'{{"unit": {unit}, "weights": [{", ".join(map(_json_row, weights))}]}}'
@@ -438,36 +449,39 @@ def first_layer_table(layer: FirstLayer) -> str:
 
 
 def _json_row(weights: NDArray[np.float32]) -> str:
-    return f"[{', '.join(weights.astype(str))}]"
+    return f"[{', '.join(np.where(np.isfinite(weights), weights.astype(str), 'null'))}]"
 
 
-def _figure(height: float, heading: str, title: str) -> tuple[Figure, Callable[..., Axes]]:
-    """A figure of that height, in inches, with a heading and the lines of a title below it.
+class _Page:
+    """A figure with a heading, on which places are inches from the upper left corner."""
 
-    Returns:
-        The figure, and a function that adds axes to it: left, top, width, height, in inches from
-        its upper left corner.
-    """
-    from matplotlib.figure import Figure
+    def __init__(self, height: float, heading: str, title: str) -> None:
+        from matplotlib.figure import Figure
 
-    figure = Figure((WIDTH, height), dpi=DPI)
-    letters = int((WIDTH - 2 * MARGIN) * 72 / (10 * LETTER))
-    figure.text(MARGIN / WIDTH, 1 - 0.29 / height, heading, fontsize=14, fontweight="bold")
-    for line, text in enumerate(title.split("\n")):
-        cut = text if len(text) <= letters else text[: letters - 1] + "…"
-        figure.text(MARGIN / WIDTH, 1 - (0.51 + 0.2 * line) / height, cut, color=GREY)
+        self.height = height
+        self.figure = Figure((WIDTH, height), dpi=DPI)
+        self.write(MARGIN, 0.29, heading, fontsize=14, fontweight="bold")
+        letters = int((WIDTH - 2 * MARGIN) / _width("x"))
+        for line, text in enumerate(title.split("\n")):
+            cut = text if len(text) <= letters else text[: letters - 1] + "…"
+            self.write(MARGIN, 0.51 + 0.2 * line, cut, color=GREY)
 
-    def place(left: float, top: float, width: float, tall: float) -> Axes:
-        return figure.add_axes(
-            (left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height)
+    def write(self, left: float, base: float, text: str, **style: Any) -> None:
+        self.figure.text(left / WIDTH, 1 - base / self.height, text, **style)
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
+        bottom = self.height - top - height
+        return self.figure.add_axes(
+            (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
         )
 
-    return figure, place
 
-
-def _colour_bar(image: AxesImage, axes: Axes, ticks: dict[float, str]) -> None:
-    bar = axes.figure.colorbar(image, cax=axes)
-    bar.set_ticks(list(ticks), labels=list(ticks.values()))
+def _colour_bar(
+    image: AxesImage, axes: Axes, ticks: dict[float, str] | None = None, extend: str = "neither"
+) -> None:
+    bar = axes.figure.colorbar(image, cax=axes, extend=extend)
+    if ticks:
+        bar.set_ticks(list(ticks), labels=list(ticks.values()))
     bar.outline.set_visible(False)
     axes.tick_params(length=2, pad=2, labelsize=9)
 

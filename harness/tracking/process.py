@@ -18,12 +18,13 @@ from harness.errors import BadRequest, RunFailed
 from harness.interruption import deferred
 from harness.privacy import mask
 from harness.project import ROOT
-from harness.tracking.record import ModelRecord, Outcome, RunRecord
+from harness.tracking.record import FiguresRecord, ModelRecord, Outcome, RunRecord, StoredRun
 
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     # A server that is away must not hold up the start for minutes, as MLflow's defaults do.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
@@ -55,6 +56,11 @@ class RecorderClient:
         run_id: str = self._call("start", record)
         return run_id
 
+    def stored(self, run_id: str) -> StoredRun:
+        """Read a run back; `last` is the latest that has not completed."""
+        stored: StoredRun = self._call("stored", run_id)
+        return stored
+
     def resume(self, run_id: str) -> None:
         """Go on with a run that had ended."""
         self._call("resume", run_id)
@@ -67,9 +73,14 @@ class RecorderClient:
         """Keep files with a run, by their path among its artifacts."""
         self._call("artifacts", run_id, files)
 
-    def model(self, run_id: str, model: ModelRecord) -> None:
-        """Log the network that the run ends with."""
-        self._call("model", run_id, model)
+    def figures(self, run_id: str, record: FiguresRecord) -> None:
+        """Draw a run's figures; returns at once, what goes wrong is raised by the next call."""
+        self._send("figures", run_id, record)
+
+    def model(self, run_id: str, model: ModelRecord) -> float:
+        """Log the network that the run ends with; return the seconds that took."""
+        seconds: float = self._call("model", run_id, model)
+        return seconds
 
     def finish(
         self,
@@ -103,19 +114,21 @@ class RecorderClient:
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         # An answer that is left half read would be taken for the next call's.
         with deferred():
+            self._received()  # to `prepare`: what cannot be opened is not tried twice
             self._send(method, *arguments, **options)
-            failures = []
-            reply: Any = None
-            while self._unanswered:
-                try:
-                    failure, reply = self._connection.recv()
-                except (OSError, EOFError):
-                    raise self._died() from None
-                self._unanswered -= 1
-                if failure:
-                    failures.append(failure)
-        if failures:
-            raise RunFailed(failures[0])
+            return self._received()
+
+    def _received(self) -> Any:
+        """The last of the answers that are still to come; raise at the first failure."""
+        reply: Any = None
+        while self._unanswered:
+            try:
+                failure, reply = self._connection.recv()
+            except (OSError, EOFError):
+                raise self._died() from None
+            self._unanswered -= 1
+            if failure:
+                raise RunFailed(failure)
         return reply
 
     def _died(self) -> RunFailed:
@@ -177,23 +190,26 @@ def serve(connections: list[Connection]) -> None:
                 recorder.abandon(begun.pop(connection))
 
 
-def _answer(recorder: Any, request: tuple[str, Any, Any], begun: set[str]) -> tuple[str, Any]:
-    """Carry a request out: what went wrong, or "", and what it returned."""
+def _answer(
+    recorder: Any, request: tuple[str, Any, Any], begun: set[str]
+) -> tuple[Exception | None, Any]:
+    """Carry a request out: what went wrong, if anything did, and what it returned."""
     method, arguments, options = request
     try:
         reply = getattr(recorder, method)(*arguments, **options)
     except (BadRequest, RunFailed) as error:
-        return str(error), None
+        return error, None
     except Exception as error:  # whatever it is, the training process must hear of it
         reason = mask(str(error)).partition("\n")[0]
-        return f"The record could not be written: {type(error).__name__}: {reason}", None
+        message = f"The record could not be written: {type(error).__name__}: {reason}"
+        return RunFailed(message), None
     if method == "start":
         begun.add(reply)
     elif method == "resume":
         begun.add(arguments[0])
     elif method == "finish":
         begun.discard(arguments[0])
-    return "", reply
+    return None, reply
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ def source() -> Source:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return Source("", "")
-    if not _git("status", "--porcelain"):
+    if not _git("status", "--porcelain", "--untracked-files=normal"):
         return Source(commit.strip(), "")
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
@@ -44,7 +44,9 @@ def source() -> Source:
         if real_index.is_file():
             shutil.copyfile(real_index, index)
         _git("add", "--all", "--intent-to-add", index=index)
-        changes = _git("diff", "HEAD", index=index)
+        # The user's own settings (colours, a program that shows differences) make it no patch.
+        plain = ("--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/")
+        changes = _git("diff", *plain, "HEAD", index=index)
     if len(changes) > LONGEST_DIFF:
         changes = f"{changes[:LONGEST_DIFF]}\n[cut off: {len(changes)} characters in all]\n"
     return Source(commit.strip(), mask(changes))
@@ -105,10 +107,8 @@ def _git(*arguments: str, index: Path | None = None) -> str:
             cwd=ROOT,
             env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | extra,
             capture_output=True,
-            text=True,
-            errors="replace",
             check=True,
             timeout=30,
-        ).stdout
+        ).stdout.decode(errors="replace")  # not as text, which would make CRLF LF
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from harness.inspection import Inspection
+
 Kind = Literal["run", "group", "study", "trial", "confirm"]
 
 Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
@@ -38,6 +40,7 @@ class RunRecord:
         experiment: name of the experiment, in the store as here.
         name: what the run is called in lists.
         parameters: every field of the experiment and every setting that changes the numbers.
+        fields: the fields alone, enough to make the experiment again.
         tags: without their prefix `harness.`.
         settings: the other settings of the run, for `experiment.json`.
         command: the command line, as `sys.argv` gives it.
@@ -49,6 +52,7 @@ class RunRecord:
     name: str
     kind: Kind
     parameters: dict[str, Any]
+    fields: dict[str, Any]
     tags: dict[str, str]
     data: tuple[DataRecord, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +60,28 @@ class RunRecord:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as the store has it.
+
+    Attributes:
+        experiment: name of the harness's experiment.
+        fields: of the experiment.
+        settings: how it was computed.
+        tags: without their prefix `harness.`.
+        epochs: those that are recorded.
+    """
+
+    run_id: str
+    kind: str
+    outcome: str
+    experiment: str
+    fields: dict[str, Any]
+    settings: dict[str, Any]
+    tags: dict[str, str]
+    epochs: frozenset[int]
 
 
 @dataclass(frozen=True)
@@ -74,6 +100,22 @@ class ModelRecord:
     step: int
 
 
+@dataclass(frozen=True)
+class FiguresRecord:
+    """What a run's figures show.
+
+    Attributes:
+        history: each epoch with its metrics.
+        inspection: the predictions of one evaluation pass after training.
+    """
+
+    title: str
+    dataset: str
+    class_names: tuple[str, ...]
+    history: list[tuple[int, dict[str, float]]]
+    inspection: Inspection
+
+
 class Recorder(Protocol):
     """Writes runs; each call returns when what it was given is on disk (or on the server)."""
 
@@ -82,6 +124,9 @@ class Recorder(Protocol):
 
     def start(self, record: RunRecord) -> str:
         """Begin a run and return its id."""
+
+    def stored(self, run_id: str) -> StoredRun:
+        """Read a run back; `last` is the latest that has not completed."""
 
     def resume(self, run_id: str) -> None:
         """Go on with a run that had ended."""
@@ -92,8 +137,11 @@ class Recorder(Protocol):
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics in one batch."""
 
-    def model(self, run_id: str, model: ModelRecord) -> None:
-        """Log the network that the run ends with."""
+    def figures(self, run_id: str, record: FiguresRecord) -> None:
+        """Draw a run's figures and keep them; may return before that is done."""
+
+    def model(self, run_id: str, model: ModelRecord) -> float:
+        """Log the network that the run ends with; return the seconds that took."""
 
     def finish(
         self,

@@ -14,10 +14,19 @@ from typing import Any
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from harness.errors import BadRequest
+from harness.privacy import mask
 from harness.project import peak_memory_bytes
-from harness.tracking import provenance
+from harness.tracking import figures, provenance
 from harness.tracking.model import log_model
-from harness.tracking.record import DataRecord, ModelRecord, Outcome, RunRecord
+from harness.tracking.record import (
+    DataRecord,
+    FiguresRecord,
+    ModelRecord,
+    Outcome,
+    RunRecord,
+    StoredRun,
+)
 from harness.tracking.store import Store
 
 STATUS: dict[str, str] = {
@@ -63,7 +72,7 @@ class MlflowRecorder:
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
                 "python": platform.python_version(),
-                **{name: provenance.version(name) for name in ("torch", "mlflow", "optuna")},
+                **{name: provenance.version(name) for name in ("mlflow", "optuna")},
                 "git_commit": source.commit or "none",
                 "git_dirty": str(bool(source.changes)).lower(),
                 "command": provenance.command(record.command),
@@ -77,8 +86,8 @@ class MlflowRecorder:
             tags["mlflow.parentRunId"] = record.parent
         run = client.create_run(
             self.store.experiment_id(record.experiment),
-            run_name=record.name,
-            tags=tags | record.user_tags,
+            run_name=mask(record.name),
+            tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
         )
         run_id: str = run.info.run_id
         client.log_batch(
@@ -89,6 +98,7 @@ class MlflowRecorder:
         description = {
             "experiment": record.experiment,
             "parameters": record.parameters,
+            "fields": record.fields,
             "settings": record.settings,
             "data": [vars(part) for part in record.data],
             "command": tags["harness.command"],
@@ -111,9 +121,23 @@ class MlflowRecorder:
             run_id, metrics=[Metric(name, value, now, epoch) for name, value in metrics.items()]
         )
 
-    def model(self, run_id: str, model: ModelRecord) -> None:
-        """Log the network that the run ends with."""
+    def figures(self, run_id: str, record: FiguresRecord) -> None:
+        """Draw a run's figures and keep them, with their data, among its artifacts."""
+        started = time.perf_counter()
+        drawn = figures.draw(
+            record.title, record.dataset, record.class_names, record.history, record.inspection
+        )
+        files = {name: figures.png(figure) for name, figure in drawn.items()}
+        tables = figures.tables(record.class_names, record.history, record.inspection)
+        self.artifacts(run_id, files | {name: text.encode() for name, text in tables.items()})
+        seconds = time.perf_counter() - started
+        self.epoch(run_id, len(record.history), {"time/figures_seconds": seconds})
+
+    def model(self, run_id: str, model: ModelRecord) -> float:
+        """Log the network that the run ends with; return the seconds that took."""
+        started = time.perf_counter()
         log_model(self.store.client, run_id, model)
+        return time.perf_counter() - started
 
     def finish(
         self,
@@ -140,6 +164,52 @@ class MlflowRecorder:
             tags=[RunTag(name, value) for name, value in all_tags.items()],
         )
         self.store.client.set_terminated(run_id, STATUS[outcome])
+
+    def stored(self, run_id: str) -> StoredRun:
+        """Read a run back; `last` is the latest that has not completed.
+
+        Raises:
+            BadRequest: there is none, or the harness did not write it.
+        """
+        client = self.store.client
+        if run_id == "last":
+            run_id = self._last_unfinished()
+        try:
+            run = client.get_run(run_id)
+            with tempfile.TemporaryDirectory() as folder:
+                path = client.download_artifacts(run_id, "experiment.json", folder)
+                description = json.loads(Path(path).read_text())
+            history = client.get_metric_history(run_id, "train/loss")
+        except (MlflowException, OSError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise BadRequest(f"There is no such run as {run_id!r} here: {reason}") from None
+        tags = {
+            name.removeprefix("harness."): value
+            for name, value in run.data.tags.items()
+            if name.startswith("harness.")
+        }
+        return StoredRun(
+            run_id=run_id,
+            kind=tags["kind"],
+            outcome=tags["outcome"],
+            experiment=description["experiment"],
+            fields=description["fields"],
+            settings=description["settings"],
+            tags=tags,
+            epochs=frozenset(metric.step for metric in history),
+        )
+
+    def _last_unfinished(self) -> str:
+        experiments = [e.experiment_id for e in self.store.client.search_experiments()]
+        runs = self.store.client.search_runs(
+            experiments,
+            "tags.harness.kind = 'run' and tags.harness.outcome != 'completed'",
+            order_by=["attributes.start_time DESC"],
+            max_results=1,
+        )
+        if not runs:
+            raise BadRequest("There is no run here that has not completed.")
+        return str(runs[0].info.run_id)
 
     def resume(self, run_id: str) -> None:
         """Go on with a run that had ended."""

@@ -73,9 +73,14 @@ def path_of(folder: Path, epoch: int) -> Path:
     return folder / f"epoch-{epoch:06d}.checkpoint"
 
 
+def latest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a run, the latest epoch's first."""
+    return sorted(folder.glob("epoch-*.checkpoint"), reverse=True)
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the latest `keep` checkpoints."""
-    for path in sorted(folder.glob("epoch-*.checkpoint"))[:-keep]:
+    for path in latest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
 
 

@@ -8,11 +8,13 @@ under a field is its help text.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
 import re
 import typing
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, dataclass_transform
 
@@ -119,6 +121,14 @@ class Experiment(ABC):
         """What is recorded as parameters: the fields, then the derived properties."""
         derived = inspect.getmembers(type(self), lambda member: isinstance(member, property))
         return self.fields() | {name: getattr(self, name) for name, _ in derived}
+
+    @classmethod
+    def source_digest(cls) -> str:
+        """SHA-256 of the file that defines the experiment; "unknown" where there is none."""
+        try:
+            return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
+        except (OSError, TypeError):
+            return "unknown"
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""

@@ -19,4 +19,6 @@ def export(network: nn.Module, example: torch.Tensor, path: Path) -> None:
     program = torch.export.export(
         frozen, (example.cpu(),), dynamic_shapes=[{0: torch.export.Dim.AUTO}]
     )
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # the paths of this machine's files
     torch.export.save(program, path)

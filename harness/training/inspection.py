@@ -21,8 +21,8 @@ UNITS_SHOWN = 64
 def inspect(training: Training, mistakes: int = 24) -> Inspection:
     """Predict the evaluation images once, in evaluation mode, and keep what figures need.
 
-    The batches are those of `Training.evaluate`, so the predictions are, bit for bit, those that
-    the last epoch's accuracy counted. Nothing is drawn from a random generator.
+    The batches are those of `Training.evaluate`, so the predictions are those that the last epoch's
+    accuracy counted. Nothing is drawn from a random generator.
 
     Args:
         mistakes: how many of the wrong predictions to keep as images, the surest ones.
