@@ -41,7 +41,7 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     leave(status)
 
 
-def complain(error: Exception, status: int) -> int:
+def complain(error: BaseException, status: int) -> int:
     """Print an error's message to standard error and return the status."""
     print(f"error: {error}", file=sys.stderr)
     return status

@@ -16,50 +16,62 @@ import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import IO, Any, Protocol
 
-import optuna
-from optuna.storages import RDBStorage
-
-from harness.errors import BadRequest, RunFailed
+from harness.errors import RunFailed
+from harness.interruption import Interrupted, deferred
 from harness.project import ROOT
 from harness.search import claim
 from harness.search.claim import Counts, Search
-from harness.search.storage import lock, make_pruner
+from harness.search.storage import StoredStudy, lock
 from harness.statistics import Summary, summarize
 from harness.tracking.process import RecorderProcess
+from harness.tracking.record import Outcome, RunRecord
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 
 
-@dataclass
+@dataclass(eq=False)
 class WorkerProcess:
-    """One worker: its process, and what it was last heard to do."""
+    """One worker: its process, and what it was last heard to do.
+
+    Attributes:
+        job: what it was sent and has not finished.
+    """
 
     number: int
     process: subprocess.Popen[str]
     errors: IO[str]
+    recorder: int
+    job: dict[str, Any] | None = None
     doing: str = "starting"
-    trial: int | None = None
     epoch: int = 0
     value: float | None = None
-    busy: bool = True
 
     @property
     def alive(self) -> bool:
         """Whether the process has not ended."""
         return self.process.poll() is None
 
-    def send(self, **message: Any) -> None:
+    def send(self, message: dict[str, Any]) -> None:
         """Send it one line; a worker that has died will not read it."""
         assert self.process.stdin
         with contextlib.suppress(BrokenPipeError):
             print(json.dumps(message), file=self.process.stdin, flush=True)
 
-    def last_words(self) -> str:
-        """The end of what it wrote to standard error."""
+    def give(self, **job: Any) -> None:
+        """Send it a job."""
+        self.job = job
+        self.send(job)
+
+    def death(self) -> str:
+        """How it ended, with the end of what it wrote to standard error."""
+        status = self.process.wait()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         self.errors.seek(0)
-        return self.errors.read()[-500:].strip()
+        words = self.errors.read()[-500:].strip()
+        return f"{how}: {words}" if words else how
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,13 @@ class Confirmation:
     """One configuration, trained anew on the full training set with several seeds.
 
     Attributes:
-        accuracies: test accuracy by seed.
+        accuracies: test accuracy by seed; 0 where the training diverged.
+        diverged: the seeds where it did.
     """
 
     fields: dict[str, Any]
     accuracies: dict[int, float]
+    diverged: list[int]
 
     @property
     def summary(self) -> Summary:
@@ -83,13 +97,12 @@ class Confirmation:
 class Progress:
     """Where a study is, for whoever looks on."""
 
+    n_trials: int
     workers: list[WorkerProcess]
     counts: Counts
-    n_trials: int
     best_value: float | None
-    best_params: dict[str, Any]
+    finished_before: int
     started: float = field(default_factory=time.monotonic)
-    finished_before: int = 0
     confirming: str = ""
 
     @property
@@ -108,6 +121,9 @@ class Progress:
 class StudyWatcher(Protocol):
     """Whoever looks on: the screen."""
 
+    def started(self, progress: Progress) -> None:
+        """The workers are starting."""
+
     def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
         """A worker has said something."""
 
@@ -115,117 +131,52 @@ class StudyWatcher(Protocol):
         """There is nothing more to see."""
 
 
-def open_study(search: Search, storage: RDBStorage, warm_start: str | None = None) -> optuna.Study:
-    """Create the stored study, or find it as it was declared; trial 0 is the defaults.
-
-    Raises:
-        BadRequest: the stored study was declared otherwise, or there is none to start from.
-    """
-    declaration = search.study.declaration()
-    with lock(search.url):
-        try:
-            stored = optuna.create_study(
-                storage=storage,
-                study_name=search.study_name,
-                direction="maximize",
-                pruner=make_pruner(search.pruner, search.study.experiment.num_epochs),
-            )
-        except optuna.exceptions.DuplicatedStudyError:
-            stored = search.stored(storage)
-            _refuse_changes(search.study_name, stored.user_attrs.get("declaration"), declaration)
-            return stored
-        stored.set_user_attr("declaration", declaration)
-        defaults = search.study.experiment.fields()
-        names = search.study.space or defaults
-        stored.enqueue_trial({name: defaults[name] for name in names})
-        for parameters in _best_of(storage, warm_start) if warm_start else []:
-            stored.enqueue_trial(
-                {k: v for k, v in parameters.items() if k in names}, skip_if_exists=True
-            )
-        return stored
-
-
-def _refuse_changes(name: str, before: dict[str, Any] | None, now: dict[str, Any]) -> None:
-    if before is None:
-        raise BadRequest(
-            f"The stored study {name!r} is not one of the harness's. Use another name."
-        )
-    changed = []
-    for part in ("experiment", "space", "fixed"):
-        old, new = before.get(part), json.loads(json.dumps(now[part]))
-        if isinstance(old, dict) and isinstance(new, dict):
-            changed += [
-                f"{key} was {old.get(key, 'not there')}, is {new.get(key, 'not there')}"
-                for key in sorted(old.keys() | new.keys())
-                if old.get(key) != new.get(key)
-            ]
-        elif old != new:
-            changed.append(f"{part} was {old}, is {new}")
-    if changed:
-        raise BadRequest(
-            f"The stored study {name!r} was begun otherwise: {'; '.join(changed)}.\n"
-            f"Go on under another --study-name, with --warm-start {name} to begin from its best."
-        )
-
-
-def _best_of(storage: RDBStorage, name: str, most: int = 5) -> list[dict[str, Any]]:
-    """The parameters of the best trials of another stored study."""
-    try:
-        other = optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        raise BadRequest(f"warm_start: there is no stored study {name!r}.") from None
-    completed = other.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    completed.sort(key=lambda trial: -(trial.value or 0.0))
-    return [trial.params for trial in completed[:most]]
-
-
 class Launcher:
-    """Runs a study's workers and keeps its record."""
+    """Runs a study's workers and keeps its record; use it in a `with` statement.
+
+    However the block ends, the workers end with it, their trials go back into the queue, and no
+    run of theirs stays open.
+    """
 
     def __init__(
-        self,
-        study_file: str,
-        search: Search,
-        storage: RDBStorage,
-        recorder: RecorderProcess,
-        run_id: str,
-        watcher: StudyWatcher,
+        self, search: Search, stored: StoredStudy, recorder: RecorderProcess, watcher: StudyWatcher
     ) -> None:
-        self.study_file = study_file
         self.search = search
-        self.storage = storage
+        self.stored = stored
         self.recorder = recorder
-        self.run_id = run_id
         self.watcher = watcher
-        self.events: queue.Queue[tuple[WorkerProcess, dict[str, Any] | None]] = queue.Queue()
+        self.run_id = ""
         self.workers: list[WorkerProcess] = []
-        self.stop_reason = ""
-        counts = self.counts()
-        self.progress = Progress(
-            self.workers, counts, search.n_trials, None, {}, finished_before=counts.finished
-        )
-        self._find_best()
+        self._events: queue.Queue[tuple[WorkerProcess, dict[str, Any] | None]] = queue.Queue()
+        counts, best = self._counts(), claim.best(stored)
+        value = best.value if best else None
+        self.progress = Progress(search.n_trials, self.workers, counts, value, counts.finished)
 
-    def counts(self) -> Counts:
-        """How far the stored study is."""
-        return claim.count(self.search.stored(self.storage).get_trials(deepcopy=False))
+    def __enter__(self) -> Launcher:
+        return self
 
-    def start_workers(
-        self, execution: Execution, data_root: str | None, timeout: float | None
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        """Start one worker for each connection that the recorder shares."""
-        task = {
-            "study": self.study_file,
-            "experiment": self.search.study.experiment.fields(),
-            "search": {
-                name: getattr(self.search, name)
-                for name in ("study_name", "url", "n_trials", "sampler", "pruner", "sampler_seed")
-            },
-            "execution": dataclasses.asdict(execution),
-            "data_root": data_root,
-            "parent": self.run_id,
-            "timeout": timeout,
-        }
+        with deferred():
+            self._end_workers()
+            self.watcher.stopped()
+            with lock(self.search.url):
+                claim.repair(self.stored)
+            # What keeps the recorder from this is no news after what ended the block.
+            with contextlib.suppress(*([RunFailed] if error else [])):
+                self._settle()
+                if error and self.run_id:
+                    interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+                    outcome: Outcome = "interrupted" if interrupted else "failed"
+                    reason = str(error)
+                    self.recorder.finish(self.run_id, outcome, tags={"reason": reason})
+
+    def start_workers(self, threads: int) -> None:
+        """Start one worker for each connection that the recorder shares; they wait for a task."""
         for number, share in enumerate(self.recorder.shares):
             errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the worker has died)
             process = subprocess.Popen(
@@ -236,33 +187,60 @@ class Launcher:
                 stderr=errors,
                 text=True,
                 pass_fds=[share.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": str(execution.threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
                 # Ctrl-C is for the launcher, which then ends its workers in order.
                 start_new_session=True,
             )
-            worker = WorkerProcess(number, process, errors)
+            worker = WorkerProcess(number, process, errors, share.fileno())
             self.workers.append(worker)
-            worker.send(**task, recorder=share.fileno())
             threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
         for share in self.recorder.shares:
             share.close()
+        self.watcher.started(self.progress)
+
+    def begin(self, record: RunRecord) -> None:
+        """Begin the study's own run, or go on with the one that the stored study names."""
+        with lock(self.search.url, f"run of {self.search.study_name}"):
+            self.run_id = self.stored.user_attrs.get("run_id", "")
+            if self.run_id:
+                self.recorder.resume(self.run_id)
+                self._settle()
+            else:
+                self.run_id = self.recorder.start(record)
+                self.stored.set_user_attr("run_id", self.run_id)
+
+    def set_task(
+        self, study_file: str, execution: Execution, data_root: str, timeout: float | None
+    ) -> None:
+        """Tell the workers what they work on."""
+        names = ("study_name", "url", "n_trials", "sampler", "pruner", "sampler_seed")
+        task = {
+            "study": study_file,
+            "experiment": self.search.study.experiment.fields(),
+            "search": {name: getattr(self.search, name) for name in names},
+            "execution": dataclasses.asdict(execution),
+            "data_root": data_root,
+            "parent": self.run_id,
+            "timeout": timeout,
+        }
+        for worker in self.workers:
+            worker.send({**task, "recorder": worker.recorder})
 
     def search_trials(self) -> None:
-        """Let the workers take trials until the budget is spent.
+        """Let the workers take trials until the budget is spent or the time is over.
 
         Raises:
-            RunFailed: every worker died, or the study stopped itself.
+            RunFailed: every worker died, or too many trials failed.
         """
         for worker in self.workers:
-            worker.send(job="trials")
-        self._until(lambda: not any(worker.busy for worker in self.workers), self._trial_event)
-        counts = self.counts()
-        if counts.finished < self.search.n_trials and "failed" in self.stop_reason:
-            raise RunFailed(f"The study stopped: {self.stop_reason}")
+            worker.give(job="trials")
+        self._until(lambda: not any(worker.job for worker in self.workers), self._trial_event)
+        self._find_progress()
+        reason = claim.failure_row(self.stored, self.stored.get_trials(deepcopy=False))
+        if reason and self.progress.counts.finished < self.search.n_trials:
+            raise RunFailed(f"The study stopped: {reason}.")
 
-    def confirm(
-        self, configs: dict[str, Experiment], seeds: Sequence[int]
-    ) -> dict[str, Confirmation]:
+    def confirm(self, configs: dict[str, Experiment], seeds: Sequence[int]) -> None:
         """Train each configuration anew with each seed and test it once.
 
         Confirmations that are stored already are not run again.
@@ -270,77 +248,72 @@ class Launcher:
         Raises:
             RunFailed: one of them went wrong.
         """
-        jobs = [
-            (config, dataclasses.replace(experiment, seed=seed, validation_size=0))
-            for seed in seeds
-            for config, experiment in configs.items()
-        ]
-        stored = self.search.stored(self.storage)
         with lock(self.search.url, f"confirmation of {self.search.study_name}"):
-            known = stored.user_attrs
-            waiting = [job for job in jobs if _key(job[1]) not in known]
+            known = self.stored.user_attrs
+            waiting = [
+                {"job": "confirm", "config": config, "fields": seeded.fields()}
+                for seed in seeds
+                for config, experiment in configs.items()
+                if _key(seeded := _confirmed(experiment, seed)) not in known
+            ]
             total, failures = len(waiting), []
 
             def hand_out() -> None:
                 for worker in self.workers:
-                    if waiting and worker.alive and not worker.busy:
-                        config, experiment = waiting.pop(0)
-                        worker.busy = True
-                        worker.doing = f"confirming {config}, seed {experiment.seed}"
-                        worker.send(job="confirm", config=config, fields=experiment.fields())
+                    if waiting and worker.alive and not worker.job:
+                        job = waiting.pop(0)
+                        worker.give(**job)
+                        worker.doing, worker.epoch = _described(job), 0
 
             def heard(worker: WorkerProcess, event: dict[str, Any]) -> None:
-                if event["event"] == "confirmed":
-                    experiment = dataclasses.replace(
-                        configs[event["config"]], seed=event["seed"], validation_size=0
-                    )
-                    stored.set_user_attr(_key(experiment), event)
+                if event["event"] == "epoch":
+                    worker.epoch, worker.value = event["epoch"], None
+                    return
+                job, worker.job = worker.job, None
+                if event["event"] == "died" and job:
+                    waiting.insert(0, job)
                 if event["event"] == "unconfirmed":
                     failures.append(event["reason"])
-                if event["event"] in ("confirmed", "unconfirmed"):
-                    worker.busy = False
-                    hand_out()
-                left = len(waiting) + sum(worker.busy for worker in self.workers)
+                if event["event"] == "confirmed" and job:
+                    event["name"] = _described(job)
+                    experiment = type(self.search.study.experiment)(**job["fields"])
+                    self.stored.set_user_attr(_key(experiment), event)
+                left = len(waiting) + sum(bool(worker.job) for worker in self.workers)
                 self.progress.confirming = f"{total - left} of {total}"
+                worker.doing = "idle"
+                hand_out()
 
             hand_out()
-            self._until(
-                lambda: not waiting and not any(worker.busy for worker in self.workers), heard
-            )
-            if failures:
-                raise RunFailed(f"A confirmation failed: {failures[0]}")
-            known = stored.user_attrs
-        return {
-            config: Confirmation(
-                experiment.fields(),
-                {
-                    seed: known[
-                        _key(dataclasses.replace(experiment, seed=seed, validation_size=0))
-                    ]["accuracy"]
-                    for seed in seeds
-                },
-            )
-            for config, experiment in configs.items()
-        }
+            self._until(lambda: not waiting and not any(w.job for w in self.workers), heard)
+        if failures:
+            raise RunFailed(f"A confirmation failed: {failures[0]}")
 
-    def close(self) -> None:
-        """End the workers; what they are at goes back into the queue."""
+    def _end_workers(self) -> None:
         for worker in self.workers:
-            if worker.alive:
-                if worker.busy:
-                    worker.process.send_signal(signal.SIGTERM)
-                assert worker.process.stdin
-                with contextlib.suppress(BrokenPipeError):
-                    worker.process.stdin.close()
+            assert worker.process.stdin
+            with contextlib.suppress(BrokenPipeError):
+                worker.process.stdin.close()
         for worker in self.workers:
             worker.process.wait()
-        self.watcher.stopped()
+
+    def _settle(self) -> None:
+        """Make the record agree with the storage about trials whose process died."""
+        if self.run_id:
+            trials = self.stored.get_trials(deepcopy=False)
+            outcomes = {
+                trial.user_attrs["run_id"]: (
+                    trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
+                )
+                for trial in trials
+                if "run_id" in trial.user_attrs
+            }
+            self.recorder.settle(self.run_id, outcomes)
 
     def _listen(self, worker: WorkerProcess) -> None:
         assert worker.process.stdout
         for line in worker.process.stdout:
-            self.events.put((worker, json.loads(line)))
-        self.events.put((worker, None))
+            self._events.put((worker, json.loads(line)))
+        self._events.put((worker, None))
 
     def _until(
         self,
@@ -348,52 +321,77 @@ class Launcher:
         heard: Callable[[WorkerProcess, dict[str, Any]], None],
     ) -> None:
         while not done():
-            worker, event = self.events.get()
+            worker, event = self._events.get()
             if event is None:
-                worker.process.wait()
-                worker.busy = False
-                worker.doing = f"died with status {worker.process.returncode}"
-                if not any(other.alive for other in self.workers) and not done():
-                    raise RunFailed(f"All workers died. The last one said: {worker.last_words()}")
-                event = {"event": "died"}
+                event = {"event": "died", "how": worker.death()}
             heard(worker, event)
+            if event["event"] == "died":
+                worker.doing = "dead"
+                if not any(other.alive for other in self.workers):
+                    raise RunFailed(f"All workers died. The last one: {event['how']}")
             self.watcher.event(self.progress, worker, event)
 
     def _trial_event(self, worker: WorkerProcess, event: dict[str, Any]) -> None:
-        kind = event["event"]
-        if kind == "trial":
-            worker.trial, worker.epoch, worker.value = event["trial"], 0, None
-            worker.doing = f"trial {event['trial']}"
-        elif kind == "epoch":
-            worker.epoch, worker.value = event["epoch"], event["value"]
-        elif kind == "finished":
-            worker.busy, worker.doing = False, "idle"
-            self.stop_reason = event["reason"]
-        elif kind == "told":
-            self.progress.counts = self.counts()
-            self._find_best()
-            self._record_progress()
+        match event["event"]:
+            case "trial":
+                worker.doing, worker.epoch, worker.value = event["name"], 0, None
+            case "epoch":
+                worker.epoch, worker.value = event["epoch"], event["value"]
+            case "finished" | "died":
+                worker.job, worker.doing = None, "idle"
+            case "told":
+                self._find_progress()
 
-    def _find_best(self) -> None:
-        best = claim.best(self.search.stored(self.storage))
-        if best:
-            self.progress.best_value, self.progress.best_params = best.value, best.params
+    def _counts(self) -> Counts:
+        return claim.count(self.stored.get_trials(deepcopy=False))
 
-    def _record_progress(self) -> None:
-        counts = self.progress.counts
+    def _find_progress(self) -> None:
+        """Count, and record where the study is now, once for each number of finished trials."""
+        before, progress = self.progress.counts.finished, self.progress
+        progress.counts, best = self._counts(), claim.best(self.stored)
+        if progress.counts.finished == before:
+            return
         metrics: dict[str, float] = {
-            "study/completed": counts.completed,
-            "study/pruned": counts.pruned,
-            "study/diverged": counts.diverged,
-            "study/failed": counts.failed,
-            "study/trials_per_hour": self.progress.trials_per_hour,
+            "study/completed": progress.counts.completed,
+            "study/pruned": progress.counts.pruned,
+            "study/diverged": progress.counts.diverged,
+            "study/failed": progress.counts.failed,
+            "study/trials_per_hour": progress.trials_per_hour,
         }
-        if self.progress.best_value is not None:
-            metrics["study/best_value"] = self.progress.best_value
-        self.recorder.epoch(self.run_id, counts.finished, metrics)
+        if best and best.value is not None:
+            progress.best_value = metrics["study/best_value"] = best.value
+        self.recorder.epoch(self.run_id, progress.counts.finished, metrics)
+
+
+def confirmations(
+    stored: StoredStudy, configs: dict[str, Experiment], seeds: Sequence[int]
+) -> dict[str, Confirmation]:
+    """The stored confirmations of these configurations; empty where one is missing."""
+    known = stored.user_attrs
+    found = {}
+    for config, experiment in configs.items():
+        keys = {seed: _key(_confirmed(experiment, seed)) for seed in seeds}
+        if not keys or not known.keys() >= set(keys.values()):
+            return {}
+        events = {seed: known[key] for seed, key in keys.items()}
+        diverged = [seed for seed, event in events.items() if event["outcome"] == "diverged"]
+        accuracies = {
+            seed: 0.0 if seed in diverged else event["accuracy"] for seed, event in events.items()
+        }
+        found[config] = Confirmation(experiment.fields(), accuracies, diverged)
+    return found
+
+
+def _confirmed(experiment: Experiment, seed: int) -> Experiment:
+    """A configuration as its confirmation trains it: on all training images."""
+    return dataclasses.replace(experiment, seed=seed, validation_size=0)
 
 
 def _key(experiment: Experiment) -> str:
     """The attribute of the stored study that holds the confirmation of this very experiment."""
     text = json.dumps(experiment.fields(), sort_keys=True)
     return f"confirmation {zlib.crc32(text.encode()):08x} seed {experiment.seed}"
+
+
+def _described(job: dict[str, Any]) -> str:
+    return f"{job['config']}, seed {job['fields']['seed']}"

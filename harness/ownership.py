@@ -86,4 +86,7 @@ def _boot() -> str:
 def _machine() -> str:
     identity = Path("/etc/machine-id")
     known = identity.read_text() if identity.is_file() else ""
-    return hashlib.sha256(f"harness {known} {uuid.getnode()}".encode()).hexdigest()[:16]
+    node = uuid.getnode()
+    if node >> 40 & 1:  # no network card has this bit: Python has drawn a number for this process
+        node = 0
+    return hashlib.sha256(f"harness {known} {node}".encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """The yardstick: a plain PyTorch script, as one would write it without the harness.
 
-    python harness/plain.py --dataset MNIST --data-root data --num-epochs 10
+    python -m harness.plain --dataset MNIST --data-root data --num-epochs 10
 
 It imports nothing of the harness. The tests demand that the harness gives these very numbers, and
 the benchmark times the two against each other.

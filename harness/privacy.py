@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 # Up to the last @ of a word: a password may hold one, or a slash, against the rules for addresses.
-_URL_CREDENTIALS = re.compile(r"(?<=://)\S*@")
+_URL_CREDENTIALS = re.compile(r"(?<=://)\S{0,1000}@")
 # As a flag with its value, in Python, JSON, YAML or a shell. What stands before the telling word is
-# left to itself: a search from each letter of a long word would take hours.
+# left to itself and no length is open: a search from each letter of a long word would take hours.
 _SECRET_ASSIGNMENT = re.compile(
-    r"(?i)((?:password|passwd|secret|token|api[_-]?key|credential)[\w-]*[\"']?"
+    r"(?i)((?:password|passwd|secret|token|api[_-]?key|credential)[\w-]{0,60}[\"']?"
     r"(?:[ \t]*[=:]+[ \t]*|[ \t]+))(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
 )
 

@@ -14,6 +14,8 @@ from harness.training.loop import EpochResult, Training
 
 KINDS = ("loss", "accuracy")
 
+DIVERGED = "The loss is not finite: a smaller --lr or --init-std may help."
+
 
 class Quiet:
     """Shows nothing."""
@@ -140,7 +142,7 @@ def summary(result: RunResult, prepared: Prepared) -> str:
         f"{experiment.dataset} on {result.device}, {result.seconds:.1f} s",
     ]
     if result.outcome == "diverged":
-        lines.append("The loss is not finite: a smaller --lr or --init-std may help.")
+        lines.append(DIVERGED)
     return "\n".join(lines)
 
 
@@ -151,10 +153,11 @@ def group_summary(
     names = [f"{part}/{kind}" for part in ("train", prepared.evaluated_on) for kind in KINDS]
     width = max(map(len, names))
     seconds = sum(result.seconds for result in results)
-    return "\n".join(
-        [
-            f"{prepared.experiment}: {len(results)} seeds on {prepared.experiment.dataset}",
-            *(f"  {name:<{width}}  {summaries[name]}" for name in names),
-            f"{results[0].device}, {seconds:.1f} s",
-        ]
-    )
+    lines = [
+        f"{prepared.experiment}: {len(results)} seeds on {prepared.experiment.dataset}",
+        *(f"  {name:<{width}}  {summaries[name]}" for name in names),
+        f"{results[0].device}, {seconds:.1f} s",
+    ]
+    if diverged := [result for result in results if result.outcome == "diverged"]:
+        lines.append(f"{len(diverged)} of {len(results)} diverged. {DIVERGED}")
+    return "\n".join(lines)

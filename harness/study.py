@@ -11,19 +11,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import door, project
-from harness.errors import BadRequest, nearest
+from harness.errors import BadRequest, RunFailed, nearest
 from harness.run import listing
 
 if TYPE_CHECKING:
-    import optuna
-    import torch
-
-    from harness.runner import Prepared
-    from harness.search.claim import Search
     from harness.search.study import Study
     from harness.study_settings import StudySettings
-    from harness.tracking.process import RecorderProcess
-    from harness.training.device import Execution
     from harness.training.experiment import Experiment
 
 USAGE = """\
@@ -61,18 +54,22 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
 
     from harness import launcher, runner, study_screen
     from harness.interruption import Interrupted, deferred
-    from harness.search import claim
-    from harness.search.storage import lock, open_storage, storage_url
-    from harness.study_result import result
+    from harness.search import claim, opening
+    from harness.search.storage import lock, storage_url
+    from harness.study_result import configurations, result
     from harness.tracking.process import RecorderProcess
     from harness.training.data import data_root, open_dataset
 
     execution, workers = settings.execution_and_workers()
     device = execution.apply()
     root = data_root(settings.data_root)
-    size = len(open_dataset(experiment.dataset, root, with_test=False).train)
     if not experiment.validation_size:
+        size = len(open_dataset(experiment.dataset, root, with_test=False).train)
         experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
+    seeds = [
+        dataclasses.replace(experiment, seed=experiment.seed + i).seed
+        for i in range(settings.confirm_seeds)
+    ]
     study = dataclasses.replace(declared, experiment=experiment)
     search = claim.Search(
         study=study,
@@ -85,93 +82,70 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     )
     if settings.sampler == "grid" and not study.space:
         raise BadRequest("sampler: a grid needs a study with a space, this one has suggest(trial).")
-    prepared = runner.prepare(experiment, settings.data_root, with_test=False)
+    search = dataclasses.replace(search, n_trials=opening.budget(search))
+    prepared = runner.prepare(experiment, root, with_test=False)
     if settings.dry_run:
         print(study_screen.dry_run(search, prepared, execution, device, workers))
         return 0
-    storage = open_storage(search.url)
-    stored = launcher.open_study(search, storage, settings.warm_start)
+
+    stored = opening.open_study(search, settings.warm_start)
     with lock(search.url):
         claim.repair(stored)
+        claim.forgive_failures(stored)
+        foreign = len(claim.foreign(stored))
         if settings.release_trials:
-            print(f"{claim.release(stored)} trials of other machines released")
-    done = claim.count(stored.get_trials(deepcopy=False)).finished >= search.n_trials
-    if done:
-        print(f"{search.study_name} has finished its {search.n_trials} trials.")
-    recorder = RecorderProcess(shares=workers)
-    recorder.prepare()
-    watcher = study_screen.watcher(settings.quiet)
+            print(f"{claim.release(stored)} trials of other machines are given back.")
+        elif foreign:
+            print(
+                f"{foreign} trials are in the hands of other machines. "
+                "If those have died: --release-trials"
+            )
+    ended = result(search, stored, seeds, str(device))
+    if ended and ended.is_finished and ended.is_reported:
+        print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
+        print(ended.on_screen())
+        return 0
+
+    recorder = RecorderProcess(shares=min(workers, search.n_trials))
     try:
-        run_id = _study_run(search, stored, prepared, execution, device, recorder)
-        study_launcher = launcher.Launcher(name, search, storage, recorder, run_id, watcher)
-        try:
-            folder = str(root)
-            study_launcher.start_workers(execution, folder, settings.timeout)
-            if not done:
-                study_launcher.search_trials()
-            stored = search.stored(storage)
+        recorder.prepare()
+        watcher = study_screen.watcher(settings.quiet)
+        with launcher.Launcher(search, stored, recorder, watcher) as crew:
+            crew.start_workers(execution.threads)
+            labels = runner.Labels(
+                kind="study", name=search.study_name, experiment=search.study_name
+            )
+            crew.begin(runner.run_record(prepared, execution, device, labels))
+            crew.set_task(name, execution, str(root), settings.timeout)
+            crew.search_trials()
             best = claim.best(stored)
-            confirmed = {}
-            counts = study_launcher.counts()
-            if best and counts.finished >= search.n_trials and settings.confirm_seeds:
-                configs = {"best": study.suggested(best)}
-                if configs["best"] != experiment:
-                    configs["defaults"] = experiment
-                seeds = range(experiment.seed, experiment.seed + settings.confirm_seeds)
-                confirmed = study_launcher.confirm(configs, seeds)
-        except Interrupted:
-            study_launcher.close()
-            recorder.finish(run_id, "interrupted")
-            print(f"Stopped. Go on with the same command: {study_screen.again()}")
-            raise
-        except BaseException as error:
-            study_launcher.close()
-            recorder.finish(run_id, "failed", tags={"reason": str(error)})
-            raise
+            if best and crew.progress.counts.finished >= search.n_trials:
+                crew.confirm(configurations(search, best), seeds)
         with deferred():
-            study_launcher.close()
-            ended = result(search, search.stored(storage), confirmed, str(device))
+            ended = result(search, stored, seeds, str(device))
             if ended is None:
-                recorder.finish(run_id, "failed", tags={"reason": "no trial was completed"})
-                print("No trial was completed.")
-                return 1
-            recorder.artifacts(run_id, ended.files())
-            finished = ended.counts.finished >= search.n_trials
+                reason = f"No trial was completed ({crew.progress.counts})."
+                recorder.finish(crew.run_id, "failed", tags={"reason": reason})
+                raise RunFailed(reason)
+            recorder.artifacts(crew.run_id, ended.files())
             recorder.finish(
-                run_id,
-                "completed" if finished else "interrupted",
+                crew.run_id,
+                "completed" if ended.is_finished else "interrupted",
                 epoch=ended.counts.finished,
                 metrics=ended.metrics(),
                 tags={f"best.{key}": str(value) for key, value in ended.best.params.items()},
                 description=ended.description(),
             )
-        print("\n".join(ended.lines()).replace("**", ""))
-        print(f"run {run_id}\nsee it with: python -m harness.ui")
+            ended.set_reported()
+        print(ended.on_screen())
+        if not ended.is_finished:
+            print(f"Go on with the same command: {study_screen.again()}")
         return 0
+    except Interrupted:
+        print(f"Stopped. Go on with the same command: {study_screen.again()}")
+        raise
     finally:
         recorder.close()
-
-
-def _study_run(
-    search: Search,
-    stored: optuna.Study,
-    prepared: Prepared,
-    execution: Execution,
-    device: torch.device,
-    recorder: RecorderProcess,
-) -> str:
-    """The study's own run: the one that the stored study names, or a new one."""
-    from harness import runner
-
-    known: str | None = stored.user_attrs.get("run_id")
-    if known:
-        recorder.resume(known)
-        return known
-    labels = runner.Labels(kind="study", name=search.study_name, experiment=search.study_name)
-    record = runner.run_record(prepared, execution, device, labels)
-    run_id = recorder.start(record)
-    stored.set_user_attr("run_id", run_id)
-    return run_id
 
 
 if __name__ == "__main__":

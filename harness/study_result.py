@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
-from optuna.trial import FrozenTrial
-
-from harness.launcher import Confirmation
-from harness.search import claim, figures
+from harness.launcher import Confirmation, confirmations
+from harness.search import FrozenTrial, claim
 from harness.search.claim import Counts, Search
+from harness.search.importance import FEWEST_TRIALS, importances
+from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
+from harness.search.table import trials_csv
 from harness.statistics import Summary, paired_difference
 from harness.tracking import provenance
+from harness.training.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class StudyResult:
     """
 
     search: Search
-    stored: optuna.Study
+    stored: StoredStudy
     counts: Counts
     best: FrozenTrial
     confirmed: dict[str, Confirmation]
@@ -52,28 +55,55 @@ class StudyResult:
             return "The defaults were the best configuration found; there is nothing to compare."
         points = f"{100 * difference.mean:+.2f} points"
         if difference.n == 1:
-            return f"{points} of test accuracy on one seed (n = 1): it cannot be told apart."
+            return (
+                f"The best configuration differs from the defaults by {points} of test accuracy "
+                "on one seed (n = 1): whether it is better cannot be told."
+            )
         interval = f"95% interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
         basis = f"{points} of test accuracy ({interval}, n = {difference.n} paired seeds)"
         if difference.low > 0:
             return f"The best configuration beats the defaults by {basis}: the difference stands."
         if difference.high < 0:
-            return f"The defaults beat the best configuration, {basis}: the difference stands."
+            return (
+                f"The best configuration differs from the defaults by {basis}: "
+                "on the test set the difference is reversed, the defaults are better."
+            )
         return (
-            f"The best configuration differs from the defaults by {basis}: it cannot be told apart."
+            f"The best configuration differs from the defaults by {basis}: "
+            "whether it is better cannot be told."
         )
 
     @property
     def warnings(self) -> list[str]:
         """What a reader should know before believing the answer."""
-        found = edge_warnings(self.search.study, self.best.params)
-        names = list(self.search.study.space)
-        if len(names) > 1 and not figures.importances(self.stored, names):
-            found.append(
-                f"fewer than {figures.FEWEST_FOR_IMPORTANCES} completed trials: "
-                "no importances are shown"
-            )
+        found = edge_warnings(self.best)
+        if len(self.best.params) > 1 and not importances(self.stored):
+            found.append(f"fewer than {FEWEST_TRIALS} completed trials: no importances are shown")
+        for config, confirmation in self.confirmed.items():
+            if diverged := confirmation.diverged:
+                found.append(
+                    f"{config} diverged with {len(diverged)} of {confirmation.summary.n} seeds, "
+                    "which count as a test accuracy of 0"
+                )
         return found
+
+    @property
+    def _state(self) -> list[int]:
+        return [self.counts.finished, *(c.summary.n for c in self.confirmed.values())]
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the study's run holds this very result."""
+        return bool(self.stored.user_attrs.get("reported") == self._state)
+
+    def set_reported(self) -> None:
+        """Note that the study's run holds this result: it need not be recorded again."""
+        self.stored.set_user_attr("reported", self._state)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the budget is spent."""
+        return self.counts.finished >= self.search.n_trials
 
     def lines(self) -> list[str]:
         """The answer in Markdown, short enough for a screen."""
@@ -84,9 +114,8 @@ class StudyResult:
             for name, value in best.params.items()
         )
         lines = [
-            f"**{self.search.study_name}**: {counts.finished} trials finished "
-            f"({counts.completed} completed, {counts.pruned} pruned, {counts.diverged} diverged, "
-            f"{counts.failed} failed), {self.device}",
+            f"**{self.search.study_name}**: {counts.finished} of {self.search.n_trials} trials "
+            f"finished ({counts}), {self.device}",
             "",
             f"Best: trial {best.number}, {parameters}; validation accuracy {best.value:.4f} "
             "(n = 1 seed, selected as the highest)",
@@ -99,11 +128,16 @@ class StudyResult:
         lines += [f"\nWarning: {warning}." for warning in self.warnings]
         return lines
 
+    def on_screen(self) -> str:
+        """The answer without Markdown's marks, and where more of it is."""
+        text = "\n".join(self.lines()).replace("**", "")
+        run_id = self.stored.user_attrs["run_id"]
+        return f"{text}\n\nrun {run_id}\nsee it with: python -m harness.ui"
+
     def description(self) -> str:
         """The whole result as the run's Markdown description."""
         space = [f"- {name}: {words}" for name, words in describe_space(self.search.study).items()]
-        names = list(self.search.study.space)
-        ranked = figures.importances(self.stored, names)
+        ranked = importances(self.stored)
         importance = [f"- {name}: {value:.2f}" for name, value in ranked.items()]
         return "\n".join(
             [
@@ -123,8 +157,7 @@ class StudyResult:
 
     def metrics(self) -> dict[str, float]:
         """The answer as metrics of the study's run."""
-        assert self.best.value is not None
-        metrics = {"study/best_value": self.best.value}
+        metrics: dict[str, float] = {}
         for config, confirmation in self.confirmed.items():
             metrics |= confirmation.summary.metrics(f"confirm/{config}/test_accuracy")
         if self.difference:
@@ -133,8 +166,12 @@ class StudyResult:
 
     def files(self) -> dict[str, bytes]:
         """Figures, `trials.csv` and `study.json`, by their path among the artifacts."""
-        confirmed = {name: c.accuracies for name, c in self.confirmed.items()}
-        names = list(self.search.study.space)
+        from harness.search import figures  # Matplotlib takes a second, and only the end needs it
+
+        confirmed = {
+            name: (list(c.accuracies.values()), c.summary.low, c.summary.high)
+            for name, c in self.confirmed.items()
+        }
         summary: dict[str, Any] = {
             "study": self.search.study_name,
             "declaration": self.search.study.declaration(),
@@ -149,24 +186,37 @@ class StudyResult:
                 "validation_accuracy": self.best.value,
             },
             "confirmed": {
-                name: {"fields": c.fields, "test_accuracy": c.accuracies}
+                name: {"fields": c.fields, "test_accuracy": c.accuracies, "diverged": c.diverged}
                 for name, c in self.confirmed.items()
+            },
+            "difference": {
+                name: value if math.isfinite(value) else None
+                for name, value in (vars(self.difference) if self.difference else {}).items()
             },
             "verdict": self.verdict if self.confirmed else "not confirmed",
         }
         return {
-            **figures.draw(self.stored, names, confirmed),
-            "trials.csv": figures.trials_csv(self.stored).encode(),
+            **figures.draw(self.stored, self.search.study.defaults(), confirmed),
+            "trials.csv": trials_csv(self.stored).encode(),
             "study.json": (json.dumps(summary, indent=2) + "\n").encode(),
         }
 
 
 def result(
-    search: Search, stored: optuna.Study, confirmed: dict[str, Confirmation], device: str
+    search: Search, stored: StoredStudy, seeds: Sequence[int], device: str
 ) -> StudyResult | None:
     """The result of a stored study; None where no trial was completed."""
     best = claim.best(stored)
     if best is None:
         return None
+    confirmed = confirmations(stored, configurations(search, best), seeds)
     counts = claim.count(stored.get_trials(deepcopy=False))
     return StudyResult(search, stored, counts, best, confirmed, device)
+
+
+def configurations(search: Search, best: FrozenTrial) -> dict[str, Experiment]:
+    """What is confirmed: the best, and the defaults where they are something else."""
+    configs = {"best": search.study.suggested(best), "defaults": search.study.experiment}
+    if configs["best"] == configs["defaults"]:
+        del configs["defaults"]
+    return configs

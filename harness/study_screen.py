@@ -23,6 +23,9 @@ from harness.training.device import Execution
 class Quiet:
     """Shows nothing."""
 
+    def started(self, progress: Progress) -> None:
+        """The workers are starting."""
+
     def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
         """A worker has said something."""
 
@@ -33,6 +36,10 @@ class Quiet:
 class Lines(Quiet):
     """A line for each trial and confirmation that ends."""
 
+    def started(self, progress: Progress) -> None:
+        """The workers are starting."""
+        print(heading(progress), flush=True)
+
     def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
         """A worker has said something."""
         if line := event_line(progress, worker, event):
@@ -42,15 +49,20 @@ class Lines(Quiet):
 class Workers(Quiet):
     """A table of the workers below the lines, drawn anew as they report."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.live = Live(console=console, refresh_per_second=4, transient=True)
+    def __init__(self) -> None:
+        self.console = Console()
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+
+    def started(self, progress: Progress) -> None:
+        """The workers are starting."""
+        self.console.print(heading(progress), highlight=False)
+        self.live.update(workers_table(progress))
         self.live.start()
 
     def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
         """A worker has said something."""
         if line := event_line(progress, worker, event):
-            self.console.print(line, highlight=False)
+            self.console.print(line, highlight=False, markup=False)
         self.live.update(workers_table(progress))
 
     def stopped(self) -> None:
@@ -62,25 +74,36 @@ def watcher(quiet: bool) -> StudyWatcher:
     """The watcher for this standard output: a live one only where it is a terminal."""
     if quiet:
         return Quiet()
-    return Workers(Console()) if sys.stdout.isatty() else Lines()
+    return Workers() if sys.stdout.isatty() else Lines()
+
+
+def heading(progress: Progress) -> str:
+    """One line about what begins."""
+    n = len(progress.workers)
+    return (
+        f"{progress.counts.finished} of {progress.n_trials} trials finished; "
+        f"starting {n} worker{'' if n == 1 else 's'}"
+    )
 
 
 def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> str:
     """One line about what a worker said; "" for what only moves the table."""
-    kind = event["event"]
-    if kind == "told":
-        counts, best = progress.counts, progress.best_value
-        value = f"{event['value']:.4f}" if event["value"] is not None else "-"
-        after = f" ({event['reason']})" if event["reason"] else ""
-        return (
-            f"trial {event['trial']:>3}  {event['outcome']:<9}  {value} after "
-            f"{event['epochs']} epochs{after}  [{counts.finished}/{progress.n_trials}"
-            + (f", best {best:.4f}]" if best is not None else "]")
-        )
-    if kind == "confirmed":
-        return f"confirmed {event['config']}, seed {event['seed']}: {event['accuracy']:.4f}"
-    if kind == "died":
-        return f"worker {worker.number} {worker.doing}; the others go on"
+    match event["event"]:
+        case "told":
+            value = f"{event['value']:.4f}" if event["value"] is not None else "no value"
+            reason = f" ({event['reason']})" if event["reason"] else ""
+            best = progress.best_value
+            return (
+                f"[{progress.counts.finished}/{progress.n_trials}] {event['name']}: "
+                f"{event['outcome']}, {value} after {event['num_epochs']} epochs{reason}"
+                + (f"; best {best:.4f}" if best is not None else "")
+            )
+        case "confirmed":
+            accuracy = event["accuracy"]
+            found = event["outcome"] if accuracy is None else f"test accuracy {accuracy:.4f}"
+            return f"[{progress.confirming}] confirmation of {event['name']}: {found}"
+        case "died":
+            return f"worker {worker.number} died ({event['how']}); its work is taken over"
     return ""
 
 
@@ -90,7 +113,7 @@ def workers_table(progress: Progress) -> Table:
     caption = f"{counts.finished} of {progress.n_trials} trials finished"
     if progress.best_value is not None:
         caption += f", best {progress.best_value:.4f}"
-    caption += f" ({counts.pruned} pruned, {counts.diverged} diverged, {counts.failed} failed)"
+    caption += f" ({counts})"
     if progress.confirming:
         caption += f", confirmation {progress.confirming}"
     elif progress.seconds_left is not None:
@@ -119,9 +142,10 @@ def dry_run(
     next(epochs)
     seconds = time.perf_counter() - started
     total = seconds * experiment.num_epochs * search.n_trials / workers
+    space = describe_space(search.study) or {"": "what suggest(trial) asks for"}
     rows = {
         "experiment": str(experiment),
-        **{f"search {name}": words for name, words in describe_space(search.study).items()},
+        **{f"search {name}": words for name, words in space.items()},
         "budget": f"{search.n_trials} trials of {experiment.num_epochs} epochs, no pruning counted",
         "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
         "workers": f"{workers} with {execution.threads} threads on {device}",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from harness.fields import Count, NonNegative, Positive, Seed
-from harness.search.storage import PrunerName, SamplerName
+from harness.search.sampling import PrunerName, SamplerName
 from harness.training.device import Execution, choose
 
 
@@ -23,7 +23,7 @@ class StudySettings(Execution):
     workers: Annotated[int, NonNegative] = 0
     """Processes that train at once; 0 for one a core, or one on an accelerator."""
     sampler: SamplerName = "tpe"
-    """How the next trial is chosen; tpe, gp, random and qmc draw the same again when continued."""
+    """How the next trial is chosen; a grid grows finer with the number of trials."""
     pruner: PrunerName = "median"
     """What stops hopeless trials early."""
     sampler_seed: Annotated[int, Seed] = 0

@@ -20,11 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from optuna.trial import Trial
-
 from harness import door, runner
 from harness.errors import RunFailed
-from harness.search import claim, storage
+from harness.interruption import Interrupted
+from harness.search import Trial, claim, storage
 from harness.search.study import load_study
 from harness.search.trial import OBJECTIVE, run_trial
 from harness.tracking.process import RecorderClient
@@ -125,7 +124,11 @@ class Worker:
             self.recorder.epoch(run_id, result.epoch, result.metrics)
             self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
 
-        result = run_trial(self.stored, trial, build, on_epoch)
+        try:
+            result = run_trial(self.stored, trial, build, on_epoch)
+        except Interrupted:
+            self.recorder.finish(run_id, "interrupted")
+            raise
         self.recorder.finish(
             run_id,
             result.outcome,

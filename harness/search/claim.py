@@ -6,23 +6,20 @@ What happened to a trial is its user attribute `outcome`; who works on it is `ow
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from harness.interruption import deferred
 from harness.ownership import Owner
-from harness.search.storage import (
-    PrunerName,
-    SamplerName,
-    lock,
-    make_pruner,
-    make_sampler,
-)
+from harness.search.sampling import PrunerName, SamplerName, grid, make_pruner, make_sampler
+from harness.search.storage import lock
 from harness.search.study import Study
 
 LONGEST_FAILURE_ROW = 5
@@ -44,19 +41,19 @@ class Search:
     pruner: PrunerName = "median"
     sampler_seed: int = 0
 
-    def stored(self, storage: RDBStorage, draws: int = 0) -> optuna.Study:
-        """The stored study, with the sampler for the draw after `draws` others."""
+    def stored(self, storage: RDBStorage) -> optuna.Study:
+        """The stored study. Keep it: it remembers the finished trials that it has read."""
         return optuna.load_study(
             study_name=self.study_name,
             storage=storage,
-            sampler=make_sampler(self.sampler, self.sampler_seed, draws, self.study),
+            sampler=make_sampler(self.sampler, self.sampler_seed, 0),
             pruner=make_pruner(self.pruner, self.study.experiment.num_epochs),
         )
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a study is; each trial is in one of the first five."""
+    """How far a study is; each trial is in one of these, or was interrupted."""
 
     completed: int
     pruned: int
@@ -69,6 +66,12 @@ class Counts:
     def finished(self) -> int:
         """Trials that count towards the budget."""
         return self.completed + self.pruned + self.diverged + self.failed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.completed} completed, {self.pruned} pruned, {self.diverged} diverged, "
+            f"{self.failed} failed"
+        )
 
 
 class Finished(Exception):
@@ -89,24 +92,45 @@ def count(trials: Sequence[FrozenTrial]) -> Counts:
     )
 
 
-def claim(search: Search, storage: RDBStorage) -> Trial | None:
+@contextlib.contextmanager
+def claimed(search: Search, stored: optuna.Study) -> Iterator[Trial | None]:
+    """`claim` a trial for a block; where the block does not tell how it ended, it is given back."""
+    trial = None
+    try:
+        with deferred():
+            trial = claim(search, stored)
+        yield trial
+    finally:
+        if trial is not None:
+            with deferred():
+                frozen = stored._storage.get_trial(trial._trial_id)
+                if not frozen.state.is_finished():
+                    give_back(stored, frozen, retries=frozen.user_attrs.get("retries", 0))
+
+
+def claim(search: Search, stored: optuna.Study) -> Trial | None:
     """Take the next trial; None where all that is left is in the hands of other workers.
 
     Raises:
         Finished: the budget is spent, or the last trials all failed.
     """
     with lock(search.url):
-        stored = search.stored(storage)
-        repair(stored)
-        trials = stored.get_trials(deepcopy=False)
+        trials = repair(stored)
         counts = count(trials)
         if counts.finished >= search.n_trials:
             raise Finished("the budget is spent")
-        if reason := _failure_row(trials):
+        if reason := failure_row(stored, trials):
             raise Finished(reason)
         if counts.finished + counts.running >= search.n_trials:
             return None
-        stored = search.stored(storage, draws=counts.finished + counts.running)
+        if search.sampler == "grid" and not counts.waiting:
+            taken = [trial.params for trial in trials]
+            point = next((point for point in grid(search.study) if point not in taken), None)
+            if point is None:
+                return None
+            stored.enqueue_trial(point)
+        draws = counts.finished + counts.running
+        stored.sampler = make_sampler(search.sampler, search.sampler_seed, draws)
         with warnings.catch_warnings():
             # Trial 0 holds the experiment's defaults, inside the searched range or not.
             warnings.simplefilter("ignore")
@@ -115,54 +139,62 @@ def claim(search: Search, storage: RDBStorage) -> Trial | None:
         return trial
 
 
-def repair(stored: optuna.Study) -> int:
-    """Give the running trials of dead processes of this machine back; return how many."""
-    repaired = 0
-    for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        owner = trial.user_attrs.get("owner")
-        # Without an owner its process died between asking and signing, both under the lock.
-        if owner is None or Owner.from_text(owner).is_dead:
-            give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
-            repaired += 1
-    return repaired
+def repair(stored: optuna.Study) -> list[FrozenTrial]:
+    """Give the running trials of dead processes of this machine back; return all trials.
+
+    Hold the lock meanwhile.
+    """
+    trials = stored.get_trials(deepcopy=False)
+    orphans = [trial for trial in trials if trial.state == TrialState.RUNNING and _is_orphan(trial)]
+    for trial in orphans:
+        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
+    return stored.get_trials(deepcopy=False) if orphans else trials
 
 
 def release(stored: optuna.Study) -> int:
-    """Give back the running trials of other machines, which only a person can know to be dead."""
-    foreign = [
+    """Give the running trials of other machines back; return how many there were."""
+    trials = foreign(stored)
+    for trial in trials:
+        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0))
+    return len(trials)
+
+
+def foreign(stored: optuna.Study) -> list[FrozenTrial]:
+    """The running trials of other machines, which only a person can know to be dead."""
+    return [
         trial
         for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         if "owner" in trial.user_attrs and not Owner.from_text(trial.user_attrs["owner"]).is_here
     ]
-    for trial in foreign:
-        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0))
-    return len(foreign)
 
 
-def give_back(stored: optuna.Study, trial: Trial | FrozenTrial, retries: int) -> None:
+def give_back(stored: optuna.Study, trial: FrozenTrial, retries: int) -> None:
     """End a trial as interrupted and queue its parameters again, at most twice after deaths."""
     storage, trial_id = stored._storage, trial._trial_id
-    frozen = storage.get_trial(trial_id)
-    lost = retries > MOST_RETRIES
-    storage.set_trial_user_attr(trial_id, "outcome", "failed" if lost else "interrupted")
-    if lost:
-        storage.set_trial_user_attr(trial_id, "reason", "its process died three times")
+    attributes: dict[str, Any] = {"outcome": "interrupted"}
+    if retries > MOST_RETRIES:
+        attributes = {"outcome": "failed", "reason": f"its process died {retries} times"}
+    elif not any(
+        t.user_attrs.get("retry_of") == trial.number for t in stored.get_trials(deepcopy=False)
+    ):
+        # Queued first: whoever dies here has queued it, and it is not queued twice.
+        parameters = dict(trial.system_attrs.get("fixed_params", {}))
+        if "owner" in trial.user_attrs:  # else they may not be all, and would be drawn otherwise
+            parameters |= trial.params
+        stored.enqueue_trial(parameters, user_attrs={"retries": retries, "retry_of": trial.number})
+    for name, attribute in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, attribute)
     stored.tell(trial.number, state=TrialState.FAIL)
-    if not lost:
-        attributes = {"retries": retries, "retry_of": trial.number}
-        # What was queued and not asked for yet belongs to a trial as well.
-        queued = frozen.system_attrs.get("fixed_params", {})
-        stored.enqueue_trial({**queued, **frozen.params}, user_attrs=attributes)
 
 
 def tell(
     stored: optuna.Study,
     trial: Trial,
-    outcome: Literal["completed", "pruned", "diverged", "failed"],
+    outcome: str,
     value: float | None,
-    **attributes: Any,
+    attributes: Mapping[str, Any],
 ) -> None:
-    """End a trial with its outcome.
+    """End a trial with its outcome: completed, pruned, diverged or failed.
 
     A diverged trial counts as a validation accuracy of 0: every sampler learns from that.
     """
@@ -178,26 +210,36 @@ def tell(
 
 def best(stored: optuna.Study) -> FrozenTrial | None:
     """The completed trial with the highest validation accuracy; the earliest among equals."""
-    completed = [
-        trial
-        for trial in stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        if trial.user_attrs.get("outcome") == "completed"
-    ]
-    return max(completed, key=lambda trial: (trial.value, -trial.number), default=None)
+    return max(completed(stored), key=lambda trial: (trial.value, -trial.number), default=None)
 
 
-def _failure_row(trials: Sequence[FrozenTrial]) -> str:
+def completed(stored: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were trained to the end."""
+    trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if trial.user_attrs.get("outcome") == "completed"]
+
+
+def forgive_failures(stored: optuna.Study) -> None:
+    """Let a study that failures have stopped go on: what made them fail may be mended."""
+    stored.set_user_attr("forgiven", len(stored.get_trials(deepcopy=False)))
+
+
+def failure_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
     """Why a study that has only failed lately should stop; "" if it should not."""
     finished = [
         trial
-        for trial in trials
+        for trial in trials[stored.user_attrs.get("forgiven", 0) :]
         if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
     ]
     finished.sort(key=lambda trial: str(trial.datetime_complete))
     last = finished[-LONGEST_FAILURE_ROW:]
-    if len(last) < LONGEST_FAILURE_ROW or any(
-        trial.user_attrs.get("outcome") != "failed" for trial in last
-    ):
+    if [trial.user_attrs.get("outcome") for trial in last] != ["failed"] * LONGEST_FAILURE_ROW:
         return ""
     reason = last[-1].user_attrs.get("reason", "unknown")
     return f"the last {LONGEST_FAILURE_ROW} trials failed: {reason}"
+
+
+def _is_orphan(trial: FrozenTrial) -> bool:
+    # Without an owner its process died between asking and signing, both under the lock.
+    owner = trial.user_attrs.get("owner")
+    return owner is None or Owner.from_text(owner).is_dead

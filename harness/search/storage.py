@@ -1,41 +1,47 @@
-"""Where studies are kept: Optuna's storage, its sampler and pruner, and the one lock around it."""
+"""Where studies are kept: Optuna's storage, and the one lock around it."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-import zlib
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from filelock import FileLock
-from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import (
-    BaseSampler,
-    GPSampler,
-    GridSampler,
-    QMCSampler,
-    RandomSampler,
-    TPESampler,
-)
 from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
 
-from harness.errors import RunFailed
+from harness.errors import BadRequest, RunFailed
 from harness.privacy import mask
 from harness.project import MLRUNS, ROOT
-from harness.search.study import Study
 
-SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
-PrunerName = Literal["median", "hyperband", "none"]
-
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+StoredStudy = optuna.Study
+"""A study as its storage has it."""
 
 
 def storage_url(url: str | None) -> str:
-    """The given URL of an Optuna storage, or the SQLite file `mlruns/optuna.db`."""
-    return url or f"sqlite:///{MLRUNS / 'optuna.db'}"
+    """The given URL of an Optuna storage, or the SQLite file `mlruns/optuna.db`.
+
+    A relative path starts at the project's root; one file has one URL, and so one lock.
+
+    Raises:
+        BadRequest: it is no URL of a database that several processes can share.
+    """
+    try:
+        parsed = make_url(url or f"sqlite:///{MLRUNS / 'optuna.db'}")
+        parsed.get_dialect()
+    except SQLAlchemyError:
+        raise BadRequest(
+            f"storage: {mask(str(url))!r} is no URL of a database, like sqlite:///mlruns/optuna.db."
+        ) from None
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            raise BadRequest("storage: workers cannot share a database in memory; name a file.")
+        parsed = parsed.set(database=str((ROOT / str(parsed.database)).resolve()))
+    return parsed.render_as_string(hide_password=False)
 
 
 def lock(url: str, purpose: str = "claims") -> FileLock:
@@ -67,52 +73,11 @@ def open_storage(url: str) -> RDBStorage:
         raise RunFailed(f"The storage {mask(url)} cannot be opened: {reason}") from None
 
 
-def make_sampler(name: SamplerName, seed: int, draws: int, study: Study) -> BaseSampler:
-    """The sampler for the next draw after `draws` earlier ones.
-
-    Its seed derives from how many trials came before, so that workers draw differently and a study
-    that is continued draws as if it had never stopped. Grid and quasi-Monte Carlo keep one seed:
-    they are sequences, and find their place in the stored study.
-    """
-    derived = zlib.crc32(f"{seed} {draws}".encode())
-    if name == "tpe":
-        return TPESampler(seed=derived)
-    if name == "gp":
-        return GPSampler(seed=derived)
-    if name == "random":
-        return RandomSampler(seed=derived)
-    if name == "qmc":
-        return QMCSampler(seed=seed, scramble=True)
-    return GridSampler(grid(study), seed=seed)
-
-
-def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
-    """The pruner: it sees the validation accuracy of every epoch."""
-    if name == "median":
-        return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, num_epochs // 5))
-    if name == "hyperband":
-        return HyperbandPruner(min_resource=1, max_resource=num_epochs)
-    return NopPruner()
-
-
-def grid(study: Study, points: int = 5) -> dict[str, list[Any]]:
-    """The values of a grid search: all choices, and `points` values spread over each range."""
-    values: dict[str, list[Any]] = {}
-    for name, distribution in study.space.items():
-        if isinstance(distribution, optuna.distributions.CategoricalDistribution):
-            values[name] = list(distribution.choices)
-            continue
-        low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
-        log = distribution.log  # type: ignore[attr-defined]
-        spread = [i / (points - 1) for i in range(points)]
-        chosen = [low * (high / low) ** s if log else low + (high - low) * s for s in spread]
-        chosen = [min(max(value, low), high) for value in chosen]
-        if isinstance(distribution, optuna.distributions.IntDistribution):
-            chosen = sorted({round(value) for value in chosen})
-        values[name] = chosen
-    return values
+def load_stored(url: str, study_name: str) -> StoredStudy:
+    """A study of a storage, to be read."""
+    return optuna.load_study(study_name=study_name, storage=open_storage(storage_url(url)))
 
 
 def _sqlite_path(url: str) -> Path | None:
-    scheme, separator, path = url.partition(":///")
-    return ROOT / path if separator and scheme.startswith("sqlite") else None
+    parsed = make_url(url)
+    return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None

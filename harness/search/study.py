@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import hashlib
+import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from math import log
-from typing import Any
+from typing import Annotated, Any
 
+import optuna
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
-    distribution_to_json,
 )
 from optuna.trial import FrozenTrial, Trial
 
 from harness import fields, project
 from harness.errors import BadRequest
+from harness.fields import Count
 from harness.training.experiment import Experiment
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
+
+NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed", "num_epochs"})
+"""Fields that decide what a trial's value means: trials that differ in them do not compare."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,22 +42,27 @@ class Study:
         n_trials: how many trials to finish.
 
     Raises:
-        BadRequest: a key is no field of the experiment, or a bound would be refused by it.
+        BadRequest: a key is no field of the experiment, a bound would be refused by it, or trial 0
+            could not be its own values.
     """
 
     experiment: Experiment
     space: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=dict)
     suggest: Suggest | None = None
-    n_trials: int = 30
+    n_trials: Annotated[int, Count] = 30
 
     def __post_init__(self) -> None:
+        if not isinstance(self.experiment, Experiment):
+            raise BadRequest("experiment: expected an experiment with its values, as Baseline().")
+        fields.check(Study, "n_trials", self.n_trials)
         if bool(self.space) == bool(self.suggest):
             raise BadRequest("A study needs a space, or else a function suggest(trial).")
         for name, distribution in self.space.items():
-            if name in NOT_SEARCHABLE:
-                raise BadRequest(f"{name} cannot be searched: its trials would not compare.")
             for value in _bounds(distribution):
-                fields.check(type(self.experiment), name, value)
+                self._check(name, value)
+            _check_default(name, distribution, getattr(self.experiment, name))
+        if self.suggest:
+            self.defaults()
 
     def suggested(self, trial: Trial | FrozenTrial) -> Experiment:
         """The experiment that a trial asks for.
@@ -60,19 +71,62 @@ class Study:
             BadRequest: `suggest` returned what is no field, or what a field does not allow.
         """
         values = self.suggest(trial) if self.suggest else trial.params
+        if not isinstance(values, Mapping):
+            raise BadRequest("suggest(trial) must return the values of fields, as a dict.")
         for name, value in values.items():
-            fields.check(type(self.experiment), name, value)
+            self._check(name, value)
         return dataclasses.replace(self.experiment, **values)
+
+    def defaults(self) -> dict[str, Any]:
+        """The parameters of trial 0, which give the experiment itself.
+
+        Where `suggest` asks for names that are no fields, draws show which of their values lead
+        there; they also show mistakes in it before anything starts.
+        """
+        values = self.experiment.fields()
+        if self.suggest is None:
+            return {name: values[name] for name in self.space}
+        drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        found: dict[str, Any] | None = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the experiment's values may lie outside a range
+            for draw in range(100):
+                if draw % 2 == 0:  # every other draw is free, to try the whole space
+                    drawn.enqueue_trial(values)
+                trial = drawn.ask()
+                try:
+                    experiment = self.suggested(trial)
+                except BadRequest as error:
+                    raise BadRequest(f"suggest(trial): {error}") from None
+                except Exception as error:
+                    raise BadRequest(
+                        f"suggest(trial) fails: {type(error).__name__}: {error}"
+                    ) from None
+                if found is None and experiment == self.experiment:
+                    found = trial.params
+        if found is None:
+            raise BadRequest(
+                "suggest(trial) never gives the experiment's own values, which are trial 0: "
+                "ask for a field by its own name."
+            )
+        return found
 
     def declaration(self) -> dict[str, Any]:
         """What must stay the same while a stored study goes on, as JSON can hold it."""
-        fixed = {k: v for k, v in self.experiment.fields().items() if k not in self.space}
-        space = {k: json.loads(distribution_to_json(v)) for k, v in self.space.items()}
+        space = describe_space(self)
+        if self.suggest:
+            source = inspect.getsource(self.suggest)
+            space = {"suggest(trial)": f"digest {hashlib.sha256(source.encode()).hexdigest()[:8]}"}
         return {
             "experiment": self.experiment.name,
-            "fixed": fixed,
-            "space": space if self.space else "suggest(trial)",
+            "fields": self.experiment.fields(),
+            "space": space,
         }
+
+    def _check(self, name: str, value: Any) -> None:
+        fields.check(type(self.experiment), name, value)
+        if name in NOT_SEARCHABLE:
+            raise BadRequest(f"{name} cannot be searched: its trials would not compare.")
 
 
 def load_study(name: str) -> Study:
@@ -84,7 +138,7 @@ def load_study(name: str) -> Study:
     module = project.load("studies", name)
     found = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(found) != 1:
-        raise BadRequest(f"studies/{name}.py: expected one Study, found {len(found)}.")
+        raise BadRequest(f"studies/{name}.py: expected one Study, found {len(found) or 'none'}.")
     return found[0]
 
 
@@ -93,38 +147,27 @@ def describe_space(study: Study) -> dict[str, str]:
     return {name: _words(distribution) for name, distribution in study.space.items()}
 
 
-NOT_SEARCHABLE = frozenset({"dataset", "validation_size", "split_seed", "num_epochs"})
-"""Fields that decide what a trial's value means: trials that differ in them do not compare."""
-
-
-def edge_warnings(study: Study, best: Mapping[str, Any]) -> list[str]:
-    """A sentence for each best value in the outer twentieth of its range.
+def edge_warnings(best: FrozenTrial) -> list[str]:
+    """A sentence for each value of the best trial in the outer twentieth of its range, or beyond.
 
     There the best may well lie outside: the range was too small.
     """
     warnings = []
-    for name, distribution in study.space.items():
-        if name not in best or not isinstance(distribution, (FloatDistribution, IntDistribution)):
+    for name, distribution in best.distributions.items():
+        if isinstance(distribution, CategoricalDistribution) or distribution.single():
             continue
-        low, high, value = float(distribution.low), float(distribution.high), float(best[name])
-        position = _position(distribution, low, high, value)
-        if position <= 0.05 or position >= 0.95:
+        assert isinstance(distribution, (FloatDistribution, IntDistribution))
+        low, high, value = distribution.low, distribution.high, best.params[name]
+        scale = log if distribution.log else float
+        position = (scale(value) - scale(low)) / (scale(high) - scale(low))
+        if not 0.05 < position < 0.95:
             bound, edge = (low, "lower") if position <= 0.05 else (high, "upper")
+            place = "lies at" if 0 <= position <= 1 else "lies beyond"
             warnings.append(
-                f"the best {name} ({value:g}) lies at the {edge} bound of its range ({bound:g}): "
+                f"the best {name} ({value:g}) {place} the {edge} bound of its range ({bound:g}): "
                 "a wider range may hold a better one"
             )
     return warnings
-
-
-def _position(
-    distribution: FloatDistribution | IntDistribution, low: float, high: float, value: float
-) -> float:
-    if low == high:
-        return 0.5
-    if distribution.log:
-        return (log(value) - log(low)) / (log(high) - log(low))
-    return (value - low) / (high - low)
 
 
 def _bounds(distribution: BaseDistribution) -> tuple[Any, ...]:
@@ -135,10 +178,23 @@ def _bounds(distribution: BaseDistribution) -> tuple[Any, ...]:
     raise BadRequest(f"{type(distribution).__name__} is not a distribution that a study can use.")
 
 
+def _check_default(name: str, distribution: BaseDistribution, default: Any) -> None:
+    """Refuse a space in which trial 0 has no place; outside of a range it has one."""
+    if isinstance(distribution, CategoricalDistribution):
+        possible = default in distribution.choices
+    else:
+        possible = not getattr(distribution, "log", False) or default > 0
+    if not possible:
+        raise BadRequest(
+            f"{name}: the experiment's own value {default!r} is trial 0 and must be possible, "
+            f"but the space is {_words(distribution)}."
+        )
+
+
 def _words(distribution: BaseDistribution) -> str:
     if isinstance(distribution, CategoricalDistribution):
-        return "one of " + ", ".join(map(str, distribution.choices))
+        return "one of " + ", ".join(map(repr, distribution.choices))
     assert isinstance(distribution, (FloatDistribution, IntDistribution))
     scale = ", logarithmic" if distribution.log else ""
     step = f", step {distribution.step}" if distribution.step not in (None, 1) else ""
-    return f"{distribution.low:g} to {distribution.high:g}{scale}{step}"
+    return f"{distribution.low} to {distribution.high}{scale}{step}"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import optuna
 import torch
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
-from harness.interruption import Interrupted, deferred
-from harness.search.claim import give_back, tell
+from harness.interruption import deferred
+from harness.search.claim import tell
 from harness.training.loop import EpochResult, Training
 
 OBJECTIVE = "validation/accuracy"
@@ -23,13 +27,16 @@ class TrialResult:
     """How a trial ended.
 
     Attributes:
+        outcome: `interrupted` where someone else has given the trial back meanwhile.
         value: validation accuracy at its last epoch; None where there was none.
+        training_seconds: in which epochs were trained and evaluated.
         reason: what went wrong, if anything did.
     """
 
-    outcome: Literal["completed", "pruned", "diverged", "failed"]
-    value: float | None
-    num_epochs: int
+    outcome: Literal["completed", "pruned", "diverged", "failed", "interrupted"]
+    value: float | None = None
+    num_epochs: int = 0
+    training_seconds: float = 0.0
     reason: str = ""
 
 
@@ -41,47 +48,60 @@ def run_trial(
 ) -> TrialResult:
     """Train what `build` returns, and tell the study how it ended.
 
-    `on_epoch` hears of each epoch before the next one is trained.
-
-    Raises:
-        Interrupted: the trial is queued again.
+    `on_epoch` hears of each epoch before the next one is trained. What goes wrong in the training
+    is the trial's failure; what goes wrong in `on_epoch` or in the storage is not, and is raised.
     """
-    result = TrialResult("failed", None, 0, "it was not begun")
     try:
         result = _train(trial, build, on_epoch)
         with deferred():
-            tell(
-                stored,
-                trial,
-                result.outcome,
-                result.value,
-                num_epochs=result.num_epochs,
-                **({"reason": result.reason} if result.reason else {}),
-            )
-    except (Interrupted, KeyboardInterrupt):
-        with deferred():
-            if not stored.trials[trial.number].state.is_finished():
-                give_back(stored, trial, retries=trial.user_attrs.get("retries", 0))
-        raise
+            attributes: dict[str, Any] = {"training_seconds": result.training_seconds}
+            if result.reason:
+                attributes["reason"] = result.reason
+            tell(stored, trial, result.outcome, result.value, attributes)
+    except UpdateFinishedTrialError:
+        return TrialResult("interrupted", reason="the trial was given back by someone else")
     return result
+
+
+class _Failed(Exception):
+    """A training went wrong; the message says how."""
 
 
 def _train(
     trial: Trial, build: Callable[[], Training], on_epoch: Callable[[EpochResult], None]
 ) -> TrialResult:
-    value, epoch = None, 0
+    result = TrialResult("completed")
+    try:
+        for epoch, is_last in _epochs(build):
+            result = TrialResult(
+                "completed",
+                epoch.metrics[OBJECTIVE],
+                epoch.epoch,
+                result.training_seconds
+                + epoch.metrics["time/train_seconds"]
+                + epoch.metrics["time/evaluate_seconds"],
+            )
+            on_epoch(epoch)
+            trial.report(epoch.metrics[OBJECTIVE], epoch.epoch)
+            if epoch.diverged:
+                reason = "the loss is not finite"
+                return dataclasses.replace(result, outcome="diverged", reason=reason)
+            if not is_last and trial.should_prune():
+                return dataclasses.replace(result, outcome="pruned")
+    except _Failed as failure:
+        return dataclasses.replace(result, outcome="failed", reason=str(failure))
+    return result
+
+
+def _epochs(build: Callable[[], Training]) -> Iterator[tuple[EpochResult, bool]]:
+    """The epochs of a training, each with whether it is the last one."""
     try:
         training = build()
         for result in training.epochs():
-            value, epoch = result.metrics[OBJECTIVE], result.epoch
-            on_epoch(result)
-            if result.diverged:
-                return TrialResult("diverged", value, epoch, "the loss is not finite")
-            trial.report(value, epoch)
-            if epoch < training.experiment.num_epochs and trial.should_prune():
-                return TrialResult("pruned", value, epoch)
+            yield result, result.epoch == training.experiment.num_epochs
     except torch.OutOfMemoryError:
-        return TrialResult("failed", value, epoch, "out of memory")
+        raise _Failed("out of memory") from None
     except Exception as error:
-        return TrialResult("failed", value, epoch, f"{type(error).__name__}: {error}")
-    return TrialResult("completed", value, epoch)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        raise _Failed(f"{type(error).__name__}: {error} ({where})") from error

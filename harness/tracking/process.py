@@ -103,6 +103,10 @@ class RecorderClient:
             description=description,
         )
 
+    def settle(self, parent: str, outcomes: dict[str, str]) -> None:
+        """Give a run's children the outcomes that they ought to have; see `MlflowRecorder`."""
+        self._call("settle", parent, outcomes)
+
     def _send(self, method: str, *arguments: Any, **options: Any) -> None:
         try:
             self._connection.send((method, arguments, options))
@@ -128,7 +132,7 @@ class RecorderClient:
                 raise self._died() from None
             self._unanswered -= 1
             if failure:
-                raise RunFailed(failure)
+                raise failure
         return reply
 
     def _died(self) -> RunFailed:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -87,15 +89,19 @@ def command(arguments: tuple[str, ...]) -> str:
 
 
 def _shared_path(word: str) -> str:
+    """The word with its path from the root, or else from the home folder, wherever that stands."""
     flag, equals, path = word.rpartition("=")
-    if not os.path.isabs(path):
+    if os.path.isabs(path) and Path(path).is_relative_to(ROOT):
+        return flag + equals + os.path.relpath(path, ROOT)
+    home = os.path.expanduser("~").rstrip("/")  # Path.home() fails where there is none
+    if not os.path.isabs(home):
         return word
-    path = os.path.relpath(path, ROOT) if Path(path).is_relative_to(ROOT) else path
-    return flag + equals + path.replace(str(Path.home()), "~", 1)
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?=/|$)", "~", word)
 
 
 def _quoted(word: str) -> str:
-    return f"'{word}'" if set(word) & set(" \"'*?$&|;<>()") else word
+    home = "~/" if word.startswith("~/") else ""  # which a shell opens only without quotes
+    return home + shlex.quote(word.removeprefix(home))
 
 
 def _git(*arguments: str, index: Path | None = None) -> str:

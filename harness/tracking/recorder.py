@@ -78,7 +78,7 @@ class MlflowRecorder:
                 "command": provenance.command(record.command),
             }.items()
         }
-        tags["mlflow.source.name"] = tags["harness.command"]
+        tags["mlflow.source.name"] = " ".join(tags["harness.command"].split()[:3])
         tags["mlflow.source.type"] = "LOCAL"
         if source.commit:
             tags["mlflow.source.git.commit"] = source.commit
@@ -215,6 +215,8 @@ class MlflowRecorder:
         """Go on with a run that had ended."""
         self.store.client.update_run(run_id, status="RUNNING")
         self.store.client.set_tag(run_id, "harness.outcome", "running")
+        with contextlib.suppress(MlflowException):  # a run whose machine lost power has no reason
+            self.store.client.delete_tag(run_id, "harness.reason")
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
@@ -230,6 +232,28 @@ class MlflowRecorder:
         for run_id in run_ids:
             with contextlib.suppress(MlflowException):
                 self.finish(run_id, "interrupted", tags={"reason": "its process died"})
+
+    def settle(self, parent: str, outcomes: dict[str, str]) -> None:
+        """End the children of a run whose process died before it could tell how they ended.
+
+        Args:
+            outcomes: by run id, what those children ought to be (`running`, even) that are known
+                elsewhere; others that are open were interrupted.
+        """
+        client = self.store.client
+        experiment = client.get_run(parent).info.experiment_id
+        children = f"tags.`mlflow.parentRunId` = '{parent}'"
+        page = client.search_runs([experiment], children)
+        while page:
+            for run in page:
+                recorded = run.data.tags["harness.outcome"]
+                unknown = "interrupted" if recorded == "running" else recorded
+                outcome: Any = outcomes.get(run.info.run_id, unknown)
+                if outcome != recorded and outcome in STATUS:
+                    self.finish(run.info.run_id, outcome)
+            if not page.token:
+                break
+            page = client.search_runs([experiment], children, page_token=page.token)
 
     def _monitor(self, run_id: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor

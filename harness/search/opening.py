@@ -1,0 +1,114 @@
+"""Opening a stored study: it is created as declared, or has to be as it was declared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import TrialState
+
+from harness.errors import BadRequest, nearest
+from harness.search.claim import Search, completed
+from harness.search.sampling import grid
+from harness.search.storage import lock, open_storage
+
+WARM_STARTS = 5
+"""Trials of another study that a warm start tries first."""
+
+
+def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
+    """Create the stored study with the defaults as trial 0, or find it as it was declared.
+
+    Raises:
+        BadRequest: the stored study was declared otherwise, or there is none to start from.
+    """
+    storage = open_storage(search.url)
+    declaration = json.loads(json.dumps(declared(search)))
+    with lock(search.url):
+        known = optuna.get_all_study_names(storage)
+        if warm_start and warm_start not in known:
+            raise BadRequest(
+                f"warm_start: no stored study {warm_start!r}. {nearest(warm_start, known)}"
+            )
+        if search.study_name not in known:
+            optuna.create_study(storage=storage, study_name=search.study_name, direction="maximize")
+        stored = search.stored(storage)
+        before = stored.user_attrs.get("declaration")
+        if before is None:
+            _begin(stored, search, _best_of(storage, warm_start, search) if warm_start else [])
+            # Last, so that a study whose creation was cut off is created anew.
+            stored.set_user_attr("declaration", declaration)
+        elif changes := _changes(before, declaration):
+            raise BadRequest(
+                f"The stored study {search.study_name!r} was begun otherwise: "
+                f"{'; '.join(changes)}.\nGo on with what it was, or under another --study-name, "
+                f"with --warm-start {search.study_name} to begin from its best."
+            )
+        return stored
+
+
+def budget(search: Search) -> int:
+    """How many trials to finish: no more than a grid has points."""
+    if search.sampler != "grid":
+        return search.n_trials
+    first = search.study.defaults()
+    others = (point for point in grid(search.study) if point != first)
+    return 1 + sum(1 for _ in itertools.islice(others, search.n_trials - 1))
+
+
+def declared(search: Search) -> dict[str, Any]:
+    """What must stay the same while a stored study goes on."""
+    return search.study.declaration() | {
+        "search": {
+            "sampler": search.sampler,
+            "sampler_seed": search.sampler_seed,
+            "pruner": search.pruner,
+        }
+    }
+
+
+def _begin(stored: optuna.Study, search: Search, others: list[dict[str, Any]]) -> None:
+    trials = stored.get_trials(deepcopy=False)
+    if any(trial.state != TrialState.WAITING for trial in trials):
+        raise BadRequest(
+            f"The stored study {search.study_name!r} is not one of the harness's. "
+            "Choose another --study-name."
+        )
+    for parameters in [search.study.defaults(), *others]:
+        stored.enqueue_trial(parameters, skip_if_exists=True)
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    if before["experiment"] != now["experiment"]:
+        return [f"experiment was {before['experiment']}, is {now['experiment']}"]
+    return [
+        f"{key} was {before[part].get(key, 'not there')}, is {now[part].get(key, 'not there')}"
+        for part in ("fields", "space", "search")
+        for key in sorted(before[part].keys() | now[part].keys())
+        if before[part].get(key) != now[part].get(key)
+    ]
+
+
+def _best_of(storage: RDBStorage, name: str, search: Search) -> list[dict[str, Any]]:
+    """The best trials of another stored study, in the fields and choices that are searched here."""
+    trials = completed(optuna.load_study(study_name=name, storage=storage))
+    trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    space = search.study.space
+    return [
+        {
+            field: value
+            for field, value in trial.params.items()
+            if not space or (field in space and _possible(space[field], value))
+        }
+        for trial in trials[:WARM_STARTS]
+    ]
+
+
+def _possible(distribution: optuna.distributions.BaseDistribution, value: Any) -> bool:
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except ValueError:
+        return False

@@ -1,0 +1,101 @@
+"""How the next trial is chosen, and which trials are stopped early."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+import zlib
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+
+from harness.search.study import Study
+
+SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
+PrunerName = Literal["median", "hyperband", "none"]
+
+
+def make_sampler(name: SamplerName, seed: int, draws: int) -> BaseSampler:
+    """The sampler for the draw after `draws` earlier ones.
+
+    Its seed derives from how many trials came before, so that workers draw differently and a study
+    that is continued draws as if it had never stopped. A grid's trials are queued: see `grid`.
+    """
+    derived = zlib.crc32(f"{seed} {draws}".encode())
+    if name == "tpe":
+        return TPESampler(seed=derived)
+    if name == "gp":
+        return GPSampler(seed=derived)
+    if name == "qmc":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return _Sequence(seed, draws)
+    return RandomSampler(seed=derived)
+
+
+def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
+    """The pruner: it sees the validation accuracy of every epoch."""
+    if name == "median":
+        return MedianPruner(n_startup_trials=5, n_warmup_steps=max(1, num_epochs // 5))
+    if name == "hyperband":
+        return HyperbandPruner(min_resource=1, max_resource=num_epochs)
+    return NopPruner()
+
+
+def grid(study: Study) -> Iterator[dict[str, Any]]:
+    """Points of ever finer grids over a study's space, each once.
+
+    All choices and the ends of all ranges come first, then the middles, then the middles between
+    those. It ends where the space does: with choices and whole numbers alone.
+    """
+    seen: set[tuple[Any, ...]] = set()
+    for level in itertools.count():
+        before = len(seen)
+        for point in itertools.product(*(_ticks(d, 2**level) for d in study.space.values())):
+            if point not in seen:
+                seen.add(point)
+                yield dict(zip(study.space, point, strict=True))
+        if len(seen) == before:
+            return
+
+
+class _Sequence(QMCSampler):
+    """A scrambled Sobol sequence that knows its place by the number of earlier draws.
+
+    Optuna's own counts how often it was asked, and skips a point for each interrupted trial.
+    """
+
+    def __init__(self, seed: int, draws: int) -> None:
+        super().__init__(seed=seed, scramble=True, warn_independent_sampling=False)
+        self._draws = draws
+
+    def _find_sample_id(
+        self, study: optuna.Study, search_space: dict[str, BaseDistribution]
+    ) -> int:
+        return self._draws
+
+
+def _ticks(distribution: BaseDistribution, parts: int) -> list[Any]:
+    """The ends of equal parts of a range, on its own scale; of a categorical all choices."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    low, high, step = distribution.low, distribution.high, distribution.step
+    ticks = []
+    for part in range(parts + 1):
+        share = part / parts
+        value = low * (high / low) ** share if distribution.log else low + (high - low) * share
+        if step:
+            value = low + round((value - low) / step) * step
+        value = min(max(value, low), high)
+        ticks.append(round(value) if isinstance(distribution, IntDistribution) else float(value))
+    return ticks

@@ -1,0 +1,250 @@
+"""What the tests share: copies of the project with a store of their own, and commands run there."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PARTS = ("harness", "experiments", "studies", "pyproject.toml", ".gitignore")
+"""What a copy of the project is made of; what runs leave behind is not part of it."""
+
+QUICK = ("--dataset", "digits", "--num-epochs", "2", "--threads", "1")
+"""Flags of a run that takes no time and needs no file."""
+
+NOWHERE = "http://127.0.0.1:1"
+"""A server that refuses every connection, so that no test downloads anything."""
+
+GIT = shutil.which("git")
+
+NO_CHANGES: Mapping[str, str] = {}
+
+USER = "some-user-of-the-machine"
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "secret-of-the-environment",
+    "MLFLOW_TRACKING_PASSWORD": "password-of-the-environment",
+    "HARNESS_DATA_MIRROR": "http://ann:password-of-the-mirror@127.0.0.1:1",
+}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended: its exit status, what it printed, how long it took."""
+
+    status: int
+    output: str
+    errors: str
+    seconds: float
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that it has printed."""
+        (run_id,) = re.findall(r"^run ([0-9a-f]{32})$", self.output, re.MULTILINE)
+        return str(run_id)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the project: what its commands leave behind stays in its folder."""
+
+    root: Path
+
+    @classmethod
+    def copied_to(cls, root: Path) -> Checkout:
+        root.mkdir(parents=True)
+        for part in PARTS:
+            source = ROOT / part
+            if source.is_dir():
+                shutil.copytree(source, root / part)
+            else:
+                shutil.copy2(source, root / part)
+        return cls(root)
+
+    @property
+    def store(self) -> Path:
+        return self.root / "mlruns" / "mlflow.db"
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """This process's environment without what would lead the copy elsewhere."""
+        foreign = ("MLFLOW_", "HARNESS_", "GIT_", "COLUMNS")
+        kept = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
+        own = {"PYTHONPATH": str(self.root), "HARNESS_DATA_MIRROR": NOWHERE}
+        return kept | own | changes
+
+    def run(
+        self, *arguments: str, folder: Path | None = None, changes: Mapping[str, str] = NO_CHANGES
+    ) -> Ended:
+        """Run an experiment, as `python -m harness.run` does, to its end."""
+        return self.command("harness.run", *arguments, folder=folder, changes=changes)
+
+    def command(
+        self,
+        module: str,
+        *arguments: str,
+        folder: Path | None = None,
+        changes: Mapping[str, str] = NO_CHANGES,
+    ) -> Ended:
+        started = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=folder or self.root,
+            env=self.environment(**changes),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        return Ended(ended.returncode, ended.stdout, ended.stderr, time.monotonic() - started)
+
+    @contextlib.contextmanager
+    def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """An experiment while it runs, in a process group of its own as in a terminal."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.run", *arguments],
+            cwd=self.root,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                assert stream
+                stream.close()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[MlflowClient]:
+        """MLflow's own client, used from the root as anyone would."""
+        from mlflow import MlflowClient
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.root)
+            patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{self.store}")
+            yield MlflowClient()
+
+    def runs(self) -> list[Run]:
+        """Every run in the store, the latest first."""
+        with self.opened() as client:
+            everywhere = [found.experiment_id for found in client.search_experiments()]
+            return list(client.search_runs(everywhere))
+
+    def git(self, *words: str) -> str:
+        """Have git do something here, as somebody without any settings of their own."""
+        identity = {
+            f"GIT_{role}_{what}": "somebody@example.org"
+            for role in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
+        }
+        environment = self.environment(GIT_CONFIG_GLOBAL=os.devnull, **identity)
+        return subprocess.run(
+            ["git", *words],
+            cwd=self.root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_telemetry() -> None:
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """A copy of the project in which nothing was run yet."""
+    return Checkout.copied_to(tmp_path / "checkout")
+
+
+Recorded = tuple[Checkout, Ended]
+
+
+def once(
+    factory: pytest.TempPathFactory,
+    name: str,
+    arguments: tuple[str, ...],
+    changes: Mapping[str, str] = NO_CHANGES,
+    prepare: Callable[[Checkout], None] = lambda checkout: None,
+) -> Recorded:
+    """A copy of the project with one command's run; the workers of pytest-xdist share it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    checkout = Checkout(folder / name)
+    # Outside the checkout, in which git would see it.
+    record = folder / f"{name}.json"
+    with FileLock(f"{record}.lock"):
+        if not record.exists():
+            prepare(Checkout.copied_to(checkout.root))
+            ended = checkout.run(*arguments, changes=changes)
+            record.write_text(json.dumps(dataclasses.asdict(ended)))
+    return checkout, Ended(**json.loads(record.read_text()))
+
+
+def _with_history(checkout: Checkout) -> None:
+    """Commit the copy, then change it in every way that leaves uncommitted changes behind."""
+    if not GIT:
+        return
+    checkout.git("init", "--quiet")
+    (checkout.root / "old_notes.txt").write_text("to be deleted\n")
+    checkout.git("add", "--all")
+    checkout.git("commit", "--quiet", "--message", "All of it")
+    (checkout.root / "old_notes.txt").unlink()
+    with (checkout.root / "experiments" / "baseline.py").open("a") as file:
+        file.write("# changed\n")
+    (checkout.root / "new_notes.txt").write_bytes("Größe\r\nno end of line".encode())
+    (checkout.root / "keys.py").write_text('API_KEY = "secret-of-a-file"\n')
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """A finished run of the baseline, in a git checkout with changes, with secrets all around."""
+    return once(
+        tmp_path_factory,
+        "finished",
+        (
+            *("baseline", *QUICK, "--run-name", "first try", "--tag", "colour=blue"),
+            *("--tag", "source=https://ann:password-of-a-tag@example.org/data"),
+        ),
+        {name: USER for name in ("LOGNAME", "USER", "LNAME", "USERNAME")} | SECRETS,
+        _with_history,
+    )
+
+
+@pytest.fixture(scope="session")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Three seeds of softmax regression as one group."""
+    return once(
+        tmp_path_factory,
+        "group",
+        ("softmax_regression", *QUICK, "--repeats", "3", "--seed", "4", "--no-figures"),
+    )

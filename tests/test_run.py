@@ -1,0 +1,507 @@
+"""The run command, as a process: what it prints, how it ends, what its death leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+import torch
+from conftest import QUICK, Checkout, Recorded
+from scipy import stats
+
+from experiments.softmax_regression import SoftmaxRegression
+from harness import run, runner, screen
+from harness.errors import BadRequest
+from harness.tracking import process
+from harness.tracking.record import RunRecord
+from harness.training import checkpoint
+from harness.training.device import Execution
+
+DIGITS = ("--dataset", "digits")
+ENDLESS = (*DIGITS, "--num-epochs", "100000", "--threads", "1", "--no-figures")
+LOSSES_AND_ACCURACIES = [
+    f"{part}/{kind}" for part in ("train", "test") for kind in ("loss", "accuracy")
+]
+
+
+# ---- before anything is trained ----
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "status", "expected"),
+    [
+        ("harness", [], 0, "softmax_regression  Softmax regression"),
+        ("harness", ["--help"], 0, "python -m harness.COMMAND"),
+        ("harness", ["rum"], 2, "Did you mean run?"),
+        ("harness.run", [], 2, "usage: python -m harness.run NAME"),
+        ("harness.run", ["--help"], 0, "baseline            A perceptron"),
+        ("harness.run", ["basline", "--lr", "1"], 2, "Did you mean baseline?"),
+        ("harness.run", ["zzz"], 2, "Known: baseline, dropout_mlp, lenet, softmax_regression."),
+    ],
+)
+def test_lists_and_unknown_names_are_answered_without_the_libraries(
+    checkout: Checkout, module: str, words: list[str], status: int, expected: str
+) -> None:
+    for library in ("torch", "mlflow", "optuna", "numpy", "rich", "tyro"):
+        # The first to be found under that name: whoever imports it ends at once.
+        (checkout.root / f"{library}.py").write_text("import os\nos._exit(99)\n")
+    ended = checkout.command(module, *words)
+    assert ended.status == status
+    assert expected in ended.output + ended.errors
+    assert not checkout.store.parent.exists()
+
+
+def test_every_field_and_flag_is_in_the_help(checkout: Checkout) -> None:
+    ended = checkout.run("baseline", "--help")
+    assert ended.status == 0
+    flags = ("--lr", "--hidden-width", "--validation-size", "--repeats", "--fallback", "--device")
+    assert [flag for flag in flags if flag not in ended.output] == []
+    assert "Units of the hidden layer. (default: 256)" in ended.output
+    assert not checkout.store.parent.exists()
+
+
+BAD_VALUES = {
+    "--lr -1": "lr: -1.0 is not allowed, it must be greater than 0",
+    "--lr nan": "lr: nan is not a finite number",
+    "--lr inf": "lr: inf is not a finite number",
+    "--lr 0.1 --lr 0.2": "--lr is given 2 times",
+    "--lr=0.1 --lr 0.2": "--lr is given 2 times",
+    "--batch-size 0": "batch_size: 0 is not allowed, it must be at least 1",
+    "--batch-size 8 --batch_size 9": "--batch-size is given 2 times",
+    "--hidden-width 2.5": "--hidden-width",
+    "--hiden-width 5": "--hidden-width INT",
+    "--num-epochs -3": "num_epochs: -3 is not allowed, it must be at least 1",
+    "--init-std -1": "init_std: -1.0 is not allowed, it must be at least 0",
+    "--validation-size 60000": "validation_size: 60000 is not allowed, digits has 1437",
+    "--device toaster": "device: 'toaster' is not one of this machine's: auto, cpu",
+    "--dataset imagenet": "fashion-mnist",
+    "--tag nonsense": "tag: 'nonsense' is not key=value",
+    "--tag mlflow.user=x": "mlflow. and harness. are taken",
+    "--repeats 0": "repeats: 0 is not allowed, it must be at least 1",
+    "--threads -1": "threads: -1 is not allowed, it must be at least 0",
+    "--seed -1": "seed: -1 is not allowed, it must be at least 0",
+} | ({} if torch.cuda.is_available() else {"--device cuda": "device: 'cuda' is not one of"})
+
+
+class Untouched:
+    """A recorder's process that nobody may ask for anything."""
+
+    def close(self) -> None:
+        """All that a refused request leads to."""
+
+
+@pytest.mark.parametrize("words", BAD_VALUES)
+def test_a_bad_value_is_refused_in_a_few_words(
+    words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(process, "RecorderProcess", Untouched)
+    dataset = [] if "--dataset" in words else DIGITS
+    with pytest.raises((BadRequest, SystemExit)) as raised:
+        run.main(["baseline", *dataset, *words.split()])
+    printed, message = capsys.readouterr()
+    if isinstance(raised.value, SystemExit):
+        assert raised.value.code == 2
+    else:
+        message = str(raised.value)
+    assert BAD_VALUES[words] in message
+    assert len(message.splitlines()) <= 10
+    assert printed == ""
+
+
+@pytest.mark.parametrize("words", ["--lr -1", "--hiden-width 5", "--lr=0.1 --lr 0.2"])
+def test_a_refused_command_leaves_nothing_behind(checkout: Checkout, words: str) -> None:
+    ended = checkout.run("baseline", *DIGITS, *words.split())
+    assert ended.status == 2
+    assert BAD_VALUES[words] in ended.errors
+    assert "Traceback" not in ended.errors
+    assert len(ended.errors.splitlines()) <= 9
+    assert ended.output == ""
+    assert not checkout.store.parent.exists()
+
+
+TWO = """from experiments.baseline import Baseline
+class A(Baseline): ...
+class B(Baseline): ...
+"""
+
+BROKEN = {
+    "def network(:": "line 1",
+    "import nowhere_to_be_found": "No module named 'nowhere_to_be_found'",
+    "from experiments.baseline import Baseline": "this one has none",
+    TWO: "this one has A, B",
+}
+
+
+@pytest.mark.parametrize("source", BROKEN)
+def test_a_broken_experiment_file_is_named_with_its_fault(checkout: Checkout, source: str) -> None:
+    (checkout.root / "experiments" / "broken.py").write_text(source)
+    ended = checkout.run("broken", "--dry-run")
+    assert ended.status == 2
+    assert "experiments/broken.py" in ended.errors
+    assert BROKEN[source] in ended.errors
+    assert "Traceback" not in ended.errors
+    assert len(ended.errors.splitlines()) <= 2
+    # The list goes on without it.
+    assert re.search(r"^  broken .*\n  dropout_mlp ", checkout.command("harness").output, re.M)
+
+
+@pytest.mark.parametrize("flag", ["--dry-run", "--dry_run"])
+def test_a_dry_run_tells_what_would_be_done_and_does_nothing(checkout: Checkout, flag: str) -> None:
+    ended = checkout.run("baseline", flag, "--repeats", "2", "--tag", "colour=blue")
+    assert ended.status == 0
+    lines = {line.split()[0]: line for line in ended.output.splitlines()}
+    assert "203,530 parameters" in lines["network"]
+    assert "4,700 (2 x 10 epochs x 235 batches)" in lines["updates"]
+    assert "to be downloaded" in lines["data"]
+    assert str(checkout.store) in lines["recorded"]
+    assert "0.1" in lines["lr"]
+    assert not checkout.store.parent.exists()
+    assert not (checkout.root / "data").exists()
+
+
+def test_missing_data_is_explained_with_the_ways_out(checkout: Checkout) -> None:
+    ended = checkout.run("baseline")
+    assert ended.status == 1
+    assert "fashion-mnist" in ended.errors
+    for way in ("--data-root", "HARNESS_DATA_MIRROR", "--dataset digits", "--fallback digits"):
+        assert way in ended.errors
+    assert "Traceback" not in ended.errors
+    assert len(ended.errors.splitlines()) <= 8
+    assert not checkout.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [
+        # torch swallows an exception while it imports NumPy, and fails of what is half done.
+        ("numpy.linalg", signal.SIGTERM),
+        ("numpy.linalg", signal.SIGINT),
+        ("torch.nn", signal.SIGINT),
+    ],
+)
+def test_an_interruption_of_an_import_ends_the_command_in_order(
+    checkout: Checkout, module: str, number: signal.Signals
+) -> None:
+    (checkout.root / "sitecustomize.py").write_text(
+        f"""
+import os, sys
+
+class Interrupting:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r} and not sys.argv[0].endswith("process.py"):
+            sys.meta_path.remove(Interrupting)
+            os.kill(os.getpid(), {int(number)})
+
+sys.meta_path.insert(0, Interrupting)
+"""
+    )
+    ended = checkout.run("baseline", *ENDLESS)
+    assert ended.status == 128 + number
+    assert ended.errors == ""
+    assert not checkout.store.exists()
+
+
+# ---- a run that ends by itself ----
+
+
+def test_a_finished_run_prints_its_epochs_its_result_and_where_to_see_it(
+    finished: Recorded,
+) -> None:
+    checkout, ended = finished
+    assert (ended.status, ended.errors) == (0, "")
+    first, second, result, place, run, see = ended.output.splitlines()
+    epoch = r"epoch {}/2  train loss \d\.\d{{4}} accuracy 0\.\d{{4}}  test loss .* images/s .* s$"
+    assert re.match(epoch.format(1), first)
+    assert re.match(epoch.format(2), second)
+    with checkout.opened() as client:
+        metrics = client.get_run(ended.run_id).data.metrics
+    accuracy, loss = metrics["test/accuracy"], metrics["test/loss"]
+    assert "completed after 2 epochs" in result
+    assert f"test accuracy {accuracy:.4f}, loss {loss:.4f} (360 images, n = 1 seed)" in result
+    assert re.fullmatch(r"digits on cpu, \d+\.\d s", place)
+    assert run == f"run {ended.run_id}"
+    assert see == "see it with: python -m harness.ui"
+    assert "\x1b" not in ended.output
+
+
+def test_the_same_command_from_another_folder_gives_the_same_numbers_in_the_same_store(
+    finished: Recorded, tmp_path: Path
+) -> None:
+    checkout, first = finished
+    second = checkout.run("baseline", *QUICK, "--quiet", "--no-figures", folder=tmp_path)
+    assert second.status == 0
+    assert list(tmp_path.iterdir()) == []
+    with checkout.opened() as client:
+        for name in LOSSES_AND_ACCURACIES:
+            histories = [
+                [(metric.step, metric.value) for metric in client.get_metric_history(run_id, name)]
+                for run_id in (first.run_id, second.run_id)
+            ]
+            assert histories[0] == histories[1]
+            assert len(histories[0]) == 2
+    # What --quiet leaves: the result, where it was computed, the run, how to see it.
+    assert len(second.output.splitlines()) == 4
+    assert "epoch 1/2" not in second.output
+
+
+def test_a_new_file_in_the_folder_is_an_experiment(checkout: Checkout) -> None:
+    (checkout.root / "experiments" / "tiny.py").write_text(
+        '''"""A very small network."""
+
+from typing import Annotated
+
+from torch import nn
+
+from harness.fields import Count
+from harness.training.experiment import Experiment
+
+
+class Tiny(Experiment):
+    """Three layers of nearly nothing."""
+
+    width: Annotated[int, Count] = 4
+    """Units."""
+
+    @property
+    def edges(self) -> int:
+        """Connections between the two layers."""
+        return self.width * 10
+
+    def network(self) -> nn.Module:
+        first, second = nn.Linear(784, self.width), nn.Linear(self.width, 10)
+        return nn.Sequential(nn.Flatten(), first, nn.ReLU(), second)
+'''
+    )
+    assert re.search(r"tiny +A very small network", checkout.command("harness").output)
+    ended = checkout.run("tiny", *QUICK, "--width", "6", "--no-figures")
+    assert ended.status == 0
+    with checkout.opened() as client:
+        run = client.get_run(ended.run_id)
+        assert client.get_experiment(run.info.experiment_id).name == "tiny"
+    assert (run.data.params["width"], run.data.params["edges"]) == ("6", "60")
+
+
+def test_the_fallback_is_announced_and_tagged(checkout: Checkout) -> None:
+    ended = checkout.run(
+        *("baseline", "--fallback", "digits", "--num-epochs", "1", "--threads", "1", "--no-figures")
+    )
+    assert ended.status == 0
+    assert ended.output.startswith("fashion-mnist cannot be had here: training on digits instead")
+    (run,) = checkout.runs()
+    assert run.data.params["dataset"] == "digits"
+    assert run.data.tags["harness.fallback_from"] == "fashion-mnist"
+
+
+def test_a_group_summarizes_its_seeds(group: Recorded) -> None:
+    checkout, ended = group
+    assert ended.status == 0
+    runs = {run.info.run_id: run for run in checkout.runs()}
+    whole = runs.pop(ended.run_id)
+    assert sorted(run.data.params["seed"] for run in runs.values()) == ["4", "5", "6"]
+    for name in LOSSES_AND_ACCURACIES:
+        values = [run.data.metrics[name] for run in runs.values()]
+        mean, error = np.mean(values), stats.sem(values)
+        low, high = stats.t.interval(0.95, df=2, loc=mean, scale=error)
+        expected = {"n": 3, "mean": mean, "std": np.std(values, ddof=1), "low": low, "high": high}
+        found = {kind: whole.data.metrics[f"{name}/{kind}"] for kind in expected}
+        assert found == pytest.approx(expected, rel=1e-12)
+        line = f"{mean:.4f} ± {expected['std']:.4f} (n = 3, 95% interval {low:.4f} to {high:.4f})"
+        assert line in ended.output
+    assert len(set(whole.data.metrics[f"{name}/std"] for name in LOSSES_AND_ACCURACIES)) > 1
+
+
+def test_a_diverged_run_stops_at_once_and_says_what_may_help(checkout: Checkout) -> None:
+    ended = checkout.run("baseline", *DIGITS, "--threads", "1", "--lr", "1e30")
+    assert ended.status == 1
+    assert "diverged after 1 epoch" in ended.output
+    assert "a smaller --lr or --init-std may help" in ended.output
+    assert "Traceback" not in ended.errors
+    (run,) = checkout.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "diverged")
+    with checkout.opened() as client:
+        losses = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [metric.step for metric in losses] == [1]
+    assert not np.isfinite(losses[0].value)
+
+
+class Notes:
+    """A recorder that only notes what it is told."""
+
+    def __init__(self) -> None:
+        self.finished: list[tuple[str, str, dict[str, Any]]] = []
+        self.started = 0
+
+    def start(self, record: RunRecord) -> str:
+        self.started += 1
+        return f"{record.kind}-{self.started}"
+
+    def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
+        assert epoch == 1
+
+    def finish(self, run_id: str, outcome: str, **options: Any) -> None:
+        self.finished.append((run_id, outcome, options))
+
+
+def test_a_group_of_diverged_runs_ends_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "MLRUNS", tmp_path)
+    prepared = runner.prepare(SoftmaxRegression(dataset="digits", lr=1e38), None)
+    notes: Any = Notes()
+    _, results, summaries = runner.repeat(
+        prepared, range(2), Execution(), torch.device("cpu"), notes, screen.Quiet()
+    )
+    outcomes = [(run_id, outcome) for run_id, outcome, _ in notes.finished]
+    assert outcomes == [("run-2", "diverged"), ("run-3", "diverged"), ("group-1", "diverged")]
+    assert np.isnan(notes.finished[-1][2]["metrics"]["test/loss"])
+    assert "2 of 2 diverged. The loss is not finite" in screen.group_summary(
+        results, summaries, prepared
+    )
+
+
+def test_four_runs_at_once_share_a_new_store(checkout: Checkout) -> None:
+    with contextlib.ExitStack() as stack:
+        words = ("softmax_regression", *QUICK, "--no-figures")
+        processes = [stack.enter_context(checkout.running(*words)) for _ in range(4)]
+        ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
+    assert [status for _, status in ended] == [0, 0, 0, 0], ended
+    runs = checkout.runs()
+    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert len({run.info.experiment_id for run in runs}) == 1
+    assert len({run.data.metrics["test/loss"] for run in runs}) == 1
+
+
+def shown_on_a_terminal(checkout: Checkout, *words: str) -> tuple[int, str]:
+    """What a person sees of a run, escape sequences and all."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness.run", *words],
+        cwd=checkout.root,
+        env=checkout.environment(TERM="xterm-256color", COLUMNS="150"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # which is how a terminal says that nobody writes to it
+            while piece := os.read(ours, 65536):
+                shown.extend(piece)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        status = process.wait(timeout=60)
+    finally:
+        process.kill()
+        reader.join(timeout=10)
+        os.close(ours)
+    return status, shown.decode()
+
+
+def test_a_terminal_shows_a_bar_that_goes_away(checkout: Checkout) -> None:
+    words = ("baseline", *DIGITS, "--num-epochs", "30", "--threads", "1", "--no-figures")
+    status, shown = shown_on_a_terminal(checkout, *words)
+    assert status == 0
+    assert "━" in shown
+    assert re.search(r"epoch \d+/30 loss \d\.\d{4}", shown)
+    # The cursor is there again, the bar is not, and the lines stand as they do in a file.
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    last = shown[shown.rindex("━") :]
+    assert "\x1b[2K" in last
+    assert [line for line in last.splitlines() if line.startswith("run ")]
+    lines = [line for line in shown.splitlines() if re.search(r"epoch +\d+/30  train loss", line)]
+    assert len(lines) == 30
+
+
+# ---- a run that is ended ----
+
+
+def wait_for_epochs(process: subprocess.Popen[str], n: int) -> None:
+    assert process.stdout
+    for _ in range(n):
+        line = process.stdout.readline()
+        assert line.startswith("epoch"), process.communicate(timeout=30)
+
+
+def recorder_of(process: subprocess.Popen[str]) -> psutil.Process:
+    (recorder,) = (
+        child
+        for child in psutil.Process(process.pid).children()
+        if "harness.tracking.process" in child.cmdline()
+    )
+    return recorder
+
+
+def test_ctrl_c_ends_a_run_in_order(checkout: Checkout) -> None:
+    with checkout.running("baseline", *ENDLESS) as process:
+        wait_for_epochs(process, 2)
+        recorder = recorder_of(process)
+        # As a terminal does it, to every process of the group.
+        os.killpg(process.pid, signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors == ""
+    assert "Go on: " in output
+    assert not recorder.is_running()
+    (run,) = checkout.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
+    with checkout.opened() as client:
+        steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "test/loss")]
+    assert steps == list(range(1, len(steps) + 1))
+    folder = checkout.store.parent / "checkpoints" / run.info.run_id
+    state = checkpoint.load(checkpoint.path_of(folder, steps[-1]))
+    assert [epoch for epoch, _ in state["history"]] == steps
+
+
+def test_sigterm_ends_a_group_and_its_run_in_order(checkout: Checkout) -> None:
+    with checkout.running("softmax_regression", *ENDLESS, "--repeats", "2") as process:
+        wait_for_epochs(process, 1)
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert errors == ""
+    runs = checkout.runs()
+    assert {run.data.tags["harness.kind"] for run in runs} == {"run", "group"}
+    assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
+    assert [run.data.tags["harness.outcome"] for run in runs] == ["interrupted", "interrupted"]
+
+
+def test_the_recorder_ends_the_run_of_a_process_that_was_killed(checkout: Checkout) -> None:
+    with checkout.running("softmax_regression", *ENDLESS) as process:
+        wait_for_epochs(process, 1)
+        recorder = recorder_of(process)
+        process.kill()
+        killed = time.monotonic()
+        process.wait()
+        assert psutil.wait_procs([recorder], timeout=10)[1] == []
+        assert time.monotonic() - killed < 10
+    (run,) = checkout.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
+    assert run.data.tags["harness.reason"] == "its process died"
+    folder = checkout.store.parent / "checkpoints" / run.info.run_id
+    assert checkpoint.load(checkpoint.latest_first(folder)[0])["history"]
+
+
+def test_a_run_without_its_recorder_fails_and_says_so(checkout: Checkout) -> None:
+    with checkout.running("softmax_regression", *ENDLESS) as process:
+        wait_for_epochs(process, 1)
+        recorder_of(process).kill()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors == "error: The recorder's process died: nothing more can be recorded.\n"
