@@ -74,7 +74,7 @@ class Worker:
         self.device = self.execution.apply()
         self.data_root = Path(task["data_root"])
         self.parent = task["parent"]
-        self.deadline = time.monotonic() + (task["timeout"] or float("inf"))
+        self.timeout = task["timeout"] or float("inf")
         self.recorder = RecorderClient.inherited(task["recorder"])
         self.stored = self.search.stored(storage.open_storage(self.search.url))
         self.prepared = runner.prepare(experiment, self.data_root, with_test=False)
@@ -82,8 +82,9 @@ class Worker:
 
     def search_trials(self) -> None:
         """Take trials until the budget is spent or the time is over."""
+        started = time.monotonic()
         with contextlib.suppress(claim.Finished):
-            while time.monotonic() < self.deadline:
+            while time.monotonic() < started + self.timeout:
                 with claim.claimed(self.search, self.stored) as trial:
                     if trial is not None:
                         self.run_trial(trial)

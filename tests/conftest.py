@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,6 +37,10 @@ NOWHERE = "http://127.0.0.1:1"
 """A server that refuses every connection, so that no test downloads anything."""
 
 GIT = shutil.which("git")
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 NO_CHANGES: Mapping[str, str] = {}
 

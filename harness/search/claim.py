@@ -221,22 +221,26 @@ def completed(stored: optuna.Study) -> list[FrozenTrial]:
 
 def forgive_failures(stored: optuna.Study) -> None:
     """Let a study that failures have stopped go on: what made them fail may be mended."""
-    stored.set_user_attr("forgiven", len(stored.get_trials(deepcopy=False)))
+    stored.set_user_attr("forgiven", len(_ended(stored.get_trials(deepcopy=False))))
 
 
 def failure_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
     """Why a study that has only failed lately should stop; "" if it should not."""
-    finished = [
-        trial
-        for trial in trials[stored.user_attrs.get("forgiven", 0) :]
-        if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
-    ]
-    finished.sort(key=lambda trial: str(trial.datetime_complete))
-    last = finished[-LONGEST_FAILURE_ROW:]
+    last = _ended(trials)[stored.user_attrs.get("forgiven", 0) :][-LONGEST_FAILURE_ROW:]
     if [trial.user_attrs.get("outcome") for trial in last] != ["failed"] * LONGEST_FAILURE_ROW:
         return ""
     reason = last[-1].user_attrs.get("reason", "unknown")
     return f"the last {LONGEST_FAILURE_ROW} trials failed: {reason}"
+
+
+def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count, in the order in which they ended."""
+    counted = [
+        trial
+        for trial in trials
+        if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
+    ]
+    return sorted(counted, key=lambda trial: str(trial.datetime_complete))
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import warnings
 
-import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
-
 from harness.search import claim
 from harness.search.storage import StoredStudy
 
@@ -23,8 +20,9 @@ def importances(stored: StoredStudy) -> dict[str, float]:
     shared = [n for n in (trials[0].params if trials else ()) if all(n in t.params for t in trials)]
     if len(shared) < 2 or len(trials) < FEWEST_TRIALS:
         return {}
+    # Optuna imports scikit-learn and pandas for this, which takes as long as a small study.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return optuna.importance.get_param_importances(
-            stored, evaluator=PedAnovaImportanceEvaluator(), params=shared
-        )
+        return get_param_importances(stored, evaluator=PedAnovaImportanceEvaluator(), params=shared)

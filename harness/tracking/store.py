@@ -14,6 +14,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness.errors import RunFailed
 from harness.privacy import mask
@@ -43,7 +44,7 @@ class Store:
                 if self.database:
                     _write_ahead(self.database)
                 self.client.search_experiments(max_results=1)
-        except (MlflowException, OSError, sqlite3.Error) as error:
+        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
             reason = str(error).partition("\n")[0]
             raise RunFailed(
                 f"The record store {mask(self.uri)} cannot be opened: {mask(reason)}"
