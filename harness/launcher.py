@@ -203,7 +203,14 @@ class Launcher:
         with lock(self.search.url, f"run of {self.search.study_name}"):
             self.run_id = self.stored.user_attrs.get("run_id", "")
             if self.run_id:
-                self.recorder.resume(self.run_id)
+                try:
+                    self.recorder.resume(self.run_id)
+                except RunFailed as error:
+                    raise RunFailed(
+                        f"{error}\nThe study is recorded in that run. Restore it, set "
+                        "MLFLOW_TRACKING_URI to the store that has it, or choose another "
+                        "--study-name."
+                    ) from None
                 self._settle()
             else:
                 self.run_id = self.recorder.start(record)
@@ -215,6 +222,7 @@ class Launcher:
         """Tell the workers what they work on."""
         names = ("study_name", "url", "n_trials", "sampler", "pruner", "sampler_seed")
         task = {
+            "command": sys.argv,
             "study": study_file,
             "experiment": self.search.study.experiment.fields(),
             "search": {name: getattr(self.search, name) for name in names},

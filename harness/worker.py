@@ -65,6 +65,7 @@ class Worker:
 
     def __init__(self, task: dict[str, Any], line: Line) -> None:
         """Open storage and data once; `task` is what `harness.launcher` sends."""
+        sys.argv = task["command"]  # what is recorded as the way to repeat it
         declared = load_study(task["study"])
         experiment = type(declared.experiment)(**task["experiment"])
         self.line = line

@@ -75,7 +75,13 @@ class _Sequence(QMCSampler):
     """
 
     def __init__(self, seed: int, draws: int) -> None:
-        super().__init__(seed=seed, scramble=True, warn_independent_sampling=False)
+        super().__init__(
+            seed=seed,
+            scramble=True,
+            # For what the sequence does not hold: parameters that only some trials have.
+            independent_sampler=make_sampler("random", seed, draws),
+            warn_independent_sampling=False,
+        )
         self._draws = draws
 
     def _find_sample_id(
