@@ -15,12 +15,13 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Protocol
 
 from harness.errors import RunFailed
 from harness.interruption import Interrupted, deferred
+from harness.ownership import Owner
 from harness.project import ROOT
 from harness.search import claim
 from harness.search.claim import Counts, Search
@@ -95,21 +96,27 @@ class Confirmation:
 
 @dataclass
 class Progress:
-    """Where a study is, for whoever looks on."""
+    """Where a study is, for whoever looks on.
+
+    Attributes:
+        started: when the first trial of this process's time began; 0 before that.
+    """
 
     n_trials: int
     workers: list[WorkerProcess]
     counts: Counts
     best_value: float | None
     finished_before: int
-    started: float = field(default_factory=time.monotonic)
+    started: float = 0.0
     confirming: str = ""
 
     @property
     def trials_per_hour(self) -> float:
         """Trials finished in this process's time, scaled to an hour."""
+        if not self.started:
+            return 0.0
         done = self.counts.finished - self.finished_before
-        return done / max(time.monotonic() - self.started, 1e-9) * 3600
+        return done / (time.monotonic() - self.started) * 3600
 
     @property
     def seconds_left(self) -> float | None:
@@ -204,7 +211,7 @@ class Launcher:
             self.run_id = self.stored.user_attrs.get("run_id", "")
             if self.run_id:
                 try:
-                    self.recorder.resume(self.run_id)
+                    self.recorder.resume(self.run_id, str(Owner.current()))
                 except RunFailed as error:
                     raise RunFailed(
                         f"{error}\nThe study is recorded in that run. Restore it, set "
@@ -288,7 +295,7 @@ class Launcher:
                     self.stored.set_user_attr(_key(experiment), event)
                 left = len(waiting) + sum(bool(worker.job) for worker in self.workers)
                 self.progress.confirming = f"{total - left} of {total}"
-                worker.doing = "idle"
+                worker.doing, worker.epoch = "idle", 0
                 hand_out()
 
             hand_out()
@@ -342,6 +349,7 @@ class Launcher:
     def _trial_event(self, worker: WorkerProcess, event: dict[str, Any]) -> None:
         match event["event"]:
             case "trial":
+                self.progress.started = self.progress.started or time.monotonic()
                 worker.doing, worker.epoch, worker.value = event["name"], 0, None
             case "epoch":
                 worker.epoch, worker.value = event["epoch"], event["value"]

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import uuid
@@ -20,8 +21,9 @@ class Owner:
 
     Attributes:
         started: when the process began, in the machine's own words: process ids are used again.
-        boot: the boot (and the process id namespace) that the process id belongs to.
-        machine: a digest that tells machines apart and does not tell which they are.
+        boot: the boot that the process id belongs to.
+        machine: a digest that tells machines (and containers, whose process ids are their own)
+            apart, and does not tell which they are.
     """
 
     pid: int
@@ -74,10 +76,9 @@ def _started(pid: int) -> str:
 @functools.cache
 def _boot() -> str:
     if sys.platform == "linux":
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     found = subprocess.run(
-        ["sysctl", "-n", "kern.boottime"], capture_output=True, text=True, check=False
+        ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False
     )
     return found.stdout.strip()
 
@@ -89,4 +90,6 @@ def _machine() -> str:
     node = uuid.getnode()
     if node >> 40 & 1:  # no network card has this bit: Python has drawn a number for this process
         node = 0
-    return hashlib.sha256(f"harness {known} {node}".encode()).hexdigest()[:16]
+    namespace = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""
+    identity_of_all = f"harness {known} {node} {platform.node()} {namespace}"
+    return hashlib.sha256(identity_of_all.encode()).hexdigest()[:16]

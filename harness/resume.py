@@ -42,7 +42,8 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     stored = recorder.stored(settings.resume)
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
-    execution = Execution(**stored.settings)
+    names = [field.name for field in dataclasses.fields(Execution)]
+    execution = Execution(**{name: stored.settings[name] for name in names})
     device = execution.apply()
     prepared = runner.prepare(experiment, settings.data_root)
     _refuse_changes(stored, prepared, device, settings.allow)
@@ -59,6 +60,8 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
             f"resume: {stored.run_id} is a {stored.kind}, not a run. "
             "A study goes on with its own command, a group is repeated."
         )
+    if stored.tags.get("parent"):
+        raise BadRequest(f"resume: {stored.run_id} is one of a group; repeat the group instead.")
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} after {len(stored.epochs)} epochs; "

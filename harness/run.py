@@ -107,6 +107,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
 
 def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
     """What would be run: fields, sizes, updates, and where it would be recorded."""
+    from harness.runner import failure
     from harness.tracking.address import described
     from harness.training.data import data_root, on_disk, open_dataset
 
@@ -118,7 +119,10 @@ def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
             f"validation_size: {experiment.validation_size} leaves none of {size} training images."
         )
     batches = math.ceil((size - experiment.validation_size) / experiment.batch_size)
-    parameters = sum(p.numel() for p in experiment.network().parameters())
+    try:
+        parameters = sum(p.numel() for p in experiment.network().parameters())
+    except Exception as error:
+        raise failure(experiment, error) from error
     found = "on disk" if available else f"to be downloaded to {root}"
     rows = {
         **experiment.parameters(),

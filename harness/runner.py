@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import tempfile
 import time
@@ -72,7 +73,8 @@ class RunResult:
 
     Attributes:
         epochs: the results of all epochs, in order.
-        seconds: wall time from the first update to the end of the record.
+        seconds: wall time of the training, its record, its figures and its model; of a resumed
+            run, since it was resumed.
     """
 
     experiment: Experiment
@@ -163,7 +165,7 @@ def training(
     """The training of a prepared experiment, at its beginning.
 
     Raises:
-        RunFailed: the network or the images do not fit into the device's memory.
+        RunFailed: the network cannot be built, or does not fit into the device's memory.
     """
     try:
         return Training(
@@ -175,8 +177,8 @@ def training(
             device,
             evaluate_each_epoch,
         )
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(prepared.experiment, error) from None
+    except Exception as error:
+        raise failure(prepared.experiment, error) from error
 
 
 def run(
@@ -202,7 +204,15 @@ def run(
     run_id = recorder.start(run_record(prepared, execution, device, labels))
     store_seconds = time.perf_counter() - opened
     return _train(
-        prepared, state, run_id, recorder, watcher, labels.figures, store_seconds=store_seconds
+        prepared,
+        state,
+        run_id,
+        recorder,
+        watcher,
+        command=provenance.command(tuple(sys.argv)),
+        with_figures=labels.figures,
+        resumable=labels.kind == "run" and labels.parent is None,
+        store_seconds=store_seconds,
     )
 
 
@@ -224,15 +234,30 @@ def resume(
     state = training(prepared, execution, device)
     for path in checkpoint.latest_first(MLRUNS / "checkpoints" / stored.run_id):
         try:
-            state.restore(checkpoint.load(path))
-            break
+            saved = checkpoint.load(path)
         except checkpoint.CheckpointDamaged as damage:
             warnings.warn(f"{damage} Going on from the one before.", stacklevel=2)
-    recorder.resume(stored.run_id)
+            continue
+        try:
+            state.restore(saved)
+        except Exception as error:  # an allowed change may have made another network of it
+            raise failure(prepared.experiment, error) from error
+        break
+    recorder.resume(stored.run_id, str(Owner.current()))
     for result in state.history:
         if result.epoch not in stored.epochs:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)
-    return _train(prepared, state, stored.run_id, recorder, watcher, True, recorded=stored.epochs)
+    return _train(
+        prepared,
+        state,
+        stored.run_id,
+        recorder,
+        watcher,
+        command=stored.tags["command"],
+        with_figures=stored.settings.get("figures", True),
+        resumable=True,
+        recorded=stored.epochs,
+    )
 
 
 def _train(
@@ -241,8 +266,10 @@ def _train(
     run_id: str,
     recorder: Recorder,
     watcher: Watcher,
-    with_figures: bool,
     *,
+    command: str,
+    with_figures: bool,
+    resumable: bool,
     store_seconds: float = 0.0,
     recorded: frozenset[int] = frozenset(),
 ) -> RunResult:
@@ -251,33 +278,34 @@ def _train(
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
     recording = 0.0
+    ended: RunResult | None = None
     try:
         watcher.started(state, run_id)
         for result in state.epochs():
             epoch_over = time.perf_counter()
             with deferred():
-                checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
-                checkpoint.prune(folder, CHECKPOINTS_KEPT)
+                if state.evaluate_each_epoch:  # a confirmation is repeated, not resumed
+                    checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
+                    checkpoint.prune(folder, CHECKPOINTS_KEPT)
                 if result.epoch not in recorded:
                     recorder.epoch(run_id, result.epoch, result.metrics)
                 recording += time.perf_counter() - epoch_over
             watcher.epoch(result)
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
-            model_seconds = 0.0
+            model_seconds, tags = 0.0, {}
             if outcome == "completed" and state.evaluate_each_epoch:
-                if with_figures:
-                    # The recorder draws while the network is exported here.
-                    recorder.figures(run_id, _figures_record(prepared, state))
-                model_seconds = _log_model(state, recorder, run_id)
-            finished = time.perf_counter()
-            ended = RunResult(
-                experiment,
-                run_id,
-                outcome,
-                tuple(state.history),
-                finished - started,
-                str(device),
+                try:
+                    if with_figures:
+                        # The recorder draws while the network is exported here.
+                        recorder.figures(run_id, _figures_record(prepared, state))
+                    model_seconds = _log_model(state, recorder, run_id)
+                except Exception as error:  # the numbers are whole without figures and model
+                    tags["incomplete"] = str(failure(experiment, error))
+                    warnings.warn(f"no model or figures: {tags['incomplete']}", stacklevel=2)
+            seconds = time.perf_counter() - started
+            whole = RunResult(
+                experiment, run_id, outcome, tuple(state.history), seconds, str(device)
             )
             recorder.finish(
                 run_id,
@@ -287,37 +315,35 @@ def _train(
                     "time/store_seconds": store_seconds,
                     "time/record_seconds": recording,
                     "time/model_seconds": model_seconds,
-                    "time/total_seconds": finished - started,
+                    "time/total_seconds": seconds,
                     "memory/process_peak_bytes": peak_memory_bytes(),
                 },
-                description=_description(ended, prepared),
+                tags=tags,
+                description=_description(whole, prepared, command),
             )
+            ended = whole
     except (Interrupted, KeyboardInterrupt) as interruption:
-        recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
-        if state.evaluate_each_epoch:
-            watcher.stopped()
-            print(f"Stopped after {len(state.history)} epochs. Go on: {_resume_command(run_id)}")
-        raise
-    except torch.OutOfMemoryError as error:
-        failure = _out_of_memory(experiment, error)
-        recorder.finish(run_id, "failed", tags={"reason": str(failure)})
-        raise failure from None
-    except BaseException as error:
-        recorder.finish(run_id, "failed", tags={"reason": f"{type(error).__name__}: {error}"})
-        if isinstance(error, (BadRequest, RunFailed)) or not isinstance(error, Exception):
+        if ended:  # it came while the last words were written, and there is nothing left to stop
             raise
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise RunFailed(
-            f"{experiment.name} failed: {type(error).__name__}: {error} "
-            f"({Path(place.filename).name}, line {place.lineno})"
-        ) from error
+        recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
+        if resumable:
+            watcher.stopped()
+            print(
+                f"Stopped after {len(state.history)} epochs. "
+                f"Go on: python -m harness.run --resume {run_id}"
+            )
+        raise
+    except BaseException as error:
+        if ended:
+            raise
+        described = failure(experiment, error)
+        recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        if described is error:
+            raise
+        raise described from error
     finally:
         watcher.stopped()
     return ended
-
-
-def _resume_command(run_id: str) -> str:
-    return f"python -m harness.run --resume {run_id}"
 
 
 def repeat(
@@ -417,7 +443,9 @@ def _figures_record(prepared: Prepared, state: Training) -> FiguresRecord:
 def _log_model(training: Training, recorder: Recorder, run_id: str) -> float:
     """Export the network and log it; return the seconds of both."""
     started = time.perf_counter()
-    example, _ = training.train_images.batch(torch.arange(2, device=training.device))
+    # Two images, so that the batch size stays free; the same one twice where there is but one.
+    positions = torch.arange(2, device=training.device) % len(training.train_images)
+    example, _ = training.train_images.batch(positions)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
         export(training.network, example, path)
@@ -428,7 +456,7 @@ def _log_model(training: Training, recorder: Recorder, run_id: str) -> float:
         return exported + recorder.model(run_id, record)
 
 
-def _description(result: RunResult, prepared: Prepared) -> str:
+def _description(result: RunResult, prepared: Prepared, command: str) -> str:
     """The run in Markdown: what, result, how to repeat."""
     experiment = prepared.experiment
     lines = [
@@ -445,13 +473,25 @@ def _description(result: RunResult, prepared: Prepared) -> str:
             continue
         loss, accuracy = (result.metrics[f"{name}/{kind}"] for kind in ("loss", "accuracy"))
         lines.append(f"| {name} | {loss:.4f} | {accuracy:.4f} | {len(images):,} |")
-    lines += ["", "n = 1 seed. Repeat it with:", "", f"    {provenance.command(tuple(sys.argv))}"]
+    lines += ["", "n = 1 seed. Repeat it with:", "", f"    {command}"]
     return "\n".join(lines)
 
 
-def _out_of_memory(experiment: Experiment, error: BaseException) -> RunFailed:
-    smaller = max(1, experiment.batch_size // 2)
+def failure(experiment: Experiment, error: BaseException) -> BaseException:
+    """An error of the experiment's own code in one line, with its place; others as they are."""
+    if isinstance(error, (BadRequest, RunFailed)) or not isinstance(error, Exception):
+        return error
+    text = str(error).partition("\n")[0]
+    # On the CPU, torch raises a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        smaller = max(1, experiment.batch_size // 2)
+        tried = re.search(r"tried to allocate [\d.]+ \w+", text, re.IGNORECASE)
+        return RunFailed(
+            f"Out of memory with batch_size {experiment.batch_size}"
+            f"{f' ({tried[0].lower()})' if tried else ''}.\nTry --batch-size {smaller}, or a smaller network."
+        )
+    place = traceback.extract_tb(error.__traceback__)[-1]
     return RunFailed(
-        f"Out of memory with batch_size {experiment.batch_size}: "
-        f"{str(error).partition('.')[0]}.\nTry --batch-size {smaller}."
+        f"{experiment.name} failed: {type(error).__name__}: {text} "
+        f"({Path(place.filename).name}, line {place.lineno})"
     )

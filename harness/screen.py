@@ -14,7 +14,7 @@ from harness.training.loop import EpochResult, Training
 
 KINDS = ("loss", "accuracy")
 
-DIVERGED = "The loss is not finite: a smaller --lr or --init-std may help."
+DIVERGED = "The loss is not finite: a smaller --lr may help, or smaller initial weights."
 
 
 class Quiet:

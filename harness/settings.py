@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from harness.errors import BadRequest
 from harness.fields import Count
@@ -38,6 +38,9 @@ class RunSettings(Execution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        names = [tag.partition("=")[0] for tag in self.tag]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise BadRequest(f"tag: {repeated[0]} is given {names.count(repeated[0])} times.")
         for tag in self.tag:
             name, equals, _ = tag.partition("=")
             if not equals or not name or name.startswith(("mlflow.", "harness.")):
@@ -57,8 +60,9 @@ class RunSettings(Execution):
 
     def labels(self) -> Labels:
         """The part that says what the run is called."""
-        settings: dict[str, Any] = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(Execution)
+        settings = dataclasses.asdict(self.execution()) | {
+            "figures": not self.no_figures,
+            "system_metrics": self.system_metrics,
         }
         return Labels(
             name=self.run_name,

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 import torch
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from harness import runner
 from harness.launcher import Progress, StudyWatcher, WorkerProcess
@@ -107,24 +108,28 @@ def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any])
     return ""
 
 
-def workers_table(progress: Progress) -> Table:
+def workers_table(progress: Progress) -> Group:
     """Each worker with its trial, epoch and value; the study so far below."""
-    counts = progress.counts
-    caption = f"{counts.finished} of {progress.n_trials} trials finished"
-    if progress.best_value is not None:
-        caption += f", best {progress.best_value:.4f}"
-    caption += f" ({counts})"
-    if progress.confirming:
-        caption += f", confirmation {progress.confirming}"
-    elif progress.seconds_left is not None:
-        caption += f", {progress.seconds_left:,.0f} s left"
-    table = Table(caption=caption)
+    table = Table()
     for column in ("worker", "doing", "epoch", "validation accuracy"):
         table.add_column(column)
     for worker in progress.workers:
         value = f"{worker.value:.4f}" if worker.value is not None else ""
         table.add_row(str(worker.number), worker.doing, str(worker.epoch or ""), value)
-    return table
+    return Group(table, Text(how_far(progress)))
+
+
+def how_far(progress: Progress) -> str:
+    """The study so far in one line."""
+    counts = progress.counts
+    words = [f"{counts.finished} of {progress.n_trials} trials finished ({counts})"]
+    if progress.best_value is not None:
+        words.append(f"best {progress.best_value:.4f}")
+    if progress.confirming:
+        words.append(f"confirmation {progress.confirming}")
+    elif progress.seconds_left is not None:
+        words.append(f"{progress.seconds_left:,.0f} s left")
+    return ", ".join(words)
 
 
 def dry_run(

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from harness import door, fields
-from harness.errors import BadRequest, nearest
+from harness.errors import BadRequest, RunFailed, nearest
+from harness.privacy import mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +41,16 @@ def main(arguments: Sequence[str]) -> int:
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
     from harness.interruption import Interrupted
+    from harness.tracking.address import tracking_uri
     from harness.tracking.server import check_port, serving
 
+    if tracking_uri().startswith("http"):
+        page = tracking_uri().rstrip("/")
+        page += _run_list(page, settings.experiment)
+        print(f"The runs are recorded on a server, which has the pages: {mask(page)}")
+        if not settings.no_browser:
+            webbrowser.open(page)
+        return 0
     check_port(settings.port)
     with serving(settings.port) as address:
         page = address + _run_list(address, settings.experiment)
@@ -88,8 +97,11 @@ def _post(address: str, method: str, query: dict[str, Any]) -> dict[str, list[di
         data=json.dumps(query).encode(),
         headers={"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30) as reply:
-        answer: dict[str, list[dict[str, Any]]] = json.load(reply)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            answer: dict[str, list[dict[str, Any]]] = json.load(reply)
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"MLflow at {mask(address)} does not answer: {mask(str(error))}") from None
     return answer
 
 

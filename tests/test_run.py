@@ -182,34 +182,30 @@ def test_missing_data_is_explained_with_the_ways_out(checkout: Checkout) -> None
     assert not checkout.store.exists()
 
 
-@pytest.mark.parametrize(
-    ("module", "number"),
-    [
-        # torch swallows an exception while it imports NumPy, and fails of what is half done.
-        ("numpy.linalg", signal.SIGTERM),
-        ("numpy.linalg", signal.SIGINT),
-        ("torch.nn", signal.SIGINT),
-    ],
-)
-def test_an_interruption_of_an_import_ends_the_command_in_order(
-    checkout: Checkout, module: str, number: signal.Signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_that_an_import_swallows_is_not_lost(
+    checkout: Checkout, number: signal.Signals
 ) -> None:
+    # As torch does when it imports NumPy: what is raised there is gone, and half a library remains.
     (checkout.root / "sitecustomize.py").write_text(
         f"""
 import os, sys
 
-class Interrupting:
+class Swallowing:
     def find_spec(name, path=None, target=None):
-        if name == {module!r} and not sys.argv[0].endswith("process.py"):
-            sys.meta_path.remove(Interrupting)
-            os.kill(os.getpid(), {int(number)})
+        if name == "torch.nn":
+            sys.meta_path.remove(Swallowing)
+            try:
+                os.kill(os.getpid(), {int(number)})
+            except BaseException:
+                pass
 
-sys.meta_path.insert(0, Interrupting)
+sys.meta_path.insert(0, Swallowing)
 """
     )
-    ended = checkout.run("baseline", *ENDLESS)
+    ended = checkout.run("softmax_regression", *QUICK)
     assert ended.status == 128 + number
-    assert ended.errors == ""
+    assert (ended.output, ended.errors) == ("", "")
     assert not checkout.store.exists()
 
 

@@ -1,1 +1,1 @@
-"""The yardsticks, and what times the harness against them."""
+"""What `harness.bench` times: the harness against the plain scripts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from harness import project
 from harness.benchmark.process import python, recorded, run_id, say, spread
 from harness.benchmark.settings import BenchSettings
+from harness.project import MLRUNS
 
 FLOP_PER_IMAGE = 2 * (2 * 784 * 256 + 3 * 256 * 10)
 """Forward and weight gradient of both layers, and the input gradient of the second."""
@@ -200,9 +202,10 @@ def _harness(
     words = [word for pair in options.items() for word in pair]
     finished = python(["-m", "harness.run", "baseline", *words], environment)
     metrics = recorded(run_id(finished), environment)
+    shutil.rmtree(MLRUNS / "checkpoints" / run_id(finished), ignore_errors=True)
     return Measurement(
         wall=finished.seconds,
-        memory=finished.memory,
+        memory=metrics["memory/process_peak_bytes"][0],
         train=statistics.median(metrics["time/train_seconds"]),
         evaluate=statistics.median(metrics["time/evaluate_seconds"]),
         record=metrics["time/record_seconds"][0],

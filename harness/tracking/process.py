@@ -61,9 +61,9 @@ class RecorderClient:
         stored: StoredRun = self._call("stored", run_id)
         return stored
 
-    def resume(self, run_id: str) -> None:
-        """Go on with a run that had ended."""
-        self._call("resume", run_id)
+    def resume(self, run_id: str, owner: str) -> None:
+        """Go on with a run that had ended, in another process's hands."""
+        self._call("resume", run_id, owner)
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics; they are on disk when this returns."""

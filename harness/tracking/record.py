@@ -45,7 +45,7 @@ class RunRecord:
         settings: the other settings of the run, for `experiment.json`.
         command: the command line, as `sys.argv` gives it.
         parent: id of the run that this one belongs to.
-        user_tags: tags that the user gave, as they are.
+        user_tags: tags that the user gave, with their whole names.
     """
 
     experiment: str
@@ -128,8 +128,8 @@ class Recorder(Protocol):
     def stored(self, run_id: str) -> StoredRun:
         """Read a run back; `last` is the latest that has not completed."""
 
-    def resume(self, run_id: str) -> None:
-        """Go on with a run that had ended."""
+    def resume(self, run_id: str, owner: str) -> None:
+        """Go on with a run that had ended, in another process's hands."""
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
@@ -154,3 +154,6 @@ class Recorder(Protocol):
         description: str = "",
     ) -> None:
         """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
+
+    def settle(self, parent: str, outcomes: dict[str, str]) -> None:
+        """Give a run's children the outcomes that they ought to have, by run id."""

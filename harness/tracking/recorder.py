@@ -15,6 +15,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunT
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
+from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import peak_memory_bytes
 from harness.tracking import figures, provenance
@@ -90,6 +91,18 @@ class MlflowRecorder:
             tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
         )
         run_id: str = run.info.run_id
+        try:
+            self._describe(run_id, record, source, tags["harness.command"])
+        except BaseException:
+            client.set_terminated(run_id, STATUS["failed"])
+            raise
+        return run_id
+
+    def _describe(
+        self, run_id: str, record: RunRecord, source: provenance.Source, command: str
+    ) -> None:
+        """Record what is known of a run before its first epoch."""
+        client = self.store.client
         client.log_batch(
             run_id, params=[Param(name, str(value)) for name, value in record.parameters.items()]
         )
@@ -101,7 +114,7 @@ class MlflowRecorder:
             "fields": record.fields,
             "settings": record.settings,
             "data": [vars(part) for part in record.data],
-            "command": tags["harness.command"],
+            "command": command,
             "git_commit": source.commit,
         }
         files = {"experiment.json": json.dumps(description, indent=2) + "\n"}
@@ -112,7 +125,6 @@ class MlflowRecorder:
         self.artifacts(run_id, {name: text.encode() for name, text in files.items()})
         if record.system_metrics:
             self._monitor(run_id)
-        return run_id
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics in one batch."""
@@ -188,6 +200,7 @@ class MlflowRecorder:
             for name, value in run.data.tags.items()
             if name.startswith("harness.")
         }
+        tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
         return StoredRun(
             run_id=run_id,
             kind=tags["kind"],
@@ -203,16 +216,23 @@ class MlflowRecorder:
         experiments = [e.experiment_id for e in self.store.client.search_experiments()]
         runs = self.store.client.search_runs(
             experiments,
-            "tags.harness.kind = 'run' and tags.harness.outcome != 'completed'",
+            "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
+            "and tags.harness.outcome != 'diverged'",
             order_by=["attributes.start_time DESC"],
-            max_results=1,
         )
-        if not runs:
-            raise BadRequest("There is no run here that has not completed.")
-        return str(runs[0].info.run_id)
+        for run in runs:
+            tags = run.data.tags
+            running = tags["harness.outcome"] == "running"
+            if "mlflow.parentRunId" in tags or (
+                running and not Owner.from_text(tags["harness.owner"]).is_dead
+            ):
+                continue
+            return str(run.info.run_id)
+        raise BadRequest("There is no run here that was interrupted and can go on.")
 
-    def resume(self, run_id: str) -> None:
-        """Go on with a run that had ended."""
+    def resume(self, run_id: str, owner: str) -> None:
+        """Go on with a run that had ended, in another process's hands."""
+        self.store.client.set_tag(run_id, "harness.owner", owner)
         self.store.client.update_run(run_id, status="RUNNING")
         self.store.client.set_tag(run_id, "harness.outcome", "running")
         with contextlib.suppress(MlflowException):  # a run whose machine lost power has no reason

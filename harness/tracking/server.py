@@ -14,6 +14,7 @@ import urllib.request
 from collections.abc import Iterator
 
 from harness.errors import BadRequest, RunFailed
+from harness.privacy import mask
 from harness.project import ROOT
 from harness.tracking.address import tracking_uri
 
@@ -70,7 +71,7 @@ def serving(port: int) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     last = log.read().strip().rpartition("\n")[2]
-                    raise RunFailed(f"MLflow's server did not start: {last}")
+                    raise RunFailed(f"MLflow's server did not start: {mask(last)}")
                 time.sleep(0.1)
             yield address
         finally:

@@ -131,11 +131,6 @@ class Dataset:
     train: Images
     test: Images
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The ten class names, by label."""
-        return CLASS_NAMES[self.name]
-
     def split(self, validation_size: int, split_seed: int) -> tuple[Images, Images]:
         """Training images less `validation_size` drawn by `split_seed`, and those drawn.
 

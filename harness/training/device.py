@@ -40,6 +40,8 @@ class Execution:
         if self.threads:
             torch.set_num_threads(self.threads)
         torch.set_float32_matmul_precision(self.matmul_precision)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # streams and captured graphs belong to the current one
         return device
 
     def parameters(self) -> dict[str, Any]:

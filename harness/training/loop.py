@@ -128,9 +128,9 @@ class Training:
         self.images_seen = len(self.history) * len(self.train_images)
         generators = state["generators"]
         torch.set_rng_state(generators["torch"])
-        if generators["cuda"] is not None:
+        if generators["cuda"] is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(generators["cuda"], self.device)
-        if generators["mps"] is not None:
+        if generators["mps"] is not None and self.device.type == "mps":
             torch.mps.set_rng_state(generators["mps"])
         np.random.set_state(generators["numpy"])
         random.setstate(generators["python"])
