@@ -173,14 +173,15 @@ class Launcher:
             self.watcher.stopped()
             with lock(self.search.url):
                 claim.repair(self.stored)
-            # What keeps the recorder from this is no news after what ended the block.
-            with contextlib.suppress(*([RunFailed] if error else [])):
+            try:
                 self._settle()
                 if error and self.run_id:
                     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
                     outcome: Outcome = "interrupted" if interrupted else "failed"
-                    reason = str(error)
-                    self.recorder.finish(self.run_id, outcome, tags={"reason": reason})
+                    self.recorder.finish(self.run_id, outcome, tags={"reason": str(error)})
+            except RunFailed:
+                if error is None:
+                    raise  # else what ended the block is the news
 
     def start_workers(self, threads: int) -> None:
         """Start one worker for each connection that the recorder shares; they wait for a task."""

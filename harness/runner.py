@@ -486,9 +486,10 @@ def failure(experiment: Experiment, error: BaseException) -> BaseException:
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         smaller = max(1, experiment.batch_size // 2)
         tried = re.search(r"tried to allocate [\d.]+ \w+", text, re.IGNORECASE)
+        amount = f" ({tried[0].lower()})" if tried else ""
         return RunFailed(
-            f"Out of memory with batch_size {experiment.batch_size}"
-            f"{f' ({tried[0].lower()})' if tried else ''}.\nTry --batch-size {smaller}, or a smaller network."
+            f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
+            f"Try --batch-size {smaller}, or a smaller network."
         )
     place = traceback.extract_tb(error.__traceback__)[-1]
     return RunFailed(

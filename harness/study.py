@@ -15,6 +15,9 @@ from harness.errors import BadRequest, RunFailed, nearest
 from harness.run import listing
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from harness.search.claim import Search
     from harness.search.study import Study
     from harness.study_settings import StudySettings
     from harness.training.experiment import Experiment
@@ -53,36 +56,22 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     import dataclasses
 
     from harness import launcher, runner, study_screen
-    from harness.interruption import Interrupted, deferred
+    from harness.interruption import Interrupted
     from harness.search import claim, opening
-    from harness.search.storage import lock, storage_url
+    from harness.search.storage import lock
     from harness.study_result import configurations, result
     from harness.tracking.process import RecorderProcess
-    from harness.training.data import data_root, open_dataset
+    from harness.training.data import data_root
 
     execution, workers = settings.execution_and_workers()
     device = execution.apply()
     root = data_root(settings.data_root)
-    if not experiment.validation_size:
-        size = len(open_dataset(experiment.dataset, root, with_test=False).train)
-        experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
+    search = _search(name, declared, experiment, settings, root)
+    experiment = search.study.experiment
     seeds = [
         dataclasses.replace(experiment, seed=experiment.seed + i).seed
         for i in range(settings.confirm_seeds)
     ]
-    study = dataclasses.replace(declared, experiment=experiment)
-    search = claim.Search(
-        study=study,
-        study_name=settings.study_name or name,
-        url=storage_url(settings.storage),
-        n_trials=settings.n_trials or study.n_trials,
-        sampler=settings.sampler,
-        pruner=settings.pruner,
-        sampler_seed=settings.sampler_seed,
-    )
-    if settings.sampler == "grid" and not study.space:
-        raise BadRequest("sampler: a grid needs a study with a space, this one has suggest(trial).")
-    search = dataclasses.replace(search, n_trials=opening.budget(search))
     prepared = runner.prepare(experiment, root, with_test=False)
     if settings.dry_run:
         print(study_screen.dry_run(search, prepared, execution, device, workers))
@@ -92,12 +81,11 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     with lock(search.url):
         claim.repair(stored)
         claim.forgive_failures(stored)
-        foreign = len(claim.foreign(stored))
         if settings.release_trials:
             print(f"{claim.release(stored)} trials of other machines are given back.")
-        elif foreign:
+        elif foreign := claim.foreign(stored):
             print(
-                f"{foreign} trials are in the hands of other machines. "
+                f"{len(foreign)} trials are in the hands of other machines (or containers). "
                 "If those have died: --release-trials"
             )
     ended = result(search, stored, seeds, str(device))
@@ -121,31 +109,53 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
             best = claim.best(stored)
             if best and crew.progress.counts.finished >= search.n_trials:
                 crew.confirm(configurations(search, best), seeds)
-        with deferred():
-            ended = result(search, stored, seeds, str(device))
-            if ended is None:
-                reason = f"No trial was completed ({crew.progress.counts})."
-                recorder.finish(crew.run_id, "failed", tags={"reason": reason})
-                raise RunFailed(reason)
-            recorder.artifacts(crew.run_id, ended.files())
-            recorder.finish(
-                crew.run_id,
-                "completed" if ended.is_finished else "interrupted",
-                epoch=ended.counts.finished,
-                metrics=ended.metrics(),
-                tags={f"best.{key}": str(value) for key, value in ended.best.params.items()},
-                description=ended.description(),
-            )
-            ended.set_reported()
-        print(ended.on_screen())
-        if not ended.is_finished:
-            print(f"Go on with the same command: {study_screen.again()}")
-        return 0
+        ended = result(search, stored, seeds, str(device))
+        if ended is None:
+            reason = f"No trial was completed ({crew.progress.counts})."
+            recorder.finish(crew.run_id, "failed", tags={"reason": reason})
+            raise RunFailed(reason)
+        ended.report(recorder)
     except Interrupted:
         print(f"Stopped. Go on with the same command: {study_screen.again()}")
         raise
     finally:
         recorder.close()
+    print(ended.on_screen())
+    if not ended.is_finished:
+        print(f"Go on with the same command: {study_screen.again()}")
+    return 0
+
+
+def _search(
+    name: str, declared: Study, experiment: Experiment, settings: StudySettings, root: Path
+) -> Search:
+    """What the command line makes of the declaration.
+
+    Raises:
+        BadRequest: the two do not fit together.
+    """
+    import dataclasses
+
+    from harness.search.claim import Search
+    from harness.search.opening import budget
+    from harness.search.storage import storage_url
+    from harness.training.data import open_dataset
+
+    if not experiment.validation_size:
+        size = len(open_dataset(experiment.dataset, root, with_test=False).train)
+        experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
+    search = Search(
+        study=dataclasses.replace(declared, experiment=experiment),
+        study_name=settings.study_name or name,
+        url=storage_url(settings.storage),
+        n_trials=settings.n_trials or declared.n_trials,
+        sampler=settings.sampler,
+        pruner=settings.pruner,
+        sampler_seed=settings.sampler_seed,
+    )
+    if search.sampler == "grid" and not declared.space:
+        raise BadRequest("sampler: a grid needs a study with a space, this one has suggest(trial).")
+    return dataclasses.replace(search, n_trials=budget(search))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.interruption import deferred
 from harness.launcher import Confirmation, confirmations
 from harness.search import FrozenTrial, claim
 from harness.search.claim import Counts, Search
@@ -18,6 +19,7 @@ from harness.search.study import describe_space, edge_warnings
 from harness.search.table import trials_csv
 from harness.statistics import Summary, paired_difference
 from harness.tracking import provenance
+from harness.tracking.record import Recorder
 from harness.training.experiment import Experiment
 
 
@@ -96,9 +98,20 @@ class StudyResult:
         """Whether the study's run holds this very result."""
         return bool(self.stored.user_attrs.get("reported") == self._state)
 
-    def set_reported(self) -> None:
-        """Note that the study's run holds this result: it need not be recorded again."""
-        self.stored.set_user_attr("reported", self._state)
+    def report(self, recorder: Recorder) -> None:
+        """End the study's run with this result; with `interrupted` where trials are left."""
+        run_id = self.stored.user_attrs["run_id"]
+        with deferred():
+            recorder.artifacts(run_id, self.files())
+            recorder.finish(
+                run_id,
+                "completed" if self.is_finished else "interrupted",
+                epoch=self.counts.finished,
+                metrics=self.metrics(),
+                tags={f"best.{name}": str(value) for name, value in self.best.params.items()},
+                description=self.description(),
+            )
+            self.stored.set_user_attr("reported", self._state)
 
     @property
     def is_finished(self) -> bool:

@@ -109,7 +109,7 @@ def test_the_example_experiment_trains(tmp_path: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert "0.001 to 1, logarithmic" in listed.stdout, listed.stderr
+    assert "0.001 to 1.0, logarithmic" in listed.stdout, listed.stderr
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

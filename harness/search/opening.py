@@ -84,12 +84,15 @@ def _begin(stored: optuna.Study, search: Search, others: list[dict[str, Any]]) -
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if before["experiment"] != now["experiment"]:
         return [f"experiment was {before['experiment']}, is {now['experiment']}"]
-    return [
-        f"{key} was {before[part].get(key, 'not there')}, is {now[part].get(key, 'not there')}"
-        for part in ("fields", "space", "search")
-        for key in sorted(before[part].keys() | now[part].keys())
-        if before[part].get(key) != now[part].get(key)
-    ]
+    changes = []
+    for part in ("fields", "space", "search"):
+        then = before.get(part, {})
+        changes += [
+            f"{key} was {then.get(key, 'not there')}, is {now[part].get(key, 'not there')}"
+            for key in sorted(then.keys() | now[part].keys())
+            if then.get(key) != now[part].get(key)
+        ]
+    return changes
 
 
 def _best_of(storage: RDBStorage, name: str, search: Search) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
+from harness.errors import RunFailed
 from harness.interruption import deferred
 from harness.search.claim import tell
 from harness.training.loop import EpochResult, Training
@@ -101,6 +102,8 @@ def _epochs(build: Callable[[], Training]) -> Iterator[tuple[EpochResult, bool]]
             yield result, result.epoch == training.experiment.num_epochs
     except torch.OutOfMemoryError:
         raise _Failed("out of memory") from None
+    except RunFailed as failure:  # says already what and where
+        raise _Failed(str(failure)) from failure
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}, line {place.lineno}"

@@ -248,10 +248,11 @@ class MlflowRecorder:
             self.store.client.log_artifacts(run_id, folder)
 
     def abandon(self, run_ids: Iterable[str]) -> None:
-        """End runs whose process died, as interrupted."""
+        """End runs whose process died, as interrupted, where `settle` was not there before."""
         for run_id in run_ids:
             with contextlib.suppress(MlflowException):
-                self.finish(run_id, "interrupted", tags={"reason": "its process died"})
+                if self.store.client.get_run(run_id).data.tags["harness.outcome"] == "running":
+                    self.finish(run_id, "interrupted", tags={"reason": "its process died"})
 
     def settle(self, parent: str, outcomes: dict[str, str]) -> None:
         """End the children of a run whose process died before it could tell how they ended.
