@@ -45,7 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     recorder = RecorderProcess()
     try:
         if resuming:
-            from harness import resume
+            with interruption.deferred():
+                from harness import resume
 
             return resume.main(arguments, recorder)
         return _run(name, rest, recorder)

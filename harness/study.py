@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import door, project
+from harness import door, interruption, project
 from harness.errors import BadRequest, RunFailed, nearest
 from harness.run import listing
 
@@ -38,8 +38,10 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in known:
         raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
-    from harness.search.study import load_study
-    from harness.study_settings import StudySettings
+    # Libraries swallow an interruption in the middle of their import, and then fail.
+    with interruption.deferred():
+        from harness.search.study import load_study
+        from harness.study_settings import StudySettings
 
     declared = load_study(name)
     experiment, settings = door.parse(
