@@ -12,6 +12,7 @@ import torch
 from harness import door, runner, screen
 from harness.errors import BadRequest
 from harness.ownership import Owner
+from harness.repair import clear_up
 from harness.tracking.process import RecorderProcess
 from harness.tracking.record import StoredRun
 from harness.training.device import Execution, describe
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     settings = door.parse_settings(
         ResumeSettings, arguments, "python -m harness.run", "Go on with a run that ended too early."
     )
+    recorder.prepare()
+    clear_up(recorder)
     stored = recorder.stored(settings.resume)
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)

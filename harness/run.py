@@ -67,6 +67,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness import runner, screen
+        from harness.repair import clear_up
         from harness.settings import RunSettings
         from harness.training.experiment import load_experiment
 
@@ -85,6 +86,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
         return 0
     prepared = runner.prepare(experiment, settings.data_root, settings.fallback)
     recorder.prepare()
+    clear_up(recorder)
     if prepared.fallback_from and not settings.quiet:
         print(
             f"{prepared.fallback_from} cannot be had here: training on "

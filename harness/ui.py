@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
     from harness.interruption import Interrupted
+    from harness.repair import clear_up
     from harness.tracking.address import tracking_uri
     from harness.tracking.server import check_port, serving
 
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             webbrowser.open(page)
         return 0
     check_port(settings.port)
+    clear_up()
     with serving(settings.port) as address:
         page = address + _run_list(address, settings.experiment)
         print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 from harness.privacy import mask
@@ -16,3 +17,8 @@ def tracking_uri() -> str:
 def described() -> str:
     """The store in words for the screen, without credentials."""
     return mask(tracking_uri())
+
+
+def fingerprint() -> str:
+    """What tells this store from others, and holds no credential."""
+    return hashlib.sha256(described().encode()).hexdigest()[:16]

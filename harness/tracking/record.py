@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol
 
 from harness.inspection import Inspection
 
-Kind = Literal["run", "group", "study", "trial", "confirm"]
+Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
 Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
@@ -37,7 +37,7 @@ class RunRecord:
     """Everything about a run that is known before its first epoch.
 
     Attributes:
-        experiment: name of the experiment, in the store as here.
+        experiment: name of MLflow's experiment: that of the harness's experiment or study.
         name: what the run is called in lists.
         parameters: every field of the experiment and every setting that changes the numbers.
         fields: the fields alone, enough to make the experiment again.
@@ -46,6 +46,7 @@ class RunRecord:
         command: the command line, as `sys.argv` gives it.
         parent: id of the run that this one belongs to.
         user_tags: tags that the user gave, with their whole names.
+        trained: name of the harness's experiment; `experiment` unless given.
     """
 
     experiment: str
@@ -60,6 +61,7 @@ class RunRecord:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
+    trained: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class StoredRun:
         fields: of the experiment.
         settings: how it was computed.
         tags: without their prefix `harness.`.
-        epochs: those that are recorded.
+        history: the metrics of each epoch that is recorded.
     """
 
     run_id: str
@@ -81,7 +83,12 @@ class StoredRun:
     fields: dict[str, Any]
     settings: dict[str, Any]
     tags: dict[str, str]
-    epochs: frozenset[int]
+    history: dict[int, dict[str, float]]
+
+    @property
+    def epochs(self) -> frozenset[int]:
+        """The epochs that are recorded."""
+        return frozenset(self.history)
 
 
 @dataclass(frozen=True)
@@ -156,4 +163,4 @@ class Recorder(Protocol):
         """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
 
     def settle(self, parent: str, outcomes: dict[str, str]) -> None:
-        """Give a run's children the outcomes that they ought to have, by run id."""
+        """Give a run's children the outcomes that are known elsewhere, by run id."""

@@ -7,12 +7,13 @@ project's root, so that a moved checkout loses nothing; whoever opens the store 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,6 +21,8 @@ from harness.errors import RunFailed
 from harness.privacy import mask
 from harness.project import ROOT
 from harness.tracking.address import tracking_uri
+
+LATEST_FIRST = ["attributes.start_time DESC"]
 
 
 class Store:
@@ -66,6 +69,24 @@ class Store:
                 f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
         return str(experiment.experiment_id)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a tracking server, which may be away for a while."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def search(self, condition: str, experiment_ids: list[str] | None = None) -> Iterator[Run]:
+        """All runs for which a condition in MLflow's filter language holds, the latest first."""
+        if experiment_ids is None:
+            experiment_ids = [found.experiment_id for found in self.client.search_experiments()]
+        token = None
+        while True:
+            page = self.client.search_runs(
+                experiment_ids, condition, order_by=LATEST_FIRST, page_token=token
+            )
+            yield from page
+            if not (token := page.token):
+                return
 
     def _create_experiment(self, name: str) -> str:
         try:
