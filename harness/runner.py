@@ -248,10 +248,12 @@ def resume(
     device: torch.device,
     recorder: Recorder,
     watcher: Watcher,
+    allowed: Sequence[str] = (),
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
     The epochs that the checkpoint knows and the record lacks are recorded first; none is twice.
+    `allowed` names what has changed since the run began: it is recorded.
 
     Raises:
         RunFailed, Interrupted: as `run` does.
@@ -268,7 +270,7 @@ def resume(
         except Exception as error:  # an allowed change may have made another network of it
             raise failure(prepared.experiment, error) from error
         break
-    recorder.resume(stored.run_id, str(Owner.current()))
+    recorder.resume(stored.run_id, str(Owner.current()), allowed)
     for result in state.history:
         if result.epoch not in stored.epochs:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)
@@ -309,7 +311,7 @@ def _train(
     experiment, device = prepared.experiment, state.device
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
-    recording = 0.0
+    saving_seconds = record_seconds = 0.0
     ended: RunResult | None = None
     try:
         watcher.started(state, run_id)
@@ -321,9 +323,11 @@ def _train(
                 if with_model and (last or result.epoch % saving.every == 0):
                     checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
                     checkpoint.prune(folder, saving.keep)
+                saved = time.perf_counter()
                 if result.epoch not in recorded:
                     recorder.epoch(run_id, result.epoch, result.metrics)
-                recording += time.perf_counter() - epoch_over
+                saving_seconds += saved - epoch_over
+                record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
@@ -348,7 +352,8 @@ def _train(
                 epoch=len(state.history),
                 metrics={
                     "time/store_seconds": store_seconds,
-                    "time/record_seconds": recording,
+                    "time/checkpoint_seconds": saving_seconds,
+                    "time/record_seconds": record_seconds,
                     "time/model_seconds": model_seconds,
                     "time/total_seconds": seconds,
                     "memory/process_peak_bytes": peak_memory_bytes(),

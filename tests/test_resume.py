@@ -211,3 +211,5 @@ def test_a_changed_experiment_is_refused_unless_it_is_allowed_by_name(tmp_path: 
     assert "--allow experiment" in refused.stderr
     allowed = store.run("--resume", "last", "--allow", "experiment", "--quiet", cwd=checkout)
     assert allowed.returncode == 0, allowed.stderr
+    tags = store.only_run("softmax_regression").data.tags
+    assert tags["harness.allowed_changes"] == "experiment"

@@ -113,10 +113,11 @@ class Delivery:
             record = ModelRecord(path, torch_version, example, step)
             log_model(self.store.client, self.stored_id(run_id), record)
 
-    def reopen(self, run_id: str, *, owner: str) -> None:
+    def reopen(self, run_id: str, *, owner: str, tags: dict[str, str]) -> None:
         """Go on with a run that had ended, in another process's hands."""
         client, run_id = self.store.client, self.stored_id(run_id)
-        client.set_tag(run_id, "harness.owner", owner)
+        for name, value in {"harness.owner": owner, **tags}.items():
+            client.set_tag(run_id, name, value)
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, "harness.outcome", "running")
         if "harness.reason" in client.get_run(run_id).data.tags:

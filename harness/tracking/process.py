@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,9 @@ class RecorderClient:
         stored: StoredRun = self._call("stored", run_id)
         return stored
 
-    def resume(self, run_id: str, owner: str) -> None:
+    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
         """Go on with a run that had ended, in another process's hands."""
-        self._call("resume", run_id, owner)
+        self._call("resume", run_id, owner, allowed)
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics; they are on disk when this returns."""

@@ -5,6 +5,7 @@ Nothing here knows MLflow: records cross the border to the process that does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -135,8 +136,11 @@ class Recorder(Protocol):
     def stored(self, run_id: str) -> StoredRun:
         """Read a run back; `last` is the latest that has not completed."""
 
-    def resume(self, run_id: str, owner: str) -> None:
-        """Go on with a run that had ended, in another process's hands."""
+    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
+        """Go on with a run that had ended, in another process's hands.
+
+        `allowed` names what has changed since it began, which its numbers then come from as well.
+        """
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""

@@ -10,7 +10,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -279,9 +279,10 @@ class MlflowRecorder:
             return str(run.info.run_id)
         raise BadRequest("There is no run here that was interrupted and can go on.")
 
-    def resume(self, run_id: str, owner: str) -> None:
+    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
         """Go on with a run that had ended, in another process's hands."""
-        self._write("reopen", run_id, owner=owner)
+        tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
+        self._write("reopen", run_id, owner=owner, tags=tags)
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
