@@ -21,7 +21,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,9 @@ STUDY = (
 )
 MODULES = ("harness.run", "harness.study", "harness.worker", "harness.tracking.process")
 
+WEIGHTS = {"run": 6, "study": 3, "server": 1}
+"""How often each kind of round is drawn."""
+
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 MOST_ATTEMPTS = 12
@@ -50,32 +53,37 @@ class Broken(AssertionError):
 class Soak:
     """One checkout and its store, in which rounds follow each other."""
 
-    def __init__(self, root: Path, rng: random.Random, tally: Counter[str]) -> None:
+    def __init__(
+        self, root: Path, rng: random.Random, tally: Counter[str], kinds: Sequence[str]
+    ) -> None:
         self.checkout = Checkout.copied_to(root / "checkout")
+        self.kinds = kinds
         self.rng = rng
         self.tally = tally
         self.server = Server.new(root / "server")
         self.environment: dict[str, str] = {}
-        started = time.monotonic()
-        reference = self.checkout.run(*RUN)
-        self.run_seconds = time.monotonic() - started
-        self.expected = self.numbers(reference.run_id)
-        started = time.monotonic()
-        self.checkout.command("harness.study", *STUDY, "--study-name", "reference")
-        self.study_seconds = time.monotonic() - started
-        self.expected_trials = self.trials("reference")
+        if set(kinds) & {"run", "server"}:
+            started = time.monotonic()
+            reference = self.checkout.run(*RUN)
+            self.run_seconds = time.monotonic() - started
+            self.expected = self.numbers(reference.run_id)
+        if "study" in kinds:
+            started = time.monotonic()
+            self.checkout.command("harness.study", *STUDY, "--study-name", "reference")
+            self.study_seconds = time.monotonic() - started
+            self.expected_trials = self.trials("reference")
 
     def round(self, number: int) -> None:
         """One round of a kind drawn at random."""
-        kinds: list[tuple[Callable[[str], None], int]] = [
-            (self.disturb_a_run, 6),
-            (self.disturb_a_study, 3),
-            (self.disturb_a_server, 1),
-        ]
-        kind = self.rng.choices([k for k, _ in kinds], [weight for _, weight in kinds])[0]
+        disturb: dict[str, Callable[[str], None]] = {
+            "run": self.disturb_a_run,
+            "study": self.disturb_a_study,
+            "server": self.disturb_a_server,
+        }
+        kind = self.rng.choices(self.kinds, [WEIGHTS[kind] for kind in self.kinds])[0]
         self.tally["rounds"] += 1
-        self.tally[kind.__name__.rpartition("_")[2]] += 1
-        kind(f"round {number}")
+        self.tally[kind] += 1
+        disturb[kind](f"round {number}")
         self.nothing_is_open()
 
     def disturb_a_run(self, name: str) -> None:
@@ -245,15 +253,23 @@ class Soak:
             raise Broken(f"other numbers than an undisturbed run: {different}")
 
     def nothing_is_open(self) -> None:
-        """Nothing is RUNNING once the next command has looked."""
-        self.checkout.command("harness.sync", changes=self.environment)
-        if still := [run.info.run_name for run in self.runs() if run.info.status == "RUNNING"]:
-            raise Broken(f"still RUNNING in MLflow: {still}")
+        """Nothing is RUNNING, once the next command has looked where something is."""
+        if self.open_runs() or self.open_trials():
+            self.checkout.command("harness.sync", changes=self.environment)
+        if still := self.open_runs() + self.open_trials():
+            raise Broken(f"still RUNNING: {still}")
+
+    def open_runs(self) -> list[str]:
+        return [run.info.run_name for run in self.runs() if run.info.status == "RUNNING"]
+
+    def open_trials(self) -> list[str]:
         storage = f"sqlite:///{self.checkout.root}/mlruns/optuna.db"
-        for name in optuna.get_all_study_names(storage):
-            running = [t.number for t in self.stored(name).trials if t.state.name == "RUNNING"]
-            if running:
-                raise Broken(f"still RUNNING in Optuna: trials {running} of {name}")
+        return [
+            f"trial {trial.number} of {name}"
+            for name in optuna.get_all_study_names(storage)
+            for trial in self.stored(name).trials
+            if trial.state.name == "RUNNING"
+        ]
 
     def stored(self, name: str) -> optuna.Study:
         storage = f"sqlite:///{self.checkout.root}/mlruns/optuna.db"
@@ -282,7 +298,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200, help="rounds in all")
     parser.add_argument("--jobs", type=int, default=2, help="checkouts at work at once")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything drawn")
+    parser.add_argument("--only", choices=WEIGHTS, help="rounds of this kind alone")
     arguments = parser.parse_args()
+    kinds = [arguments.only] if arguments.only else list(WEIGHTS)
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     tally: Counter[str] = Counter()
@@ -292,7 +310,7 @@ def main() -> int:
     started = time.monotonic()
 
     def work(job: int, root: Path) -> None:
-        soak = Soak(root, random.Random(f"{arguments.seed} {job}"), tally)
+        soak = Soak(root, random.Random(f"{arguments.seed} {job}"), tally, kinds)
         while True:
             with lock:
                 number = next(numbers, None)
