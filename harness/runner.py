@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import sys
@@ -337,7 +338,12 @@ def _train(
         if ended:
             raise
         described = failure(experiment, error)
-        recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        with contextlib.suppress(RunFailed):  # as on a full disk, which is what there is to tell
+            recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        if resumable and state.history and isinstance(described, RunFailed):
+            raise RunFailed(
+                f"{described}\nOnce that is mended, go on: python -m harness.run --resume {run_id}"
+            ) from error
         if described is error:
             raise
         raise described from error
@@ -491,6 +497,8 @@ def failure(experiment: Experiment, error: BaseException) -> BaseException:
             f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
             f"Try --batch-size {smaller}, or a smaller network."
         )
+    if isinstance(error, BrokenPipeError):
+        return RunFailed("Its output was closed: nobody reads what it prints any more.")
     place = traceback.extract_tb(error.__traceback__)[-1]
     return RunFailed(
         f"{experiment.name} failed: {type(error).__name__}: {text} "

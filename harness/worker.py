@@ -208,16 +208,18 @@ def main(arguments: list[str]) -> int:
     """Work on what standard input says, until it ends; return the exit status."""
     once(signal.SIGTERM)
     line = Line()
-    worker = Worker(line.hear(), line)
-    while True:
-        match line.hear():
-            case {"job": "trials"}:
-                worker.search_trials()
-            case {"job": "confirm", "fields": fields, "config": config}:
-                try:
-                    worker.confirm(fields, config)
-                except RunFailed as error:
-                    line.say(event="unconfirmed", reason=str(error))
+    task = line.hear()
+    with storage.failures_told(task["search"]["url"]):
+        worker = Worker(task, line)
+        while True:
+            match line.hear():
+                case {"job": "trials"}:
+                    worker.search_trials()
+                case {"job": "confirm", "fields": fields, "config": config}:
+                    try:
+                        worker.confirm(fields, config)
+                    except RunFailed as error:
+                        line.say(event="unconfirmed", reason=str(error))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class MlflowRecorder:
             monitor.finish()
         now = int(time.time() * 1000)
         all_metrics = {"memory/recorder_peak_bytes": peak_memory_bytes(), **(metrics or {})}
-        all_tags = {f"harness.{name}": value for name, value in (tags or {}).items()}
+        all_tags = {f"harness.{name}": mask(value) for name, value in (tags or {}).items()}
         all_tags["harness.outcome"] = outcome
         if description:
             all_tags["mlflow.note.content"] = description
@@ -243,6 +243,8 @@ class MlflowRecorder:
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():
                 path = Path(folder) / name
+                if not path.resolve().is_relative_to(Path(folder).resolve()):
+                    raise BadRequest(f"artifact: {name!r} would lie outside of the run.")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             self.store.client.log_artifacts(run_id, folder)

@@ -6,6 +6,7 @@ writes. It is written beside its place, forced to disk and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -23,24 +24,35 @@ class CheckpointDamaged(RunFailed):
     """A checkpoint is not what was written, or not a checkpoint at all."""
 
 
+class CheckpointUnsaved(RunFailed):
+    """A checkpoint cannot be written: the disk is full, say. The one before it is still there."""
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state; after a crash at any moment `path` holds the old file or the new one."""
+    """Write a state; after a crash at any moment `path` holds the old file or the new one.
+
+    Raises:
+        CheckpointUnsaved: the file cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as file:
             file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _force_to_disk(path.parent)
+        _force_to_disk(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
+        raise CheckpointUnsaved(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 def load(path: Path) -> dict[str, Any]:
