@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import io
 import os
 import re
@@ -44,6 +45,10 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
         status = error.status
     except BrokenPipeError:
         status = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        status = complain(error, 1)
     except SystemExit as error:
         code = error.code
         status = code if isinstance(code, int) else 0 if code is None else complain(error, 1)

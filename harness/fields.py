@@ -59,6 +59,20 @@ def check(owner: type, name: str, value: Any) -> Any:
     return _checked(name, hints[name], value)
 
 
+def check_declaration(owner: type) -> None:
+    """Make sure that the types beside the fields of a dataclass can be read.
+
+    Raises:
+        BadRequest: one of them names what is not there.
+    """
+    try:
+        _hints(owner)
+    except Exception as error:  # an annotation may hold any expression
+        raise BadRequest(
+            f"{owner.__name__}: the type of a field cannot be read: {error}"
+        ) from None
+
+
 def check_all(instance: Any) -> None:
     """Check every field of a dataclass instance; call it from `__post_init__`."""
     for field in dataclasses.fields(instance):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import resource
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def find(folder: str, name: str) -> Path:
         raise BadRequest(f"There is no {kind} {name!r} in {folder}/. {nearest(name, known)}")
     path = ROOT / folder / f"{name}.py"
     try:
-        compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        compile(importlib.util.decode_source(path.read_bytes()), str(path), "exec")
     except SyntaxError as error:
         reason = f"{error.msg} (line {error.lineno})"
     except (ValueError, OSError, RecursionError, MemoryError) as error:
