@@ -68,9 +68,7 @@ def check_declaration(owner: type) -> None:
     try:
         _hints(owner)
     except Exception as error:  # an annotation may hold any expression
-        raise BadRequest(
-            f"{owner.__name__}: the type of a field cannot be read: {error}"
-        ) from None
+        raise BadRequest(f"{owner.__name__}: the type of a field cannot be read: {error}") from None
 
 
 def check_all(instance: Any) -> None:
@@ -90,10 +88,10 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _checked(name, arguments[0], value)
-        bounds = list(_bounds(arguments[1:]))
-        if value is not None and not all(holds(value, limit) for holds, limit, _ in bounds):
-            allowed = " and ".join(words.format(limit) for _, limit, words in bounds)
-            raise BadRequest(f"{name}: {value!r} is not allowed, it must be {allowed}.")
+        for holds, limit, words in _bounds(arguments[1:]):
+            if value is not None and not holds(value, limit):
+                allowed = words.format(limit)
+                raise BadRequest(f"{name}: {value!r} is not allowed, it must be {allowed}.")
         return value
     if origin is Literal:
         if not any(type(value) is type(known) and value == known for known in arguments):

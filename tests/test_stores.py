@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Checkout, Recorded, bound_by_file_modes
+from conftest import ROOT, Checkout, Recorded, bound_by_file_modes, once
 from test_ui import free_port
 
 from harness import database
@@ -136,36 +136,38 @@ OPENING = """
 import sys
 from pathlib import Path
 from harness.errors import RunFailed
-sys.path.insert(0, "tests")
 from test_stores import OPEN
-path = Path(sys.argv[1])
-try:
-    OPEN[path.name](path)
-except RunFailed as error:
-    print(error)
+for word in sys.argv[1:]:
+    path = Path(word)
+    try:
+        OPEN[path.name](path)
+    except RunFailed as error:
+        print(error)
 """
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_may_not_be_written_is_named(
-    whole: dict[str, bytes], tmp_path: Path, name: str
-) -> None:
-    path = tmp_path / "store" / name
-    path.parent.mkdir()
-    path.write_bytes(whole[name])
-
-    def said() -> str:
-        command = [*bound_by_file_modes(), sys.executable, "-c", OPENING, str(path)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    path.chmod(0o444)
-    assert said() == f"{path}: the file is read-only.\n"
-    path.chmod(0o644)
-    path.parent.chmod(0o555)
-    assert said() == f"{path}: its folder may not be written.\n"
-    path.parent.chmod(0o755)
-    assert [file.name for file in path.parent.iterdir()] == [name]
-    assert path.read_bytes() == whole[name]
+def test_what_may_not_be_written_is_named(whole: dict[str, bytes], tmp_path: Path) -> None:
+    read_only, in_read_only = ([tmp_path / kind / name for name in NAMES] for kind in "ab")
+    for path in (*read_only, *in_read_only):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(whole[path.name])
+    for path in read_only:
+        path.chmod(0o444)
+    (tmp_path / "b").chmod(0o555)
+    said = subprocess.run(
+        [*bound_by_file_modes(), sys.executable, "-c", OPENING, *read_only, *in_read_only],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (tmp_path / "b").chmod(0o755)
+    assert said.splitlines() == [
+        *(f"{path}: the file is read-only." for path in read_only),
+        *(f"{path}: its folder may not be written." for path in in_read_only),
+    ]
+    for folder in ("a", "b"):
+        assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == whole
 
 
 def test_commands_say_so_before_any_training(whole: dict[str, bytes], checkout: Checkout) -> None:
@@ -259,7 +261,23 @@ def numbers(checkout: Checkout, run_id: str) -> dict[str, list[tuple[int, float]
         }
 
 
-def check_that_it_goes_on(checkout: Checkout, errors: str, words: tuple[str, ...]) -> None:
+def weights(checkout: Checkout, run_id: str) -> dict[str, bytes]:
+    folder = checkout.root / "mlruns" / "checkpoints" / run_id
+    network = checkpoint.load(checkpoint.latest_first(folder)[0])["network"]
+    return {name: tensor.numpy().tobytes() for name, tensor in network.items()}
+
+
+RUN = ("dropout_mlp", *DIGITS, "--num-epochs", "80", "--no-figures")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkout, str]:
+    """The run when nothing comes in between."""
+    checkout, ended = once(tmp_path_factory, "undisturbed", (*RUN, "--quiet"))
+    return checkout, ended.run_id
+
+
+def check_that_it_goes_on(checkout: Checkout, errors: str, whole: tuple[Checkout, str]) -> None:
     """A run that ended in an error is resumed as it said, to the numbers of one that did not."""
     message, hint = errors.splitlines()
     assert message.startswith("error: ")
@@ -268,20 +286,13 @@ def check_that_it_goes_on(checkout: Checkout, errors: str, words: tuple[str, ...
     resumed = checkout.run("--resume", run_id, "--quiet")
     assert resumed.status == 0, resumed
     assert resumed.run_id == run_id
-    undisturbed = checkout.run(*words, "--quiet")
-    assert numbers(checkout, run_id) == numbers(checkout, undisturbed.run_id)
-    folder = checkout.root / "mlruns" / "checkpoints"
-    states = [
-        checkpoint.load(checkpoint.latest_first(folder / name)[0])["network"]
-        for name in (run_id, undisturbed.run_id)
-    ]
-    assert all(states[0][name].equal(states[1][name]) for name in states[0])
+    assert numbers(checkout, run_id) == numbers(*whole)
+    assert weights(checkout, run_id) == weights(*whole)
 
 
-RUN = ("dropout_mlp", *DIGITS, "--num-epochs", "80", "--no-figures")
-
-
-def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(checkout: Checkout) -> None:
+def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
+    checkout: Checkout, undisturbed: tuple[Checkout, str]
+) -> None:
     mlruns = checkout.root / "mlruns"
     with small_disk(mlruns):
         with checkout.running(*RUN) as process:
@@ -294,10 +305,12 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(checkout: Check
         assert "No space left" in errors or "full" in errors
         check_whole(mlruns)
         ballast.unlink()
-        check_that_it_goes_on(checkout, errors, RUN)
+        check_that_it_goes_on(checkout, errors, undisturbed)
 
 
-def test_a_file_too_large_stops_a_run_that_goes_on_without_the_limit(checkout: Checkout) -> None:
+def test_a_file_too_large_stops_a_run_that_goes_on_without_the_limit(
+    checkout: Checkout, undisturbed: tuple[Checkout, str]
+) -> None:
     with checkout.running(*RUN) as process:
         assert process.stdout
         assert process.stdout.readline().startswith("epoch")
@@ -308,12 +321,12 @@ def test_a_file_too_large_stops_a_run_that_goes_on_without_the_limit(checkout: C
     check_whole(checkout.root / "mlruns")
     (run,) = checkout.runs()
     assert "File too large" in run.data.tags["harness.reason"]
-    check_that_it_goes_on(checkout, errors, RUN)
+    check_that_it_goes_on(checkout, errors, undisturbed)
 
 
 def test_a_full_disk_stops_a_study_that_goes_on_once_there_is_room(checkout: Checkout) -> None:
     mlruns = checkout.root / "mlruns"
-    words = ("--n-trials", "24", "--num-epochs", "4", "--confirm-seeds", "0", "--workers", "2")
+    words = ("--n-trials", "16", "--num-epochs", "3", "--confirm-seeds", "0", "--workers", "2")
     command = ("harness.study", "lr_search", *DIGITS, *words)
     with small_disk(mlruns):
         process = subprocess.Popen(
@@ -326,7 +339,7 @@ def test_a_full_disk_stops_a_study_that_goes_on_once_there_is_room(checkout: Che
             text=True,
         )
         assert process.stdout
-        while not re.match(r"\[\d+/24\] trial", process.stdout.readline()):
+        while not re.match(r"\[\d+/16\] trial", process.stdout.readline()):
             assert process.poll() is None
         ballast = fill(mlruns)
         _, errors = process.communicate(timeout=120)
@@ -339,7 +352,7 @@ def test_a_full_disk_stops_a_study_that_goes_on_once_there_is_room(checkout: Che
         assert ended.status == 0, ended
         stored = storage.load_stored(f"sqlite:///{mlruns}/optuna.db", "lr_search")
         outcomes = [trial.user_attrs["outcome"] for trial in stored.get_trials()]
-        assert len([outcome for outcome in outcomes if outcome != "interrupted"]) == 24
+        assert len([outcome for outcome in outcomes if outcome != "interrupted"]) == 16
         assert "failed" not in outcomes
 
 

@@ -38,6 +38,7 @@ def storage_url(url: str | None) -> str:
     try:
         parsed = make_url(url or f"sqlite:///{MLRUNS / 'optuna.db'}")
         parsed.get_dialect()
+        file = (ROOT / str(parsed.database)).resolve()
     except (SQLAlchemyError, ValueError, ImportError):  # a port or a driver that is none
         raise BadRequest(
             f"storage: {mask(str(url))!r} is no URL of a database, like sqlite:///mlruns/optuna.db."
@@ -45,7 +46,7 @@ def storage_url(url: str | None) -> str:
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
             raise BadRequest("storage: workers cannot share a database in memory; name a file.")
-        parsed = parsed.set(database=str((ROOT / str(parsed.database)).resolve()))
+        parsed = parsed.set(database=str(file))
     return parsed.render_as_string(hide_password=False)
 
 
