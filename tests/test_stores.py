@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, Checkout, Recorded, bound_by_file_modes, once
+from mlflow.store.db import utils as mlflow_database
 from test_ui import free_port
 
 from harness import database
 from harness.errors import RunFailed
 from harness.search import storage
-from harness.tracking import store
 from harness.tracking.recorder import MlflowRecorder
 from harness.training import checkpoint
 
@@ -194,18 +194,18 @@ def test_whoever_dies_while_the_store_is_created_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "mlflow.db"
-    make = store.mlflow_database._initialize_tables
+    make = mlflow_database._initialize_tables
 
     def die(engine: Any) -> None:
         with engine.begin() as connection:
             connection.exec_driver_sql("CREATE TABLE experiments (half INTEGER)")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store.mlflow_database, "_initialize_tables", die)
+    monkeypatch.setattr(mlflow_database, "_initialize_tables", die)
     with pytest.raises(KeyboardInterrupt):
         open_mlflow(path)
     assert not path.exists()
-    monkeypatch.setattr(store.mlflow_database, "_initialize_tables", make)
+    monkeypatch.setattr(mlflow_database, "_initialize_tables", make)
     open_mlflow(path)
     assert {file.name for file in tmp_path.iterdir()} <= {
         *("mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.lock"),
