@@ -15,7 +15,7 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
         OSError: it cannot be written; nothing half-written is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    unfinished = path.with_name(f".{path.name}.unfinished")
     try:
         with unfinished.open("wb") as file:
             for part in parts:

@@ -7,12 +7,15 @@ python -m harness.run NAME --help
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import door, interruption, project
 from harness.errors import BadRequest, nearest
+from harness.tracking import address
 
 if TYPE_CHECKING:
     from harness.settings import RunSettings
@@ -35,8 +38,14 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     resuming = name.partition("=")[0] == "--resume"
-    if not resuming and name not in known:
+    door.refuse_repeated_flags(arguments)
+    if resuming:
+        _refuse_what_is_no_run(arguments)
+    elif name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
+    else:
+        project.find("experiments", name)
+    address.check()
     if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
@@ -63,6 +72,23 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
     )
 
 
+def _refuse_what_is_no_run(arguments: Sequence[str]) -> None:
+    """Tell what cannot be the id of a run before anything is imported for it.
+
+    Raises:
+        BadRequest: it is no id, or nothing was recorded yet.
+    """
+    _, equals, run_id = arguments[0].partition("=")
+    if not equals:
+        run_id = arguments[1] if len(arguments) > 1 else ""
+    if not re.fullmatch(r"last|[0-9a-f]{32}|-h|--help", run_id):
+        raise BadRequest(
+            f"resume: {run_id!r} is not the id of a run (32 of the characters 0-9 and a-f) or last."
+        )
+    if run_id not in ("-h", "--help") and address.is_empty():
+        raise BadRequest(f"resume: nothing was recorded in {address.described()} yet.")
+
+
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
@@ -81,6 +107,8 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
     )
     execution = settings.execution()
     device = execution.apply()
+    # The last of the seeds: it may be out of bounds.
+    dataclasses.replace(experiment, seed=experiment.seed + settings.repeats - 1)
     if recorder is None or settings.dry_run:
         print(_dry_run(experiment, settings, str(device)))
         return 0

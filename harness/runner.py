@@ -377,9 +377,14 @@ def _train(
         if ended:
             raise
         described = failure(experiment, error)
-        with contextlib.suppress(RunFailed):  # where the record is what failed
+        with contextlib.suppress(RunFailed):  # as on a full disk, which is what there is to tell
             recorder.artifacts(run_id, {"error.txt": _traceback(error).encode()})
+        with contextlib.suppress(RunFailed):
             recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        if resumable and state.history and isinstance(described, RunFailed):
+            raise RunFailed(
+                f"{described}\nOnce that is mended, go on: python -m harness.run --resume {run_id}"
+            ) from error
         if described is error:
             raise
         raise described from error
@@ -545,6 +550,8 @@ def failure(experiment: Experiment, error: BaseException) -> BaseException:
             f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
             f"Try --batch-size {smaller}, or a smaller network."
         )
+    if isinstance(error, BrokenPipeError):
+        return RunFailed("Its output was closed: nobody reads what it prints any more.")
     place = traceback.extract_tb(error.__traceback__)[-1]
     return RunFailed(
         f"{experiment.name} failed: {type(error).__name__}: {text} "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from harness import door, interruption, project
 from harness.errors import BadRequest, RunFailed, nearest
 from harness.run import listing
+from harness.tracking import address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in known:
         raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
+    door.refuse_repeated_flags(rest)
+    project.find("studies", name)
+    address.check()
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness.search.study import load_study
@@ -51,7 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         f"python -m harness.study {name}",
         project.summary(project.ROOT / "studies" / f"{name}.py"),
     )
-    return _run(name, declared, experiment, settings)
+    from harness.search.storage import failures_told, storage_url
+
+    with failures_told(storage_url(settings.storage)):
+        return _run(name, declared, experiment, settings)
 
 
 def _run(name: str, declared: Study, experiment: Experiment, settings: StudySettings) -> int:

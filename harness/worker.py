@@ -225,7 +225,8 @@ def main(arguments: list[str]) -> NoReturn:
     work = {"store": fingerprint(), "study": task["search"]["study_name"]}
     registration = register(work | ({"storage": url} if mask(url) == url else {}))
     try:
-        _work(Worker(task, line), line)
+        with storage.failures_told(url):
+            _work(Worker(task, line), line)
     except Interrupted:  # its trial is given back; after anything else somebody has to look
         registration.unlink(missing_ok=True)
         raise

@@ -413,14 +413,14 @@ def test_a_group_of_diverged_runs_ends_as_such(
     )
 
 
-def test_four_runs_at_once_share_a_new_store(checkout: Checkout) -> None:
+def test_eight_runs_at_once_share_a_new_store(checkout: Checkout) -> None:
     with contextlib.ExitStack() as stack:
         words = ("softmax_regression", *QUICK, "--no-figures")
-        processes = [stack.enter_context(checkout.running(*words)) for _ in range(4)]
+        processes = [stack.enter_context(checkout.running(*words)) for _ in range(8)]
         ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
-    assert [status for _, status in ended] == [0, 0, 0, 0], ended
+    assert [status for _, status in ended] == [0] * 8, ended
     runs = checkout.runs()
-    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert [run.info.status for run in runs] == ["FINISHED"] * 8
     assert len({run.info.experiment_id for run in runs}) == 1
     assert len({run.data.metrics["test/loss"] for run in runs}) == 1
 

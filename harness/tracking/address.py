@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
+from pathlib import Path
+from urllib.parse import urlsplit
 
+from harness import database
+from harness.errors import BadRequest
 from harness.privacy import mask
-from harness.project import MLRUNS
+from harness.project import MLRUNS, ROOT
+
+SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc")
+"""What the installed MLflow records to by itself; plug-ins add others."""
 
 
 def tracking_uri() -> str:
@@ -22,3 +31,65 @@ def described() -> str:
 def fingerprint() -> str:
     """What tells this store from others, and holds no credential."""
     return hashlib.sha256(described().encode()).hexdigest()[:16]
+
+
+def database_file() -> Path | None:
+    """The file of an embedded store; None where the store is on a server."""
+    scheme, separator, path = tracking_uri().partition(":///")
+    return ROOT / path.partition("?")[0] if separator and scheme.startswith("sqlite") else None
+
+
+def check() -> None:
+    """Refuse at once what can be no store.
+
+    Raises:
+        BadRequest: MLFLOW_TRACKING_URI is no address, or one that MLflow has no store for.
+    """
+    uri = tracking_uri()
+    if fault := _fault(uri):
+        raise BadRequest(
+            f"MLFLOW_TRACKING_URI: {mask(uri)!r} {fault}. Record to a file "
+            "(sqlite:///mlruns/mlflow.db) or a server (http://127.0.0.1:5000)."
+        )
+
+
+def _fault(uri: str) -> str:
+    scheme = uri.partition(":")[0].partition("+")[0].lower()
+    if scheme not in SCHEMES and scheme not in {
+        plug_in.name for plug_in in importlib.metadata.entry_points(group="mlflow.tracking_store")
+    }:
+        return "is no address of a record store"
+    if scheme == "sqlite":
+        file = database_file()
+        return "names no file" if file in (None, ROOT, ROOT / ":memory:") else ""
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError as error:
+        return f"is no address ({error})"
+    return "names no host" if scheme.startswith("http") and not parts.hostname else ""
+
+
+def is_empty() -> bool:
+    """Whether nothing can have been recorded yet: the embedded store's file is not there."""
+    file = database_file()
+    return file is not None and not file.exists()
+
+
+def check_database(file: Path) -> None:
+    """Make sure that the installed MLflow can work with the embedded store, without importing it.
+
+    Raises:
+        RunFailed: it cannot; see `harness.database.check`.
+    """
+    library = f"MLflow {importlib.metadata.version('mlflow')}"
+    database.check(file, library, "experiments", _knows)
+
+
+def _knows(version: str) -> bool:
+    """Whether the installed MLflow has the migration of that name."""
+    package = importlib.util.find_spec("mlflow")
+    assert package
+    assert package.origin
+    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
+    return any(path.name.startswith(f"{version}_") for path in folder.glob("*.py"))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -205,7 +205,7 @@ class MlflowRecorder:
         if monitor := self._monitors.pop(run_id, None):
             monitor.finish()
         all_metrics = {"memory/recorder_peak_bytes": peak_memory_bytes(), **(metrics or {})}
-        all_tags = {f"harness.{name}": value for name, value in (tags or {}).items()}
+        all_tags = {f"harness.{name}": mask(value) for name, value in (tags or {}).items()}
         all_tags["harness.outcome"] = outcome
         if description:
             all_tags["mlflow.note.content"] = description
@@ -286,6 +286,10 @@ class MlflowRecorder:
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise BadRequest(f"artifact: {name!r} would lie outside of the run.")
         encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
         self._write("artifacts", run_id, files=encoded)
 
