@@ -111,6 +111,7 @@ class Labels:
         experiment: MLflow's experiment; that of the harness unless given.
         parent: id of the run that this one belongs to.
         figures: whether to draw them after training.
+        command: the command line that repeats it, as `sys.argv` gives it.
     """
 
     kind: Kind = "run"
@@ -121,6 +122,7 @@ class Labels:
     settings: dict[str, Any] = field(default_factory=dict)
     system_metrics: bool = False
     figures: bool = True
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
 def prepare(
@@ -209,7 +211,7 @@ def run(
         run_id,
         recorder,
         watcher,
-        command=provenance.command(tuple(sys.argv)),
+        command=provenance.command(labels.command),
         with_figures=labels.figures,
         resumable=labels.kind == "run" and labels.parent is None,
         store_seconds=store_seconds,
@@ -422,7 +424,7 @@ def run_record(
         },
         data=prepared.data_records(),
         settings=labels.settings,
-        command=tuple(sys.argv),
+        command=labels.command,
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
