@@ -84,13 +84,16 @@ def _difference(row: Row, reference: Row, metric: str) -> Difference:
 def reference_among(rows: Sequence[Row], name: str, run_ids: set[str]) -> Row | None:
     """The row that holds one of the runs, or else the one that is called so.
 
+    Of a group that did not come to its end, it is the row with most of its runs.
+
     Raises:
-        BadRequest: several rows are called so.
+        BadRequest: several rows are meant.
     """
-    found = [row for row in rows if row.holds(run_ids)] or [
-        row for row in rows if name in (row.label, row.short_id)
-    ]
+    found = [row for row in rows if row.holds(run_ids)]
+    if all(str(run["parent"]).startswith(name) for row in found for run in row.runs):
+        found = sorted(found, key=lambda row: -row.n)[:1]
+    found = found or [row for row in rows if row.label == name]
     if len(found) > 1:
-        ids = ", ".join(row.short_id for row in found)
+        ids = ", ".join(f"{row.short_id} ({row.label})" for row in found[:5])
         raise BadRequest(f"against: {len(found)} rows are called {name!r}; choose one: {ids}")
     return found[0] if found else None
