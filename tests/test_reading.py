@@ -169,7 +169,7 @@ def test_a_frame_of_runs_has_the_documented_columns(group: Recorded) -> None:
     frame = harness.runs()
     assert list(frame)[: len(DTYPES)] == list(DTYPES)
     assert {name: str(frame[name].dtype) for name in DTYPES} == DTYPES
-    assert list(harness.runs(filter="metrics.x > 100")) == list(DTYPES)
+    assert list(harness.runs(filter="metrics.y > 100")) == list(DTYPES)
     assert list(frame["run_id"]) == [run.run_id for run in bulk.reader().listing(None)]
     children = frame[frame["parent"] == ended.run_id]
     assert list(children["seed"]) == [6, 5, 4]

@@ -143,8 +143,10 @@ def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Co
     if settings.against:
         reference = reference_among(found, settings.against, _ids(runs, settings.against))
     compared = differences(found, reference) if reference else [None] * len(found)
-    name = settings.study or settings.experiment or ", ".join(
-        sorted({str(run["experiment"] or run["mlflow_experiment"]) for run in runs})
+    name = (
+        settings.study
+        or settings.experiment
+        or ", ".join(sorted({str(run["experiment"] or run["mlflow_experiment"]) for run in runs}))
     )
     return Comparison(
         of=name if part == "runs" else f"{name}, {part}",

@@ -20,9 +20,7 @@ def csv_text(records: Sequence[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, column_names(records), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        {name: _plain(value) for name, value in record.items()} for record in records
-    )
+    writer.writerows({name: _plain(value) for name, value in record.items()} for record in records)
     return text.getvalue()
 
 

@@ -101,9 +101,7 @@ class Row:
                 )
             elif column not in ("seed", "params.seed"):
                 distinct = list(dict.fromkeys(values))
-                record[column] = (
-                    distinct[0] if len(distinct) == 1 else " ".join(map(str, distinct))
-                )
+                record[column] = distinct[0] if len(distinct) == 1 else " ".join(map(str, distinct))
         for column in [name for name in record if name.startswith("metrics.")]:
             metric = column.removeprefix("metrics.")
             if best_of(metric):
@@ -142,9 +140,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
             latest.setdefault(run["seed"], run)
         kept = sorted(latest.values(), key=lambda run: run["seed"] or 0)
         ids = {run["run_id"] for run in kept}
-        found.append(
-            Row(tuple(kept), tuple(run for run in members if run["run_id"] not in ids))
-        )
+        found.append(Row(tuple(kept), tuple(run for run in members if run["run_id"] not in ids)))
     return found
 
 

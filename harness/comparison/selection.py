@@ -42,8 +42,7 @@ def select(settings: CompareSettings) -> list[Run]:
         runs = [run for run in runs if run["dataset"] == settings.dataset]
         if known and not runs:
             raise BadRequest(
-                f"dataset: no such runs on {settings.dataset!r}. "
-                f"{nearest(settings.dataset, known)}"
+                f"dataset: no such runs on {settings.dataset!r}. {nearest(settings.dataset, known)}"
             )
     return runs
 

@@ -61,6 +61,4 @@ class CompareSettings:
     @property
     def chooses(self) -> bool:
         """Whether some of the runs are asked for, not all."""
-        return bool(
-            self.run_ids or self.experiment or self.study or self.filter or self.dataset
-        )
+        return bool(self.run_ids or self.experiment or self.study or self.filter or self.dataset)

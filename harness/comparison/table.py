@@ -217,9 +217,7 @@ def _print(columns: Sequence[Column], console: Console) -> None:
     console.print(table)
 
 
-def _column(
-    found: Sequence[dict[str, Any]], name: str, header: str, rank: int = 0
-) -> Column:
+def _column(found: Sequence[dict[str, Any]], name: str, header: str, rank: int = 0) -> Column:
     values = [record.get(name) for record in found]
     numeric = all(isinstance(value, (int, float)) or value is None for value in values)
     return Column(header, tuple(_cell(name, value) for value in values), rank, numeric)
@@ -227,8 +225,9 @@ def _column(
 
 def _interval(found: Sequence[dict[str, Any]], low: str, high: str, rank: int = 0) -> Column:
     cells = tuple(
-        "" if record.get(low) is None else
-        f"{_cell(low, record[low])} to {_cell(high, record[high])}"
+        ""
+        if record.get(low) is None
+        else f"{_cell(low, record[low])} to {_cell(high, record[high])}"
         for record in found
     )
     return Column("95% interval", cells, rank)
