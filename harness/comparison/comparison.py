@@ -12,7 +12,7 @@ from harness.comparison.difference import Difference, differences, reference_amo
 from harness.comparison.rows import FINISHED, Row, ordered, rows
 from harness.comparison.selection import Run, images, named, refuse_mixed_data, select
 from harness.comparison.settings import CompareSettings
-from harness.errors import BadRequest
+from harness.errors import BadRequest, nearest
 from harness.statistics import FEWEST_PAIRS
 from harness.tracking import reading
 
@@ -169,12 +169,15 @@ def _with_reference(runs: list[Run], against: str) -> list[Run]:
     Raises:
         BadRequest: nothing is called so, neither a row nor a run.
     """
-    if _ids(runs, against) or any(against == row.label for row in rows(runs)):
+    labels = list(dict.fromkeys(row.label for row in rows(runs)))
+    if _ids(runs, against) or against in labels:
         return runs
     try:
         others = named(against)
-    except BadRequest as error:
-        raise BadRequest(str(error).replace("run:", "against:", 1)) from None
+    except BadRequest:
+        raise BadRequest(
+            f"against: there is neither a run nor a row {against!r}. {nearest(against, labels[:5])}"
+        ) from None
     ids = {run["run_id"] for run in [*runs, *others]}
     return select(CompareSettings(run_ids=tuple(ids)))
 
