@@ -46,7 +46,7 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
     """Write the files that are asked for."""
     from harness.comparison import files
 
-    records = [record for comparison in found for record in comparison.records]
+    records = [record for comparison in found for record in comparison.shown]
     if settings.csv:
         files.write(settings.csv, "csv", files.csv_text(records))
     if settings.json:
@@ -56,7 +56,7 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
 
         first = found[0]
         kind = settings.curves.suffix.removeprefix(".")
-        picture = draw(first.rows, first.labels, first.of, kind)
+        picture = draw(first.rows[: first.limit], first.labels, first.of, kind)
         files.write(settings.curves, "curves", picture)
 
 
@@ -66,11 +66,7 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
 
     from harness.comparison import table
 
-    columns = (
-        table.chosen_columns(comparison.records, settings.columns.split(","))
-        if settings.columns
-        else table.usual_columns(comparison.rows, comparison.records)
-    )
+    columns = comparison.columns(settings.columns.split(",") if settings.columns else None)
     notes = comparison.notes
     console = Console(highlight=False)
     say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.comparison import table
@@ -26,7 +26,8 @@ class Comparison:
 
     Attributes:
         of: what is compared, in words.
-        rows: in their order; at most as many as asked for, of `total`.
+        rows: in their order.
+        limit: how many of them are shown; None for all.
         sorted_by: the column that gave them their order.
         compared: each row's difference from the reference; None for the reference, and for all
             rows where there is none.
@@ -34,15 +35,30 @@ class Comparison:
 
     of: str
     rows: tuple[Row, ...]
-    total: int
+    limit: int | None
     sorted_by: str
     compared: tuple[Difference | None, ...]
     reference: Row | None = None
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:
-        """Everything about the rows, by column."""
+        """Everything about all rows, by column."""
         return table.records(self.rows, self.compared)
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """Everything about the rows that are shown."""
+        return self.records[: self.limit]
+
+    def columns(self, names: Sequence[str] | None) -> list[table.Column]:
+        """The columns of those names, or the usual ones; with the rows that are shown."""
+        # What differs between the rows differs between all of them, not among the first.
+        columns = (
+            table.chosen_columns(self.records, names)
+            if names
+            else table.usual_columns(self.rows, self.records)
+        )
+        return [replace(column, cells=column.cells[: self.limit]) for column in columns]
 
     @property
     def labels(self) -> list[str]:
@@ -74,8 +90,8 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader should know before believing the numbers."""
         notes = []
-        if self.total > len(self.rows):
-            notes.append(f"{_count(self.total - len(self.rows), 'more row')}: raise --limit.")
+        if more := len(self.rows) - len(self.shown):
+            notes.append(f"{_count(more, 'more row')}: raise --limit.")
         if repeats := sum(len(row.repeats) for row in self.rows):
             notes.append(
                 f"{_count(repeats, 'run')} left out: a later one has the same fields and seed."
@@ -155,10 +171,10 @@ def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Co
     )
     return Comparison(
         of=name if part == "runs" else f"{name}, {part}",
-        rows=tuple(found[: settings.limit]),
-        total=len(found),
+        rows=tuple(found),
+        limit=settings.limit,
         sorted_by=column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
-        compared=tuple(compared[: settings.limit]),
+        compared=tuple(compared),
         reference=reference,
     )
 
