@@ -141,6 +141,8 @@ def test_answers_that_are_too_long_are_asked_for_in_parts(
 def test_reading_writes_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout.store}")
     assert harness.runs().empty
+    assert harness.runs(filter="params.lr = '0.1'").empty
+    assert harness.epochs().empty
     assert not checkout.store.exists()
 
 
@@ -265,7 +267,7 @@ def test_what_is_not_there_is_a_bad_request(choice: dict[str, Any], message: str
 
 def test_letters_that_several_ids_start_with_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [bulk.Listed(f"{start}{'0' * 28}", "x", "run") for start in ("abcd", "abce", "f00d")]
-    monkeypatch.setattr(bulk.DatabaseReader, "listing", lambda self, experiment: listed)
+    monkeypatch.setattr(bulk.DatabaseReader, "listing", lambda self, experiment, query: listed)
     with pytest.raises(BadRequest, match=r"2 runs start with 'abc': abcd000 \(x\), abce000"):
         harness.runs(run_ids=["abc"])
     with pytest.raises(BadRequest, match="Did you mean abcd0000"):

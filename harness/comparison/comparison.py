@@ -10,7 +10,7 @@ from typing import Any
 from harness.comparison import table
 from harness.comparison.difference import Difference, differences, reference_among
 from harness.comparison.rows import FINISHED, Row, ordered, rows
-from harness.comparison.selection import Run, images, named, refuse_mixed_data, select
+from harness.comparison.selection import Run, data, images, named, refuse_mixed_data, select
 from harness.comparison.settings import CompareSettings
 from harness.errors import BadRequest, nearest
 from harness.statistics import FEWEST_PAIRS
@@ -98,7 +98,7 @@ class Comparison:
             )
         if any(run["outcome"] not in (*FINISHED, "pruned") for r in self.rows for run in r.runs):
             notes.append("Runs that have not come to their end stand alone, with what they have.")
-        if len({images(run) for row in self.rows for run in row.runs}) > 1:
+        if len({data(run) for row in self.rows for run in row.runs}) > 1:
             notes.append("The rows saw different images: their numbers are not comparable.")
         if self.reference:
             notes += self._about_differences()

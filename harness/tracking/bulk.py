@@ -81,8 +81,15 @@ class Reader(Protocol):
     def experiments(self) -> list[str]:
         """Names of MLflow's experiments."""
 
-    def listing(self, experiment: str | None) -> list[Listed]:
-        """All runs of one of MLflow's experiments, or of all; the newest first."""
+    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
+        """All runs of one of MLflow's experiments, or of all; the newest first.
+
+        Args:
+            query: a condition in MLflow's filter language.
+
+        Raises:
+            BadRequest: it cannot be understood.
+        """
 
     def runs(self, run_ids: Sequence[str]) -> list[RecordedRun]:
         """These runs, in this order."""
@@ -116,8 +123,10 @@ class DatabaseReader:
         rows = self._rows("SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
         return [name for (name,) in rows]
 
-    def listing(self, experiment: str | None) -> list[Listed]:
-        """See `Reader`; empty where there is no file."""
+    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
+        """See `Reader`; empty where there is no file. MLflow alone understands its language."""
+        if query:
+            return ClientReader().listing(experiment, query) if self.path.exists() else []
         rows = self._rows(
             """
             SELECT runs.run_uuid, runs.name, kinds.value
@@ -232,14 +241,7 @@ class ClientReader:
         return list(self._experiments)
 
     def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
-        """See `Reader`.
-
-        Args:
-            query: MLflow's filter language.
-
-        Raises:
-            BadRequest: it cannot be understood.
-        """
+        """See `Reader`."""
         self.experiments()
         ids = [
             identity for name, identity in self._experiments.items() if experiment in (None, name)
