@@ -129,6 +129,7 @@ class Labels:
         parent: id of the run that this one belongs to.
         figures: whether to draw them after training.
         links: tags of the harness's own, without their prefix.
+        command: the command line that repeats it, as `sys.argv` gives it.
     """
 
     kind: Kind = "run"
@@ -141,6 +142,7 @@ class Labels:
     system_metrics: bool = False
     figures: bool = True
     saving: Saving = Saving()
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
 def prepare(
@@ -232,7 +234,7 @@ def run(
         run_id,
         recorder,
         watcher,
-        command=provenance.command(tuple(sys.argv)),
+        command=provenance.command(labels.command),
         with_figures=labels.figures,
         with_model=labels.kind == "run",
         resumable=labels.kind == "run" and labels.parent is None,
@@ -470,7 +472,7 @@ def run_record(
         },
         data=prepared.data_records(),
         settings=labels.settings,
-        command=tuple(sys.argv),
+        command=labels.command,
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
