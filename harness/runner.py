@@ -272,7 +272,9 @@ def resume(
         except Exception as error:  # an allowed change may have made another network of it
             raise failure(prepared.experiment, error) from error
         break
-    recorder.resume(stored.run_id, str(Owner.current()), allowed)
+    labels = Labels(settings=stored.settings)
+    record = None if stored.is_described else run_record(prepared, execution, device, labels)
+    recorder.resume(stored.run_id, str(Owner.current()), allowed, record)
     for result in state.history:
         if result.epoch not in stored.epochs:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)

@@ -27,8 +27,10 @@ def main(arguments: Sequence[str]) -> int:
         "python -m harness.sync",
         "Send what a tracking server could not take, now that it is back.",
     )
+    from harness.tracking import address
+
+    address.check()
     from harness.repair import clear_up
-    from harness.tracking.address import described
     from harness.tracking.process import RecorderProcess
 
     recorder = RecorderProcess()
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         clear_up(recorder)
     finally:
         recorder.close()
-    print(f"{described()}: {sent} writes sent, {waiting} still waiting")
+    print(f"{address.described()}: {sent} writes sent, {waiting} still waiting")
     return 1 if waiting else 0
 
 

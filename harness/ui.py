@@ -44,7 +44,6 @@ def main(arguments: Sequence[str]) -> int:
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
     from harness.interruption import Interrupted
-    from harness.repair import clear_up
     from harness.tracking import address
     from harness.tracking.address import tracking_uri
     from harness.tracking.server import check_place, is_loopback, serving
@@ -66,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
             "the pages have no login.",
             file=sys.stderr,
         )
+    from harness.repair import clear_up
+
     clear_up()
     with serving(settings.host, settings.port) as here:
         page = here + _run_list(here, settings.experiment)

@@ -63,6 +63,10 @@ def main(arguments: Sequence[str]) -> int:
         raise BadRequest(
             f"verify: name the run first: python -m harness.verify RUN_ID {arguments[0]}"
         )
+    from harness.tracking import address
+
+    address.check()
+    address.check_run("verify", run_id)
     from harness.tracking.process import RecorderProcess
 
     recorder = RecorderProcess()

@@ -70,9 +70,15 @@ class RecorderClient:
         stored: StoredRun = self._call("stored", run_id)
         return stored
 
-    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
         """Go on with a run that had ended, in another process's hands."""
-        self._call("resume", run_id, owner, allowed)
+        self._call("resume", run_id, owner, allowed, record)
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics; they are on disk when this returns."""
@@ -187,7 +193,8 @@ class RecorderProcess(RecorderClient):
 
     def prepare(self) -> None:
         """Open the store; returns at once, what goes wrong is raised by the next call."""
-        self._registration = register({"store": fingerprint()})
+        with contextlib.suppress(OSError):  # a folder that cannot be written is told by the store
+            self._registration = register({"store": fingerprint()})
         super().prepare()
 
     def close(self) -> None:

@@ -75,6 +75,7 @@ class StoredRun:
         settings: how it was computed.
         tags: without their prefix `harness.`.
         history: the metrics of each epoch that is recorded.
+        is_described: False where its process died before its parameters and files were recorded.
     """
 
     run_id: str
@@ -85,6 +86,7 @@ class StoredRun:
     settings: dict[str, Any]
     tags: dict[str, str]
     history: dict[int, dict[str, float]]
+    is_described: bool = True
 
     @property
     def epochs(self) -> frozenset[int]:
@@ -136,10 +138,18 @@ class Recorder(Protocol):
     def stored(self, run_id: str) -> StoredRun:
         """Read a run back; `last` is the latest that has not completed."""
 
-    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
         """Go on with a run that had ended, in another process's hands.
 
-        `allowed` names what has changed since it began, which its numbers then come from as well.
+        Args:
+            allowed: what has changed since it began, and so is behind its numbers as well.
+            record: to describe it by, where that was cut off.
         """
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:

@@ -8,10 +8,9 @@ import json
 import math
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -104,6 +103,9 @@ class MlflowRecorder:
                 "experiment": record.trained or record.experiment,
                 "kind": record.kind,
                 "outcome": "running",
+                # Here and not in a file alone: what is killed a moment later can go on too.
+                "fields": json.dumps(record.fields),
+                "settings": json.dumps(record.settings),
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
                 "python": platform.python_version(),
@@ -225,9 +227,7 @@ class MlflowRecorder:
         run_id = self._last_unfinished() if run_id == "last" else self._stored_id(run_id)
         try:
             run = client.get_run(run_id)
-            with tempfile.TemporaryDirectory() as folder:
-                path = client.download_artifacts(run_id, "experiment.json", folder)
-                description = json.loads(Path(path).read_text())
+            files = [entry.path for entry in client.list_artifacts(run_id)]
             history = self._history(run_id, list(run.data.metrics))
         except (MlflowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
@@ -238,15 +238,18 @@ class MlflowRecorder:
             if name.startswith("harness.")
         }
         tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
+        if "fields" not in tags:
+            raise BadRequest(f"{run_id} is not one of the harness's runs.")
         return StoredRun(
             run_id=run_id,
             kind=tags["kind"],
             outcome=tags["outcome"],
-            experiment=description["experiment"],
-            fields=description["fields"],
-            settings=description["settings"],
+            experiment=tags["experiment"],
+            fields=json.loads(tags.pop("fields")),
+            settings=json.loads(tags.pop("settings")),
             tags=tags,
             history=history,
+            is_described="experiment.json" in files,
         )
 
     def _history(self, run_id: str, names: list[str]) -> dict[int, dict[str, float]]:
@@ -279,10 +282,20 @@ class MlflowRecorder:
             return str(run.info.run_id)
         raise BadRequest("There is no run here that was interrupted and can go on.")
 
-    def resume(self, run_id: str, owner: str, allowed: Sequence[str] = ()) -> None:
-        """Go on with a run that had ended, in another process's hands."""
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
+        """Go on with a run that had ended, in another process's hands; describe it by `record`."""
         tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
         self._write("reopen", run_id, owner=owner, tags=tags)
+        if record:
+            run = self.store.client.get_run(run_id)
+            source = self._source or provenance.source()
+            self._describe(run_id, record, source, run.data.tags["harness.command"])
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
