@@ -138,6 +138,15 @@ def test_answers_that_are_too_long_are_asked_for_in_parts(
     assert everything(bulk.ClientReader()) == by_database
 
 
+def test_a_server_without_that_address_is_asked_run_by_run(
+    database: Path, served: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_database = everything(bulk.DatabaseReader(database))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
+    monkeypatch.setattr(bulk, "HISTORIES", "/ajax-api/2.0/mlflow/metrics/not-there")
+    assert everything(bulk.ClientReader()) == by_database
+
+
 def test_reading_writes_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout.store}")
     assert harness.runs().empty
