@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "search": {"search", "training", "ground"},
     "comparison": {"comparison", "tracking", "ground"},
     "doors": {"doors", "benchmark", "comparison", "search", "tracking", "training", "ground"},
-    "benchmark": {"benchmark", "search", "tracking", "training", "ground"},
+    "benchmark": {"benchmark", "package", "search", "tracking", "training", "ground"},
     "experiments": {"experiments", "training", "ground"},
     "studies": {"studies", "experiments", "search"},
 }
