@@ -66,7 +66,7 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
 
     from harness.comparison import table
 
-    columns = comparison.columns(settings.columns.split(",") if settings.columns else None)
+    columns = comparison.columns(settings.column_names)
     notes = comparison.notes
     console = Console(highlight=False)
     say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)

@@ -344,7 +344,7 @@ def test_columns_sort_and_limit_are_as_asked_for(
     store: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = ("--experiment", "softmax_regression", *ON_TEST_IMAGES)
-    shown = ("--columns", "lr,train/loss,best.test/accuracy,git_commit")
+    shown = ("--columns", "lr, train/loss,best.test/accuracy,git_commit,")
     header, *body = lines(told(capsys, *asked, *shown, "--sort", "lr"))
     assert header == ["run", "lr", "train/loss", "accuracy", "git_commit"]
     assert [row[1] for row in body] == ["0.1", "1"]

@@ -50,7 +50,7 @@ class Comparison:
         """Everything about the rows that are shown."""
         return self.records[: self.limit]
 
-    def columns(self, names: Sequence[str] | None) -> list[table.Column]:
+    def columns(self, names: Sequence[str]) -> list[table.Column]:
         """The columns of those names, or the usual ones; with the rows that are shown."""
         # What differs between the rows differs between all of them, not among the first.
         columns = (

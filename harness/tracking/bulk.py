@@ -23,6 +23,9 @@ from harness.tracking.process import ENVIRONMENT
 BEST = {"loss": min, "accuracy": max}
 """What is the best of the metrics that end so."""
 
+HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+"""Where the pages of MLflow's server get the values of one metric of many runs from."""
+
 PAGE = 1000
 """Runs that a server is asked for at once."""
 
@@ -333,14 +336,13 @@ class ClientReader:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        address = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
         query = [("metric_key", metric), *(("run_id", run_id) for run_id in run_ids)]
         with _explained():
             credentials = get_default_host_creds(self.uri)
-            reply = http_request(credentials, address, "GET", params=query)
+            reply = http_request(credentials, HISTORIES, "GET", params=query)
             if reply.status_code == 404:
                 return None
-            values: list[dict[str, Any]] = verify_rest_response(reply, address).json()["metrics"]
+            values: list[dict[str, Any]] = verify_rest_response(reply, HISTORIES).json()["metrics"]
             return values
 
 
