@@ -28,8 +28,13 @@ def main(arguments: Sequence[str]) -> int:
         "python -m harness.compare",
         "Compare runs: what differs, what came out, with its spread over seeds.",
     )
-    from harness.comparison.comparison import comparisons, nothing_recorded
+    from harness.tracking import address
 
+    address.check()
+    from harness.comparison.comparison import comparisons, nothing_recorded
+    from harness.repair import clear_up
+
+    clear_up()
     found = comparisons(settings)
     if not found:
         print(nothing_recorded())

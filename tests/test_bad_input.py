@@ -234,10 +234,8 @@ BY_THEIR_FLAGS = [
     asked("harness.sync", "now", "now"),
     asked("harness.sync", "--all", "There is no flag --all"),
     asked("harness.sync", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
-    asked("harness.compare", "--experiment nobody", "nobody"),
-    asked("harness.compare", "--study nobody", "nobody"),
     asked("harness.compare", "--limit 0", "limit: 0 is not allowed"),
-    asked("harness.compare", "--colums lr", "Did you mean --columns?"),
+    asked("harness.compare", "--colums lr", "Did you mean --columns or"),
     asked("harness.compare", "--limit 1 --limit 2", "--limit is given 2 times"),
     asked("harness.compare", "", "is no address", MLFLOW_TRACKING_URI="nonsense"),
 ]
