@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -16,10 +17,11 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from harness import project
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
 from harness.ownership import Owner
-from harness.project import MLRUNS, peak_memory_bytes
+from harness.project import MLRUNS, ROOT, peak_memory_bytes
 from harness.statistics import Summary, summarize
 from harness.tracking import provenance
 from harness.tracking.record import (
@@ -423,9 +425,31 @@ def run_record(
         data=prepared.data_records(),
         settings=labels.settings,
         command=tuple(sys.argv),
+        about=_about(experiment, labels),
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
+    )
+
+
+def _about(experiment: Experiment, labels: Labels) -> str:
+    """The experiment or study in Markdown: what it is, and how to run it; "" for a child."""
+    if labels.parent:
+        return ""
+    folder, door, file = "experiments", "run", experiment.name
+    if labels.kind == "study":
+        folder, door, file = "studies", "study", labels.user_tags["harness.study"]
+    name = labels.experiment or file
+    path = ROOT / folder / f"{file}.py"
+    commands = [f"python -m harness.{door} {file}", f"python -m harness.report {shlex.quote(name)}"]
+    return "\n".join(
+        [
+            project.summary(path) if path.is_file() else f"**{file}**",
+            "",
+            f"Declared in `{folder}/{file}.py`. To run it, and to have a report of it:",
+            "",
+            *(f"    {command}" for command in commands),
+        ]
     )
 
 

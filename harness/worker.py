@@ -161,6 +161,7 @@ class Worker:
             outcome=result.outcome,
             accuracy=result.metrics.get("test/accuracy"),
             loss=result.metrics.get("test/loss"),
+            seconds=result.seconds,
         )
 
 

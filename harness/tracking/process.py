@@ -61,6 +61,11 @@ class RecorderClient:
         stored: StoredRun = self._call("stored", run_id)
         return stored
 
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
+        content: bytes | None = self._call("artifact", run_id, name)
+        return content
+
     def resume(self, run_id: str, owner: str) -> None:
         """Go on with a run that had ended, in another process's hands."""
         self._call("resume", run_id, owner)

@@ -86,7 +86,7 @@ class MlflowRecorder:
         if record.parent:
             tags["mlflow.parentRunId"] = record.parent
         run = client.create_run(
-            self.store.experiment_id(record.experiment),
+            self.store.experiment_id(record.experiment, record.about),
             run_name=mask(record.name),
             tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
         )
@@ -209,8 +209,17 @@ class MlflowRecorder:
             fields=description["fields"],
             settings=description["settings"],
             tags=tags,
+            data=tuple(DataRecord(**part) for part in description["data"]),
             epochs=frozenset(metric.step for metric in history),
         )
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
+            except (MlflowException, OSError):
+                return None
 
     def _last_unfinished(self) -> str:
         experiments = [e.experiment_id for e in self.store.client.search_experiments()]
