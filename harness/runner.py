@@ -113,6 +113,7 @@ class Labels:
         experiment: MLflow's experiment; that of the harness unless given.
         parent: id of the run that this one belongs to.
         figures: whether to draw them after training.
+        command: the command line that repeats it, as `sys.argv` gives it.
     """
 
     kind: Kind = "run"
@@ -123,6 +124,7 @@ class Labels:
     settings: dict[str, Any] = field(default_factory=dict)
     system_metrics: bool = False
     figures: bool = True
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
 def prepare(
@@ -211,7 +213,7 @@ def run(
         run_id,
         recorder,
         watcher,
-        command=provenance.command(tuple(sys.argv)),
+        command=provenance.command(labels.command),
         with_figures=labels.figures,
         resumable=labels.kind == "run" and labels.parent is None,
         store_seconds=store_seconds,
@@ -424,7 +426,7 @@ def run_record(
         },
         data=prepared.data_records(),
         settings=labels.settings,
-        command=tuple(sys.argv),
+        command=labels.command,
         about=_about(experiment, labels),
         parent=labels.parent,
         user_tags=labels.user_tags,
@@ -439,16 +441,18 @@ def _about(experiment: Experiment, labels: Labels) -> str:
     folder, door, file = "experiments", "run", experiment.name
     if labels.kind == "study":
         folder, door, file = "studies", "study", labels.user_tags["harness.study"]
-    name = labels.experiment or file
     path = ROOT / folder / f"{file}.py"
-    commands = [f"python -m harness.{door} {file}", f"python -m harness.report {shlex.quote(name)}"]
+    if not path.is_file():  # an experiment of a notebook
+        return ""
+    name = shlex.quote(labels.experiment or file)
     return "\n".join(
         [
-            project.summary(path) if path.is_file() else f"**{file}**",
+            project.summary(path),
             "",
             f"Declared in `{folder}/{file}.py`. To run it, and to have a report of it:",
             "",
-            *(f"    {command}" for command in commands),
+            f"    python -m harness.{door} {file}",
+            f"    python -m harness.report {name}",
         ]
     )
 

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "plain": set(),
     "plain_study": {"plain"},
     "ground": {"ground"},
+    "package": {"doors", "tracking"},
     "training": {"training", "ground"},
     "tracking": {"tracking", "training", "ground"},
     "search": {"search", "training", "ground"},
@@ -31,7 +32,8 @@ MAY_IMPORT = {
     "experiments": {"experiments", "training", "ground"},
     "studies": {"studies", "experiments", "search"},
 }
-"""From which rooms a room may import; the plain ones are the yardsticks."""
+"""From which rooms a room may import; the plain ones are the yardsticks, the package is what
+`import harness` gives."""
 
 ONLY_ROOMS_OF = {"mlflow": {"tracking"}, "optuna": {"search", "plain_study"}}
 """The libraries that a single room knows, and a yardstick."""
@@ -83,6 +85,8 @@ def room(module: str) -> str:
     first = rest.partition(".")[0]
     if top != "harness":
         return top
+    if not rest:
+        return "package"
     if first in DOORS:
         return "doors"
     return first if first in ROOMS else "ground"

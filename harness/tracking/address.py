@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from pathlib import Path
+
 from harness.privacy import mask
-from harness.project import MLRUNS
+from harness.project import MLRUNS, ROOT
 
 
 def tracking_uri() -> str:
@@ -16,3 +18,9 @@ def tracking_uri() -> str:
 def described() -> str:
     """The store in words for the screen, without credentials."""
     return mask(tracking_uri())
+
+
+def database_path(uri: str) -> Path | None:
+    """The file of an embedded store; None for any other store."""
+    scheme, separator, path = uri.partition(":///")
+    return ROOT / path if separator and scheme.startswith("sqlite") else None

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.errors import RunFailed
 from harness.privacy import mask
 from harness.project import ROOT
-from harness.tracking.address import tracking_uri
+from harness.tracking.address import database_path, tracking_uri
 
 
 class Store:
@@ -32,7 +32,7 @@ class Store:
             RunFailed: it cannot be opened.
         """
         self.uri = tracking_uri()
-        self.database = _sqlite_path(self.uri)
+        self.database = database_path(self.uri)
         if self.database:
             try:
                 self.database.parent.mkdir(parents=True, exist_ok=True)
@@ -99,11 +99,6 @@ class Store:
         if not self.database:
             return nullcontext()
         return FileLock(self.database.with_suffix(".lock"))
-
-
-def _sqlite_path(uri: str) -> Path | None:
-    scheme, separator, path = uri.partition(":///")
-    return ROOT / path if separator and scheme.startswith("sqlite") else None
 
 
 def _write_ahead(database: Path) -> None:
