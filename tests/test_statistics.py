@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import Summary, paired_difference, summarize
+from harness.statistics import Summary, expected_maximum, paired_difference, summarize
 
 # Rounded, because NumPy's squares of tiny numbers are zero.
 VALUES = st.floats(min_value=-1e6, max_value=1e6).map(lambda value: round(value, 9))
@@ -100,3 +101,13 @@ def test_a_paired_difference_summarizes_the_differences(pairs: list[tuple[float,
 def test_pairs_need_a_partner() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_difference([1.0, 2.0], [1.0])
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.875]), min_size=1, max_size=4))
+def test_the_expected_maximum_is_that_of_all_possible_draws(values: list[float]) -> None:
+    expected = expected_maximum(values)
+    assert len(expected) == len(values)
+    for n, (mean, std) in enumerate(expected, start=1):
+        largest = [max(draw) for draw in itertools.product(values, repeat=n)]
+        assert mean == pytest.approx(np.mean(largest))
+        assert std == pytest.approx(np.std(largest), abs=1e-9)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from harness.reporting.page import Commands, Item
-from harness.tracking.record import DataRecord
 
 Tags = Mapping[str, str]
 """A run's tags, without their prefix `harness.`."""
@@ -38,13 +35,17 @@ def each(values: Iterable[str | None]) -> str:
     return "; ".join(dict.fromkeys(value for value in values if value)) or NOTHING
 
 
-def data(records: Iterable[DataRecord]) -> Item:
-    """Which images the runs saw, with the digests that tell whether others see the same."""
-    sets = dict.fromkeys(
-        f"{part.name}, {part.context}: {part.size:,} images, SHA-256 {part.digest}"
-        for part in records
+def data(sets: Iterable[tuple[str, str, int | None, str]]) -> Item:
+    """Which images the runs saw, with the digests that tell whether others see the same.
+
+    Args:
+        sets: name, use, number of images (None where it is not known), SHA-256.
+    """
+    lines = dict.fromkeys(
+        f"{name}, {use}: {'' if size is None else f'{size:,} images, '}SHA-256 {digest}"
+        for name, use, size, digest in sets
     )
-    return Item("Data", "\n".join(sets) or NOTHING, bool(sets))
+    return Item("Data", "\n".join(lines) or NOTHING, bool(lines))
 
 
 def environment(runs: Sequence[Tags], command: str) -> list[Item]:
@@ -90,30 +91,15 @@ def environment(runs: Sequence[Tags], command: str) -> list[Item]:
     ]
 
 
-def again(tags: Tags, commands: Sequence[str]) -> Commands:
-    """The lines that repeat it, from the commit to the commands themselves."""
-    lines = []
-    commit = tags.get("git_commit", "none")
-    if commit != "none":
-        lines.append(f"git checkout {commit}")
-    if tags.get("git_dirty") == "true":
-        lines.append("git apply changes.diff  # from the artifacts of the (parent) run")
-    return Commands([*lines, "pip install -c constraints.txt -e .", *commands])
-
-
-def run_command(experiment: str, fields: Mapping[str, Any], tags: Tags, *flags: str) -> str:
-    """The command that trains one configuration, every field given.
-
-    >>> run_command("baseline", {"seed": 0, "lr": 0.5}, {"threads": "1"}, "--repeats", "5")
-    'python -m harness.run baseline --seed 0 --lr 0.5 --threads 1 --repeats 5'
-    """
-    words = ["python", "-m", "harness.run", experiment]
-    for name, value in fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        elif value is not False:
-            words += [flag, str(value)]
-    if threads := tags.get("threads"):
-        words += ["--threads", threads]
-    return shlex.join([*words, *flags])
+def again(commands: Iterable[tuple[Tags, str]]) -> Commands:
+    """The lines that repeat it: commands in order, after the commit that each was given at."""
+    lines, state = ["pip install -c constraints.txt -e ."], None
+    for tags, command in commands:
+        now = (tags.get("git_commit", "none"), tags.get("git_dirty") == "true")
+        if now != state and now[0] != "none":
+            lines.append(f"git checkout {now[0]}")
+            if now[1]:
+                lines.append("git apply changes.diff  # of the (parent) run's artifacts")
+        state = now
+        lines.append(command)
+    return Commands(lines)

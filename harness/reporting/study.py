@@ -33,6 +33,7 @@ from harness.search.importance import FEWEST_TRIALS, importances
 from harness.search.storage import StoredStudy
 from harness.search.table import rows
 from harness.statistics import Summary, expected_maximum, summarize
+from harness.tracking import provenance
 from harness.tracking.record import Recorder, StoredRun
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def report(
     confirmations = []
     for confirmation in answer["confirmed"].values():
         with contextlib.suppress(BadRequest):  # a run may have been deleted since
-            confirmations.append(recorder.stored(confirmation["run_ids"][0]))
+            confirmations += [recorder.stored(run_id) for run_id in confirmation["run_ids"][:1]]
     path = ROOT / "studies" / f"{run.tags.get('study', stored.study_name)}.py"
     told = _Report(stored, answer, run, confirmations, drawn)
     page = Page(
@@ -243,7 +244,11 @@ class _Report:
                 "selected by validation accuracy after the last epoch, one seed a trial; "
                 "reported: test accuracy of trainings on all training images",
             ),
-            checklist.data(part for run in runs for part in run.data),
+            checklist.data(
+                (part.name, part.context, part.size, part.digest)
+                for run in runs
+                for part in run.data
+            ),
             Item(
                 "Split",
                 f"{fields['validation_size']:,} training images set aside for validation, drawn by "
@@ -295,15 +300,14 @@ class _Report:
         commands = ["# the study", self._command()]
         for config, confirmation in self.confirmed.items():
             fields = confirmation["fields"]
-            flags = ("--repeats", str(len(self.seeds))) if len(self.seeds) > 1 else ()
-            command = checklist.run_command(
-                self.experiment,
-                {**fields, "seed": self.seeds[0], "validation_size": 0},
-                self.run.tags,
-                *flags,
+            flags = ["--repeats", str(len(self.seeds))] if len(self.seeds) > 1 else []
+            if threads := self.run.tags.get("threads"):
+                flags += ["--threads", threads]
+            command = provenance.run_command(
+                self.experiment, {**fields, "seed": self.seeds[0], "validation_size": 0}, *flags
             )
             commands += [f"# {config}, on all training images", command]
-        return [checklist.again(self.run.tags, commands)]
+        return [checklist.again((self.run.tags, command) for command in commands)]
 
     def _command(self) -> str:
         return str(self.answer.get("command") or self.run.tags.get("command", ""))

@@ -73,6 +73,14 @@ def open_storage(url: str) -> RDBStorage:
         raise RunFailed(f"The storage {mask(url)} cannot be opened: {reason}") from None
 
 
+def stored_names(url: str) -> list[str]:
+    """Names of the studies in a storage; none where its file does not exist."""
+    database = _sqlite_path(storage_url(url))
+    if database and not database.exists():
+        return []
+    return optuna.get_all_study_names(open_storage(storage_url(url)))
+
+
 def load_stored(url: str, study_name: str) -> StoredStudy:
     """A study of a storage, to be read."""
     return optuna.load_study(study_name=study_name, storage=open_storage(storage_url(url)))
