@@ -61,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _study(name: str, settings: ReportSettings) -> int:
-    # MLflow takes as long to import as what a study needs: the recorder's process does it meanwhile.
+    # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
     recorder = RecorderProcess()

@@ -26,7 +26,7 @@ from harness.search.claim import Search, claim, tell
 from harness.search.opening import open_study
 from harness.search.storage import load_stored, storage_url
 from harness.statistics import summarize
-from harness.study_result import StudyResult, result
+from harness.study_result import result
 from harness.tracking.record import DataRecord, StoredRun
 
 VOID = {"meta", "link", "img", "br", "input"}
@@ -216,7 +216,9 @@ def test_the_commands_of_a_report_give_its_numbers(
     written: tuple[str, str], worked: Recorded
 ) -> None:
     checkout, _ = worked
-    (command,) = re.findall(r"# defaults.*\npython -m harness.run (.*)", Parsed(written[0]).commands[0])
+    (command,) = re.findall(
+        r"# defaults.*\npython -m harness.run (.*)", Parsed(written[0]).commands[0]
+    )
     ended = checkout.run(*command.split(), "--no-figures", "--quiet")
     head, rows = Parsed(written[0]).table("configuration")
     (mean,) = (row[head.index("mean")] for row in rows if row[0] == "defaults")
@@ -247,7 +249,7 @@ def test_the_report_of_an_experiment_compares_its_configurations(
         row = dict(zip(head, found[f"{float(run.data.params['lr']):.4g}"], strict=True))
         assert row["accuracy"] == f"{run.data.metrics['test/accuracy']:.4f}"
         assert row["hidden_width"] == run.data.params["hidden_width"]
-        assert (row["n seeds"], row["std"]) == ("1", "–")
+        assert (row["n seeds"], row["std"]) == ("1", "—")
     assert [row[head.index("accuracy")] for row in rows] == sorted(
         (row[head.index("accuracy")] for row in rows), reverse=True
     )
@@ -364,7 +366,9 @@ def studied(tmp_path: Path) -> Callable[..., str]:
             assert trial is not None
             if value is not None:
                 trial.report(value, 1)
-            tell(stored, trial, outcome, value, {"reason": "as told"} if outcome == "failed" else {})
+            tell(
+                stored, trial, outcome, value, {"reason": "as told"} if outcome == "failed" else {}
+            )
         found = result(search, stored, [], "cpu")
         assert found is not None
         confirmed = {
@@ -398,7 +402,7 @@ def test_every_outcome_is_counted_and_one_seed_proves_nothing(studied: Callable[
     assert "whether it is better cannot be told" in page.text
     _, rows = page.table("trial")
     assert [row[1] for row in rows] == ["completed", "pruned", "diverged", "failed", "completed"]
-    assert rows[3][2] == "–"
+    assert rows[3][2] == "—"
     assert rows[3][-1] == "as told"
     # Of four draws (the defaults are none) three have a value: 0, 0.2 and 0.75.
     head, rows = page.table("trials")
@@ -414,7 +418,9 @@ def test_names_in_a_report_are_never_obeyed(studied: Callable[..., str]) -> None
     assert HOSTILE not in text
     assert HOSTILE in Parsed(text).text
     hostile = Page(
-        *[f"{HOSTILE}\"'&"] * 3,
+        f"{HOSTILE}\"'&",
+        HOSTILE,
+        HOSTILE,
         [(HOSTILE, HOSTILE)],
         [
             Section(

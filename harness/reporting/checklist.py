@@ -66,8 +66,7 @@ def environment(runs: Sequence[Tags], command: str) -> list[Item]:
     known = commits not in (NOTHING, "none")
     dirty = [tags for tags in runs if tags.get("git_dirty") == "true"]
     state = (
-        "with uncommitted changes, which changes.diff among the artifacts of the "
-        "(parent) run holds"
+        "with uncommitted changes, which changes.diff among the artifacts of the (parent) run holds"
         if dirty
         else "no uncommitted changes"
     )

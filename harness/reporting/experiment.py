@@ -111,7 +111,9 @@ class _Report:
             if len(shown) < len(found):
                 blocks.append(Text(f"The curves are those of the first {len(shown)} of them."))
             pictures = [
-                self._picture(shown, f"{part}/{quantity}", f"{self.name} on {dataset}: {part} {quantity}")
+                self._picture(
+                    shown, f"{part}/{quantity}", f"{self.name} on {dataset}: {part} {quantity}"
+                )
                 for quantity in ("accuracy", "loss")
             ]
             yield Section(f"On {dataset}, {part} images", [*blocks, Pictures(pictures)])
@@ -143,7 +145,9 @@ class _Report:
 
     def checklist(self) -> list[Item]:
         runs, ended = self.runs, self.ended
-        outcomes = ", ".join(f"{n} {outcome}" for outcome, n in runs["outcome"].value_counts().items())
+        outcomes = ", ".join(
+            f"{n} {outcome}" for outcome, n in runs["outcome"].value_counts().items()
+        )
         seeds = ", ".join(str(seed) for seed in sorted(set(runs["seed"].dropna())))
         configurations = [
             len(self._configurations(part_runs, part)) for _, part, part_runs in self._evaluated()
@@ -237,7 +241,12 @@ class _Report:
         columns = [
             *(self._column(name) for name in self.varied),
             *(Column(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
-            *(Column("n seeds"), Column("loss", ".4f"), Column("seconds a run", ".1f"), Column("note")),
+            *(
+                Column("n seeds"),
+                Column("loss", ".4f"),
+                Column("seconds a run", ".1f"),
+                Column("note"),
+            ),
         ]
         caption = f"Mean {part} accuracy and loss after the last epoch; a click on a name sorts"
         return Table(caption, columns, rows, sortable=True)

@@ -118,7 +118,7 @@ class Column:
     def words(self, value: Value) -> str:
         """A value as the table shows it."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "–"
+            return "—"
         numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
         return format(value, self.digits) if numeric and self.digits else str(value)
 

@@ -92,7 +92,9 @@ class _Report:
         self.experiment = answer["declaration"]["experiment"]
         self.fields = answer["declaration"]["fields"]
         self.confirmed = answer["confirmed"]
-        self.seeds = list(next(iter(self.confirmed.values()))["test_accuracy"]) if self.confirmed else []
+        self.seeds = (
+            list(next(iter(self.confirmed.values()))["test_accuracy"]) if self.confirmed else []
+        )
         self.counts = answer["counts"]
         self.finished = sum(
             self.counts[name] for name in ("completed", "pruned", "diverged", "failed")
@@ -111,15 +113,23 @@ class _Report:
             facts.append((f"Test accuracy, {config}", _mean(summary)))
         if difference := self._difference():
             facts.append(("Difference", _points(difference)))
-        return [*facts, ("Compute time", self._compute_time()[0]), ("Device", self.answer["device"])]
+        return [
+            *facts,
+            ("Compute time", self._compute_time()[0]),
+            ("Device", self.answer["device"]),
+        ]
 
     def answered(self) -> list[Block]:
-        blocks: list[Block] = [Verdict(self.answer["verdict"])] if self.confirmed else [
-            Text(
-                "The best configuration has not been confirmed on the test set: what follows rests "
-                "on the validation images that it was selected on."
-            )
-        ]
+        blocks: list[Block] = (
+            [Verdict(self.answer["verdict"])]
+            if self.confirmed
+            else [
+                Text(
+                    "The best configuration has not been confirmed on the test set: what follows "
+                    "rests on the validation images that it was selected on."
+                )
+            ]
+        )
         values = ", ".join(f"{name} = {_words(v)}" for name, v in self.best["parameters"].items())
         blocks.append(
             Text(
@@ -146,7 +156,10 @@ class _Report:
                 [
                     name,
                     space.get(name, "as the study's suggest(trial) asks"),
-                    *(_words(values[name]) if name in values else None for values in (self.defaults, self.best["parameters"])),
+                    *(
+                        _words(values[name]) if name in values else None
+                        for values in (self.defaults, self.best["parameters"])
+                    ),
                 ]
                 for name in names
             ],
@@ -176,8 +189,8 @@ class _Report:
         independent = (
             "The sampler was random, so the trials were drawn so."
             if sampler == "random"
-            else f"The sampler was {sampler}, which does not draw so: read it as a summary of these "
-            "trials, not as a forecast of what fewer of them would have found."
+            else f"The sampler was {sampler}, which does not draw so: read it as a summary of "
+            "these trials, not as a forecast of what fewer of them would have found."
         )
         return [
             *blocks,
@@ -209,7 +222,9 @@ class _Report:
             ]
         elif len(self.names) > 1:
             blocks.append(
-                Text(f"Importances need {FEWEST_TRIALS} completed trials: with fewer they are noise.")
+                Text(
+                    f"Importances need {FEWEST_TRIALS} completed trials: with fewer they are noise."
+                )
             )
         return [*blocks, *self._pictures("slices", "contour", "parallel_coordinates")]
 
@@ -333,12 +348,9 @@ class _Report:
         ]
 
     def _difference(self) -> Summary | None:
-        difference = self.answer["difference"]
-        return (
-            Summary(**{name: math.nan if v is None else v for name, v in difference.items()})
-            if difference
-            else None
-        )
+        difference: dict[str, Any] = self.answer["difference"]
+        known: dict[str, Any] = {n: math.nan if v is None else v for n, v in difference.items()}
+        return Summary(**known) if known else None
 
     def _compute_time(self) -> tuple[str, str]:
         """The time of all trainings together, and its parts."""

@@ -244,9 +244,7 @@ class ClientReader:
 
         self.experiments()
         ids = [
-            identity
-            for name, identity in self._experiments.items()
-            if experiment in (None, name)
+            identity for name, identity in self._experiments.items() if experiment in (None, name)
         ]
         try:
             found = ids and _pages(
@@ -262,9 +260,7 @@ class ClientReader:
             raise
         self._runs |= {run.info.run_id: run for run in found}
         return [
-            Listed(
-                run.info.run_id, run.info.run_name or "", run.data.tags.get("harness.kind", "")
-            )
+            Listed(run.info.run_id, run.info.run_name or "", run.data.tags.get("harness.kind", ""))
             for run in found
         ]
 
