@@ -8,7 +8,7 @@ from harness import door, project
 from harness.errors import BadRequest, nearest
 from harness.run import listing
 
-DOORS = ("run", "study", "report", "ui", "bench")
+DOORS = ("run", "study", "compare", "report", "ui", "bench")
 
 
 def main(arguments: Sequence[str]) -> int:

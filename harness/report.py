@@ -122,13 +122,14 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
 
 def _experiment(name: str, settings: ReportSettings) -> int:
     with interruption.deferred():
+        from harness.comparison.selection import select
+        from harness.comparison.settings import CompareSettings
         from harness.reporting import experiment
-        from harness.tracking import reading
 
-    runs = reading.runs(name)
+    runs = select(CompareSettings(experiment=name))
     path = project.ROOT / "experiments" / f"{name}.py"
     question = project.summary(path) if path.is_file() else ""
-    page = experiment.report(name, question, runs, reading.epochs(runs))
+    page = experiment.report(name, question, runs)
     _write(settings.out, page.encode())
     print(f"{settings.out}: the report of the experiment {name}.")
     return 0

@@ -30,5 +30,10 @@ class BenchSettings:
     n_trials: Annotated[int, Count] = 12
     """Trials of each study."""
 
+    compare: bool = False
+    """Time the comparison of recorded runs, instead of running any."""
+    n_runs: Annotated[int, Count] = 1000
+    """Runs to compare."""
+
     def __post_init__(self) -> None:
         fields.check_all(self)

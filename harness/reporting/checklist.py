@@ -35,6 +35,15 @@ def each(values: Iterable[str | None]) -> str:
     return "; ".join(dict.fromkeys(value for value in values if value)) or NOTHING
 
 
+def counted(numbers: Mapping[str, int]) -> str:
+    """Numbers of things in words, without those of which there are none.
+
+    >>> counted({"completed": 3, "pruned": 0, "failed": 1})
+    '3 completed, 1 failed'
+    """
+    return ", ".join(f"{n} {thing}" for thing, n in numbers.items() if n)
+
+
 def data(sets: Iterable[tuple[str, str, int | None, str]]) -> Item:
     """Which images the runs saw, with the digests that tell whether others see the same.
 
@@ -48,8 +57,8 @@ def data(sets: Iterable[tuple[str, str, int | None, str]]) -> Item:
     return Item("Data", "\n".join(lines) or NOTHING, bool(lines))
 
 
-def environment(runs: Sequence[Tags], command: str) -> list[Item]:
-    """Hardware, versions, code and command, each with all that the runs have recorded of it."""
+def environment(runs: Sequence[Tags]) -> list[Item]:
+    """Hardware, versions and code, each with all that the runs have recorded of it."""
 
     def recorded(*names: str) -> str:
         return each(
@@ -86,7 +95,6 @@ def environment(runs: Sequence[Tags], command: str) -> list[Item]:
             "Experiment's file",
             f"SHA-256 {each(tags.get('experiment_sha256') for tags in runs)}",
         ),
-        Item("Command", command or NOTHING, bool(command)),
     ]
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from harness.comparison import curves, rows
+from harness.comparison.rows import FINISHED, Row
+from harness.comparison.selection import Run, images
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags, duration
-from harness.reporting.curves import LINES, learning_curves
 from harness.reporting.page import (
     Block,
     Checklist,
     Column,
+    Fact,
     Item,
     Page,
     Picture,
@@ -25,44 +26,20 @@ from harness.reporting.page import (
     Value,
     render,
 )
-from harness.statistics import Summary, summarize
-
-TRAINED = ("completed", "diverged")
-"""Outcomes of runs whose last values count."""
 
 HARDWARE = ("device", "device_name", "threads", "git_commit")
-"""Columns of a frame of runs that are tags."""
+"""Columns of a run that are tags."""
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """Runs that differ by their seed alone.
-
-    Attributes:
-        name: the values that tell it from the others.
-        runs: the part of the frame that holds them.
-    """
-
-    name: str
-    values: dict[str, Value]
-    runs: pd.DataFrame
-
-    def summary(self, metric: str) -> Summary:
-        """Of the last values of a metric, over the seeds."""
-        return summarize([float(value) for value in self.runs[f"metrics.{metric}"]])
-
-
-def report(name: str, question: str, runs: pd.DataFrame, epochs: pd.DataFrame) -> str:
-    """The report of an experiment with a run, as HTML.
+def report(name: str, question: str, runs: Sequence[Run]) -> str:
+    """The report of an experiment, as HTML.
 
     Args:
         question: what the experiment's file says that it is; may be empty.
-        runs: from `harness.tracking.reading.runs`, the groups of seeds among them.
-        epochs: of those runs.
+        runs: at least one, the newest first, groups of seeds as the runs that they are.
     """
-    trained = runs[runs["kind"] == "run"]
-    told = _Report(name, trained, epochs)
-    datasets = ", ".join(sorted(set(trained["dataset"].dropna())))
+    told = _Report(name, runs)
+    datasets = ", ".join(sorted({str(run["dataset"]) for run in runs}))
     page = Page(
         title=name,
         kind=f"Experiment on {datasets}",
@@ -72,221 +49,188 @@ def report(name: str, question: str, runs: pd.DataFrame, epochs: pd.DataFrame) -
             *told.results(),
             Section("All runs", [told.runs_table()]),
             Section("Reproducibility", [Checklist(told.checklist())]),
-            Section("Repeat it", [checklist.again(told.commands(runs))]),
+            Section("Repeat it", [checklist.again(told.commands())]),
         ],
     )
     return render(page)
 
 
 class _Report:
-    def __init__(self, name: str, runs: pd.DataFrame, epochs: pd.DataFrame) -> None:
-        self.name, self.runs, self.epochs = name, runs, epochs
-        self.parameters = [column for column in runs if column.startswith("params.")]
+    def __init__(self, name: str, runs: Sequence[Run]) -> None:
+        self.name, self.runs = name, runs
+        ended = [run for run in runs if run["outcome"] in FINISHED and images(run)]
+        self.seen: dict[str, list[Row]] = {
+            words: rows.ordered(
+                rows.rows([run for run in ended if images(run) == words]), None, False
+            )
+            for words in sorted(set(map(images, ended)))
+        }
         self.varied = [
             column
-            for column in self.parameters
-            if column not in ("params.seed", "params.dataset", "params.validation_size")
-            and runs[column].nunique(dropna=False) > 1
+            for column in runs[0]
+            if column.startswith("params.")
+            and column not in ("params.seed", "params.dataset", "params.validation_size")
+            and len({run[column] for run in runs}) > 1
         ]
-        self.ended = runs[runs["outcome"].isin(TRAINED)]
+        self.seconds = sum(run["seconds"] or 0.0 for run in runs)
 
-    def facts(self) -> list[tuple[str, str]]:
-        facts = [("Runs", str(len(self.runs)))]
-        for dataset, part, runs in self._evaluated():
-            best = self._configurations(runs, part)[0]
-            found = best.summary(f"{part}/accuracy")
-            spread = f" ± {found.std:.4f}" if found.n > 1 else ""
-            what = f"Highest {part} accuracy, {dataset}"
-            facts.append((what, f"{found.mean:.4f}{spread} (n = {found.n})"))
-        seconds = float(self.runs["seconds"].sum())
-        devices = checklist.each(self.runs["device"].dropna())
-        return [*facts, ("Compute time", duration(seconds)), ("Device", devices)]
+    def facts(self) -> list[Fact]:
+        facts = [Fact("Runs", str(len(self.runs)), checklist.counted(self.outcomes()))]
+        for words, found in self.seen.items():
+            best = found[0].summary(str(found[0].objective))
+            if best:
+                spread = f"± {best.std:.4f}, " if best.n > 1 else ""
+                name = f"Highest accuracy, {words}"
+                facts.append(Fact(name, f"{best.mean:.4f}", f"{spread}n = {best.n}"))
+        devices = checklist.each(str(run["device"]) for run in self.runs)
+        names = checklist.each(str(run["device_name"]) for run in self.runs)
+        return [
+            *facts,
+            Fact("Compute time", duration(self.seconds), "summed over runs"),
+            Fact("Device", devices, names),
+        ]
 
     def results(self) -> Iterator[Section]:
         """A section for each set of images: what was seen on different ones does not compare."""
-        for dataset, part, runs in self._evaluated():
-            found = self._configurations(runs, part)
-            shown = found[: len(LINES)]
-            blocks: list[Block] = [self._table(found, part)]
-            if len(shown) < len(found):
-                blocks.append(Text(f"The curves are those of the first {len(shown)} of them."))
-            pictures = [
-                self._picture(
-                    shown, f"{part}/{quantity}", f"{self.name} on {dataset}: {part} {quantity}"
-                )
-                for quantity in ("accuracy", "loss")
-            ]
-            yield Section(f"On {dataset}, {part} images", [*blocks, Pictures(pictures)])
-        if self.ended.empty:
+        if not self.seen:
             yield Section("Results", [Text("No run has come to its end.")])
+        for words, found in self.seen.items():
+            objective = str(found[0].objective)
+            blocks: list[Block] = [self._table(found, objective)]
+            if repeats := sum(len(row.repeats) for row in found):
+                blocks.append(
+                    Text(
+                        f"{repeats} run{'s' if repeats > 1 else ''} left out here: a later one has "
+                        "the same fields and seed."
+                    )
+                )
+            ends = "; ".join(f"{row.label} {row.summary(objective)}" for row in found)
+            picture = Picture(
+                curves.draw(found, [row.label for row in found], f"{self.name}: {words}", "svg"),
+                f"Accuracy and loss by epoch, a line for each configuration. At the end: {ends}.",
+                wide=True,
+            )
+            yield Section(f"Results on {words}", [*blocks, Pictures([picture])])
 
     def runs_table(self) -> Table:
         measured = [
-            (part, quantity)
+            f"metrics.{part}/{quantity}"
             for part in ("test", "validation")
             for quantity in ("accuracy", "loss")
-            if f"metrics.{part}/{quantity}" in self.runs
+            if f"metrics.{part}/{quantity}" in self.runs[0]
         ]
         columns = [
             *(Column("name"), Column("outcome"), Column("data set"), Column("seed")),
-            *(self._column(name) for name in self.varied),
-            *(Column(f"{part} {quantity}", ".4f") for part, quantity in measured),
+            *map(_parameter, self.varied),
+            *(Column(name.removeprefix("metrics."), ".4f") for name in measured),
             *(Column("epochs"), Column("seconds", ".1f"), Column("device"), Column("begun")),
         ]
-        names = ["name", "outcome", "dataset", "seed", *self.varied]
-        names += [f"metrics.{part}/{quantity}" for part, quantity in measured]
+        names = ["name", "outcome", "dataset", "seed", *self.varied, *measured]
         names += ["epochs", "seconds", "device"]
-        rows = [
-            [*(_plain(row[name]) for name in names), f"{row['start_time']:%Y-%m-%d %H:%M}"]
-            for _, row in self.runs.iterrows()
+        table = [
+            [*(run[name] for name in names), f"{run['start_time']:%Y-%m-%d %H:%M}"]
+            for run in self.runs
         ]
-        caption = f"All {len(rows)} runs, the newest first; a click on a column's name sorts them"
-        return Table(caption, columns, rows, sortable=True)
+        caption = f"All {len(table)} runs, the newest first; a click on a column's name sorts them"
+        return Table(caption, columns, table, sortable=True)
+
+    def outcomes(self) -> dict[str, int]:
+        """Runs by outcome, the most frequent first."""
+        return dict(Counter(str(run["outcome"]) for run in self.runs).most_common())
 
     def checklist(self) -> list[Item]:
-        runs, ended = self.runs, self.ended
-        outcomes = ", ".join(
-            f"{n} {outcome}" for outcome, n in runs["outcome"].value_counts().items()
-        )
-        seeds = ", ".join(str(seed) for seed in sorted(set(runs["seed"].dropna())))
-        configurations = [
-            len(self._configurations(part_runs, part)) for _, part, part_runs in self._evaluated()
-        ]
-        parts = {part for _, part, _ in self._evaluated()}
-        chosen = max(configurations, default=0) > 1
-        tags = [_tags(row) for _, row in runs.iterrows()]
+        runs = self.runs
+        seeds = sorted({run["seed"] for run in runs if run["seed"] is not None})
+        found = [row for several in self.seen.values() for row in several]
+        chosen = any(len(several) > 1 for several in self.seen.values())
+        on_test = any("test" in words for words in self.seen)
         return [
             Item(
                 "Measure",
-                f"accuracy on the {' or '.join(sorted(parts)) or 'evaluation'} images after the "
-                "last epoch",
-                bool(parts),
+                "after the last epoch, " + "; ".join(f"accuracy on {words}" for words in self.seen),
+                bool(self.seen),
             ),
             checklist.data(
-                (str(row["dataset"]), use, None, row[f"data.{use}"])
-                for _, row in runs.iterrows()
+                (run["dataset"], use, None, run[f"data.{use}"])
+                for run in runs
                 for use in ("training", "validation", "test")
-                if isinstance(row.get(f"data.{use}"), str)
+                if run.get(f"data.{use}")
             ),
             Item("Split", self._split()),
-            Item("Seeds", seeds or checklist.NOTHING, bool(seeds)),
+            Item("Seeds", ", ".join(map(str, seeds)) or checklist.NOTHING, bool(seeds)),
             Item(
                 "Choice of the best",
                 "none is chosen: configurations are sorted by their mean, and the highest of "
                 "several flatters itself"
                 if chosen
                 else "one configuration, nothing was chosen",
-                not (chosen and "test" in parts),
+                not (chosen and on_test),
             ),
-            Item("Number of runs", f"{len(runs)} ({outcomes})", len(ended) == len(runs)),
-            Item("Compute time", f"{duration(float(runs['seconds'].sum()))}, summed over runs"),
+            Item(
+                "Number of runs",
+                f"{len(runs)} ({checklist.counted(self.outcomes())})",
+                all(run["outcome"] in FINISHED for run in runs),
+            ),
+            Item("Compute time", f"{duration(self.seconds)}, summed over runs"),
             Item(
                 "Uncertainty",
                 "standard deviation over seeds (n - 1); 95% intervals of means by Student's t",
-                bool(configurations) and len(ended) >= 2 * sum(configurations),
+                bool(found) and all(row.n > 1 for row in found),
             ),
-            *checklist.environment(tags, "see below"),
+            *checklist.environment([_tags(run) for run in runs]),
         ]
 
-    def commands(self, runs: pd.DataFrame) -> Iterator[tuple[Tags, str]]:
+    def commands(self) -> Iterator[tuple[Tags, str]]:
         """Every command once, the oldest first; of a group's seeds they are all the same."""
         seen = set()
-        for _, row in runs.sort_values("start_time").iterrows():
-            tags = _tags(row)
-            key = (tags.get("git_commit"), tags.get("git_dirty"), tags.get("command", ""))
+        for run in reversed(self.runs):
+            tags = _tags(run)
+            key = (tags.get("git_commit"), tags.get("git_dirty"), tags.get("command"))
             if key[2] and key not in seen:
                 seen.add(key)
                 yield tags, key[2]
 
-    def _evaluated(self) -> Iterator[tuple[str, str, pd.DataFrame]]:
-        """Data set, evaluation set, and the ended runs that were evaluated on it."""
-        for dataset, runs in self.ended.groupby("dataset"):
-            for part in ("test", "validation"):
-                column = f"metrics.{part}/accuracy"
-                if column in runs and not (found := runs[runs[column].notna()]).empty:
-                    yield str(dataset), part, found
-
-    def _configurations(self, runs: pd.DataFrame, part: str) -> list[Configuration]:
-        """The runs by what differs but the seed, the highest mean accuracy first."""
-        others = [name for name in self.parameters if name != "params.seed"]
-        found = []
-        for _, same in runs.groupby(others, dropna=False):
-            values = {name: _plain(same.iloc[0][name]) for name in self.varied}
-            words = " ".join(
-                f"{name.removeprefix('params.')}={value:.4g}"
-                if isinstance(value, float)
-                else f"{name.removeprefix('params.')}={value}"
-                for name, value in values.items()
-                if value is not None
-            )
-            # The same seed again, at another commit perhaps: the newest run of it counts.
-            seeds = same.drop_duplicates("seed").sort_values("seed")
-            found.append(Configuration(words or self.name, values, seeds))
-        return sorted(found, key=lambda c: -c.summary(f"{part}/accuracy").mean)
-
-    def _table(self, found: Sequence[Configuration], part: str) -> Table:
-        rows: list[list[Value]] = []
-        for configuration in found:
-            accuracy = configuration.summary(f"{part}/accuracy")
-            diverged = int((configuration.runs["outcome"] == "diverged").sum())
-            rows.append(
-                [
-                    *(configuration.values[name] for name in self.varied),
-                    *(accuracy.mean, accuracy.std, accuracy.low, accuracy.high, accuracy.n),
-                    configuration.summary(f"{part}/loss").mean,
-                    float(configuration.runs["seconds"].mean()),
-                    f"{diverged} diverged" if diverged else None,
-                ]
-            )
+    def _table(self, found: Sequence[Row], objective: str) -> Table:
+        loss = objective.replace("accuracy", "loss")
+        names = [f"metrics.{objective}", *(f"{s}.{objective}" for s in ("std", "low", "high"))]
         columns = [
-            *(self._column(name) for name in self.varied),
+            Column("configuration"),
+            *map(_parameter, self.varied),
             *(Column(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
-            *(
-                Column("n seeds"),
-                Column("loss", ".4f"),
-                Column("seconds a run", ".1f"),
-                Column("note"),
-            ),
+            *(Column("n seeds"), Column("loss", ".4f"), Column("seconds a run", ".1f")),
+            Column("outcome"),
         ]
-        caption = f"Mean {part} accuracy and loss after the last epoch; a click on a name sorts"
-        return Table(caption, columns, rows, sortable=True)
-
-    def _picture(self, found: Sequence[Configuration], metric: str, title: str) -> Picture:
-        of_metric = self.epochs[self.epochs["metric"] == metric]
-        table = of_metric.pivot(index="epoch", columns="run_id", values="value")
-        curves = {c.name: table[list(c.runs["run_id"])].dropna(how="all") for c in found}
-        ends = "; ".join(f"{c.name} {c.summary(metric)}" for c in found)
-        svg = learning_curves(curves, metric.replace("/", " "), title)
-        return Picture(svg, f"{title} by epoch, a line for each configuration. At the end: {ends}.")
+        table: list[list[Value]] = [
+            [
+                row.label,
+                *(row.record[name] for name in (*self.varied, *names, "n", f"metrics.{loss}")),
+                *(row.record["seconds"], row.record["outcome"]),
+            ]
+            for row in found
+        ]
+        caption = f"Mean {objective} after the last epoch; a click on a column's name sorts"
+        return Table(caption, columns, table, sortable=True)
 
     def _split(self) -> str:
-        sizes = sorted(set(self.runs["params.validation_size"].dropna()))
+        sizes = sorted({run["params.validation_size"] for run in self.runs})
         if sizes == [0]:
             return "none: evaluated on the test images after each epoch"
-        drawn = checklist.each(str(seed) for seed in self.runs["params.split_seed"].dropna())
+        drawn = checklist.each(str(run["params.split_seed"]) for run in self.runs)
         return (
-            f"validation images set aside: {', '.join(map(str, sizes))} (0: evaluated on the test "
-            f"images), drawn by split_seed {drawn}"
+            f"validation images set aside: {', '.join(map(str, sizes))} (with 0, evaluated on the "
+            f"test images), drawn by split_seed {drawn}"
         )
 
-    def _column(self, name: str) -> Column:
-        digits = ".4g" if pd.api.types.is_float_dtype(self.runs[name]) else ""
-        return Column(name.removeprefix("params."), digits)
+
+def _parameter(column: str) -> Column:
+    return Column(column.removeprefix("params."), ".4g")
 
 
-def _plain(value: Any) -> Value:
-    """A cell of a frame without NumPy's types; None where it is missing."""
-    if pd.isna(value):
-        return None
-    plain: Value = value.item() if hasattr(value, "item") else value
-    return plain
-
-
-def _tags(row: pd.Series) -> Tags:
-    """The tags of a run, from its row."""
-    found = {
+def _tags(run: Run) -> Tags:
+    found: dict[str, Any] = {
         name.removeprefix("tags.harness."): value
-        for name, value in row.items()
-        if isinstance(name, str) and name.startswith("tags.harness.") and isinstance(value, str)
+        for name, value in run.items()
+        if name.startswith("tags.harness.")
     }
-    return found | {name: str(row[name]) for name in HARDWARE if not pd.isna(row[name])}
+    found |= {name: run[name] for name in HARDWARE}
+    return {name: str(value) for name, value in found.items() if value is not None}

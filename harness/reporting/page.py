@@ -109,7 +109,7 @@ class Column:
     """A column of a table.
 
     Attributes:
-        digits: how its numbers are written, as `format` takes it: `.4f`.
+        digits: how its fractions are written, as `format` takes it: `.4f`.
     """
 
     name: str
@@ -119,8 +119,7 @@ class Column:
         """A value as the table shows it."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "—"
-        numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return format(value, self.digits) if numeric and self.digits else str(value)
+        return format(value, self.digits) if isinstance(value, float) else str(value)
 
 
 @dataclass(frozen=True)
@@ -160,19 +159,27 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Fact:
+    """A main number: what it is, the number, and what it stands on."""
+
+    name: str
+    value: str
+    basis: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
     """A whole report.
 
     Attributes:
         kind: what it is about: `Study of baseline`.
         question: what was asked; may be empty.
-        facts: the main numbers, each with what it is.
     """
 
     title: str
     kind: str
     question: str
-    facts: Sequence[tuple[str, str]]
+    facts: Sequence[Fact]
     sections: Sequence[Section]
 
 

@@ -16,6 +16,7 @@ from harness.reporting.page import (
     Block,
     Checklist,
     Column,
+    Fact,
     Item,
     Page,
     Picture,
@@ -103,20 +104,30 @@ class _Report:
             dict.fromkeys([*self.defaults, *(name for row in self.rows for name in row["params"])])
         )
 
-    def facts(self) -> list[tuple[str, str]]:
+    def facts(self) -> list[Fact]:
         facts = [
-            ("Trials finished", f"{self.finished}{self._of_all()}"),
-            ("Best validation accuracy", f"{self.best['validation_accuracy']:.4f} (n = 1 seed)"),
+            Fact("Trials finished", f"{self.finished}{self._of_all()}", self._outcomes()),
+            Fact(
+                "Best validation accuracy",
+                f"{self.best['validation_accuracy']:.4f}",
+                "n = 1 seed, selected as the highest",
+            ),
         ]
         for config, confirmation in self.confirmed.items():
-            summary = _summary(confirmation)
-            facts.append((f"Test accuracy, {config}", _mean(summary)))
+            found = _summary(confirmation)
+            spread = f"± {found.std:.4f}, " if found.n > 1 else ""
+            name = f"Test accuracy, {config}"
+            facts.append(Fact(name, f"{found.mean:.4f}", f"{spread}n = {found.n}"))
         if difference := self._difference():
-            facts.append(("Difference", _points(difference)))
+            low, high = 100 * difference.low, 100 * difference.high
+            interval = f"95%: {low:+.2f} to {high:+.2f}, " if difference.n > 1 else ""
+            points = f"{100 * difference.mean:+.2f} points"
+            facts.append(Fact("Difference", points, f"{interval}n = {difference.n}"))
+        total, _ = self._compute_time()
         return [
             *facts,
-            ("Compute time", self._compute_time()[0]),
-            ("Device", self.answer["device"]),
+            Fact("Compute time", total, "summed over workers"),
+            Fact("Device", self.answer["device"], self.run.tags.get("device_name", "")),
         ]
 
     def answered(self) -> list[Block]:
@@ -171,7 +182,7 @@ class _Report:
         return [
             table,
             Text(
-                f"{self._outcomes()}{self._of_all()}, each of {fields['num_epochs']} epochs unless "
+                f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of {fields['num_epochs']} epochs unless "
                 f"it was pruned. Sampler {answer['sampler']} (seed {answer['sampler_seed']}), "
                 f"pruner {answer['pruner']}. Trial 0 is the experiment's own configuration."
                 f"\n\nThe same in all trials: {others}."
@@ -252,6 +263,7 @@ class _Report:
         owners = {row["owner"] for row in self.rows if row["owner"]}
         total, parts = self._compute_time()
         space = answer["declaration"]["space"]
+        interrupted = sum(row["outcome"] == "interrupted" for row in self.rows)
         seeds = f"{len(self.seeds)} for the confirmation ({', '.join(self.seeds)})"
         return [
             Item(
@@ -287,7 +299,9 @@ class _Report:
             ),
             Item(
                 "Number of runs",
-                f"{self._outcomes()}; {len(self.confirmed) * len(self.seeds)} confirmations "
+                f"{self.finished} trials ({self._outcomes()}"
+                f"{f'; {interrupted} more interrupted and tried again' if interrupted else ''}); "
+                f"{len(self.confirmed) * len(self.seeds)} confirmations "
                 f"({len(self.confirmed)} configurations, {len(self.seeds)} seeds each)",
             ),
             Item("Compute time", f"{total}: {parts}"),
@@ -308,7 +322,7 @@ class _Report:
                 "difference by Student's t",
                 len(self.seeds) > 1,
             ),
-            *checklist.environment([run.tags for run in runs], self._command()),
+            *checklist.environment([run.tags for run in runs]),
         ]
 
     def repeat(self) -> list[Block]:
@@ -331,10 +345,9 @@ class _Report:
         return f" of {self.answer['n_trials']}" if self.answer["n_trials"] else ""
 
     def _outcomes(self) -> str:
-        interrupted = sum(row["outcome"] == "interrupted" for row in self.rows)
-        counts = [f"{self.counts[n]} {n}" for n in ("completed", "pruned", "diverged", "failed")]
-        again = [f"{interrupted} interrupted and tried again"] if interrupted else []
-        return f"{self.finished} trials finished ({', '.join([*counts, *again])})"
+        return checklist.counted(
+            {name: self.counts[name] for name in ("completed", "pruned", "diverged", "failed")}
+        )
 
     def _went_on(self) -> list[str]:
         now = sum(row["outcome"] in self.counts for row in self.rows) - sum(
@@ -405,18 +418,6 @@ def _summary(confirmation: Mapping[str, Any]) -> Summary:
 
 def _numbers(summary: Summary) -> list[Value]:
     return [summary.mean, summary.std, summary.low, summary.high, summary.n]
-
-
-def _mean(summary: Summary) -> str:
-    spread = f" ± {summary.std:.4f}" if summary.n > 1 else ""
-    return f"{summary.mean:.4f}{spread} (n = {summary.n})"
-
-
-def _points(difference: Summary) -> str:
-    if difference.n == 1:
-        return f"{100 * difference.mean:+.2f} points (n = 1)"
-    low, high = 100 * difference.low, 100 * difference.high
-    return f"{100 * difference.mean:+.2f} points (95%: {low:+.2f} to {high:+.2f})"
 
 
 def _words(value: Any) -> str:

@@ -139,10 +139,10 @@ class DatabaseReader:
         heads = self._rows(
             """
             SELECT run_uuid, runs.name, experiments.name, start_time, end_time
-            FROM json_each(?) AS chosen
-            JOIN runs ON run_uuid = chosen.value
+            FROM (SELECT key AS place, value AS run_uuid FROM json_each(?))
+            JOIN runs USING (run_uuid)
             JOIN experiments USING (experiment_id)
-            ORDER BY chosen.key
+            ORDER BY place
             """,
             chosen,
         )
@@ -183,10 +183,10 @@ class DatabaseReader:
             # Beside max(), SQLite takes the other columns from the row that has the maximum.
             f"""
             SELECT run_uuid, step, metrics.key, {_VALUE}, max(timestamp)
-            FROM json_each(?) AS chosen
-            JOIN metrics ON run_uuid = chosen.value
-            GROUP BY chosen.key, run_uuid, step, metrics.key
-            ORDER BY chosen.key, step, metrics.key
+            FROM (SELECT key AS place, value AS run_uuid FROM json_each(?))
+            JOIN metrics USING (run_uuid)
+            GROUP BY place, run_uuid, step, metrics.key
+            ORDER BY place, step, metrics.key
             """,
             json.dumps(list(run_ids)),
         )
