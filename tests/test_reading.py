@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import sqlite3
 import subprocess
@@ -15,7 +16,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import requests
-from conftest import Checkout, Recorded
+from conftest import QUICK, Checkout, Recorded
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
