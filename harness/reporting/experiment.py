@@ -104,9 +104,9 @@ class _Report:
                         "the same fields and seed."
                     )
                 )
-            ends = "; ".join(f"{row.label} {row.summary(objective)}" for row in found)
+            ends = "; ".join(f"{self._named(row)} {row.summary(objective)}" for row in found)
             picture = Picture(
-                curves.draw(found, [row.label for row in found], f"{self.name}: {words}", "svg"),
+                curves.draw(found, [*map(self._named, found)], self.name, "svg"),
                 f"Accuracy and loss by epoch, a line for each configuration. At the end: {ends}.",
                 wide=True,
             )
@@ -192,9 +192,11 @@ class _Report:
 
     def _table(self, found: Sequence[Row], objective: str) -> Table:
         loss = objective.replace("accuracy", "loss")
+        # A name of the user's own says what the columns do not.
+        named = not self.varied or any(row.label.partition(" ")[0] != self.name for row in found)
         names = [f"metrics.{objective}", *(f"{s}.{objective}" for s in ("std", "low", "high"))]
         columns = [
-            Column("configuration"),
+            *([Column("configuration")] if named else []),
             *map(_parameter, self.varied),
             *(Column(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
             *(Column("n seeds"), Column("loss", ".4f"), Column("seconds a run", ".1f")),
@@ -202,7 +204,7 @@ class _Report:
         ]
         table: list[list[Value]] = [
             [
-                row.label,
+                *([row.label] if named else []),
                 *(row.record[name] for name in (*self.varied, *names, "n", f"metrics.{loss}")),
                 *(row.record["seconds"], row.record["outcome"]),
             ]
@@ -210,6 +212,18 @@ class _Report:
         ]
         caption = f"Mean {objective} after the last epoch; a click on a column's name sorts"
         return Table(caption, columns, table, sortable=True)
+
+    def _named(self, row: Row) -> str:
+        """What tells a row from the others; its own name where no value does."""
+        values = ((name.removeprefix("params."), row.record[name]) for name in self.varied)
+        return (
+            " ".join(
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in values
+                if value is not None
+            )
+            or row.label
+        )
 
     def _split(self) -> str:
         sizes = sorted({run["params.validation_size"] for run in self.runs})

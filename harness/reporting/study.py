@@ -182,9 +182,9 @@ class _Report:
         return [
             table,
             Text(
-                f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of {fields['num_epochs']} epochs unless "
-                f"it was pruned. Sampler {answer['sampler']} (seed {answer['sampler_seed']}), "
-                f"pruner {answer['pruner']}. Trial 0 is the experiment's own configuration."
+                f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of "
+                f"{fields['num_epochs']} epochs unless it was pruned. Sampler {answer['sampler']} "
+                f"(seed {answer['sampler_seed']}), pruner {answer['pruner']}. Trial 0 is the experiment's own configuration."
                 f"\n\nThe same in all trials: {others}."
             ),
         ]
@@ -272,8 +272,10 @@ class _Report:
                 "reported: test accuracy of trainings on all training images",
             ),
             checklist.data(
-                (part.name, part.context, part.size, part.digest)
-                for run in runs
+                (f"{what} on {part.name}", part.context, part.size, part.digest)
+                for what, run in zip(
+                    ("trials", *["confirmation"] * len(self.confirmations)), runs, strict=True
+                )
                 for part in run.data
             ),
             Item(
@@ -307,7 +309,7 @@ class _Report:
             Item("Compute time", f"{total}: {parts}"),
             Item(
                 "Workers",
-                f"{len(owners)} processes trained the trials"
+                f"{len(owners)} process{'' if len(owners) == 1 else 'es'} trained the trials"
                 + (
                     ""
                     if len(owners) == 1
@@ -404,7 +406,7 @@ class _Report:
             Picture(
                 figures.svg(self.drawn[name]),
                 ALTERNATIVES[name](self),
-                wide=name in ("slices", "parallel_coordinates"),
+                wide=self.drawn[name].get_size_inches()[0] > 7,
             )
             for name in names
             if name in self.drawn
