@@ -7,6 +7,7 @@ python -m harness.compare 3f9a 0c71 --against 3f9a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,9 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
         else table.usual_columns(comparison.rows, comparison.records)
     )
     notes = comparison.notes
-    console = Console(highlight=False, soft_wrap=True)
-    print(f"{comparison.heading}\n")
+    console = Console(highlight=False)
+    say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)
+    say(f"{comparison.heading}\n")
     if settings.markdown:
         print(table.markdown(columns))
     elif not console.is_terminal:
@@ -83,7 +85,7 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
             notes = [*table.about_gone(gone), *notes]
         table.show(columns, console)
     if notes:
-        print("\n" + "\n".join(notes))
+        say("\n" + "\n".join(notes))
 
 
 if __name__ == "__main__":

@@ -125,12 +125,13 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         return 1.0
     if len(values) > MOST_EXACT_PAIRS:
         signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(SAMPLED_FLIPS, len(values)))
-        return float(1 + (np.abs(signs @ values) >= found).sum()) / (1 + SAMPLED_FLIPS)
+        as_far = int((np.abs(signs @ values) >= found).sum())
+        return (1 + as_far) / (1 + SAMPLED_FLIPS)
     # The sums of each half of the pairs, every one of which meets every one of the other half.
     half = len(values) // 2
     first, second = _signed_sums(values[:half]), np.sort(_signed_sums(values[half:]))
-    above = len(second) - np.searchsorted(second, found - first)
-    return 2 * int(above.sum()) / 2 ** len(values)
+    above = int((len(second) - np.searchsorted(second, found - first)).sum())
+    return above / 2.0 ** (len(values) - 1)
 
 
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,9 +1,8 @@
-"""Recorded runs as frames: what MLflow's own client says, in few questions, in documented columns."""
+"""Recorded runs as frames: what MLflow's own client says, with few questions, in known columns."""
 
 from __future__ import annotations
 
 import math
-import os
 import socket
 import sqlite3
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import requests
-from conftest import QUICK, Checkout, Recorded
+from conftest import Checkout, Recorded
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
@@ -83,7 +82,7 @@ def everything(reader: bulk.Reader) -> dict[str, Any]:
     """All that a reader tells, with NaN as a word, which is equal to itself."""
     listed = reader.listing(None)
     ids = [run.run_id for run in listed]
-    return eval(
+    told: dict[str, Any] = eval(
         repr(
             {
                 "experiments": sorted(reader.experiments()),
@@ -94,6 +93,7 @@ def everything(reader: bulk.Reader) -> dict[str, Any]:
         ),
         {"nan": "nan", "inf": math.inf},
     )
+    return told
 
 
 def test_the_database_holds_what_mlflow_tells_of_it(database: Path) -> None:
@@ -216,8 +216,7 @@ def test_metrics_are_the_last_ones_and_the_best_ones() -> None:
         assert run["best.test/accuracy"] == accuracy.max()
 
 
-def test_a_frame_of_epochs_has_a_row_a_run_and_epoch_and_metric(group: Recorded) -> None:
-    _, ended = group
+def test_a_frame_of_epochs_has_a_row_a_run_and_epoch_and_metric() -> None:
     frame = harness.epochs("softmax_regression")
     kinds = {"run_id": "str", "epoch": "int64", "metric": "category", "value": "float64"}
     assert {name: str(kind) for name, kind in frame.dtypes.items()} == kinds
@@ -311,8 +310,7 @@ def test_the_package_offers_its_functions_and_no_others() -> None:
         _ = harness.nonsense
 
 
-def test_an_experiment_runs_from_python_with_the_whole_record(finished: Recorded) -> None:
-    checkout, _ = finished
+def test_an_experiment_runs_from_python_with_the_whole_record(checkout: Checkout) -> None:
     options = "data_root='somewhere', threads=1, figures=False, tags={'colour': 'red'}"
     printed = python(
         checkout,

@@ -58,12 +58,15 @@ class Comparison:
         """What is compared, how much of it, on which images and which device, in which order."""
         runs = [run for row in self.rows for run in row.runs]
         seen = sorted({words for run in runs if (words := images(run))})
-        where = sorted({f"{run['device_name']}, {run['threads']} threads" for run in runs})
+        where = sorted(
+            {f"{run['device_name']}, {_count(run['threads'] or 0, 'thread')}" for run in runs}
+        )
         parts = [
-            f"{self.of}: {_count(len(runs), 'run')} in {_count(len(self.rows), 'row')}",
+            f"{self.of}: {_count(len(runs), 'run')}"
+            + (f" in {_count(len(self.rows), 'row')}" if len(runs) > len(self.rows) else ""),
             *([seen[0]] if len(seen) == 1 else []),
             *([where[0]] if len(where) == 1 and runs[0]["device_name"] else []),
-            f"by {self.sorted_by.removeprefix('metrics.').removeprefix('params.')}",
+            f"sorted by {self.sorted_by.removeprefix('metrics.').removeprefix('params.')}",
         ]
         return "; ".join(parts)
 
@@ -137,8 +140,10 @@ def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Co
     if settings.sort:
         known = table.column_names([row.record for row in found])
         column = table.full_name(settings.sort, known)
-    judged = next((f"metrics.{row.objective}" for row in found if row.objective), "start_time")
-    found = ordered(found, column or judged, settings.reverse)
+    objectives = {row.objective for row in found if row.objective}
+    if not column and not objectives:
+        column = "start_time"
+    found = ordered(found, column, settings.reverse)
     reference = None
     if settings.against:
         reference = reference_among(found, settings.against, _ids(runs, settings.against))
@@ -152,7 +157,7 @@ def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Co
         of=name if part == "runs" else f"{name}, {part}",
         rows=tuple(found[: settings.limit]),
         total=len(found),
-        sorted_by=column or judged,
+        sorted_by=column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
         compared=tuple(compared[: settings.limit]),
         reference=reference,
     )

@@ -25,6 +25,9 @@ DASHES = ("-", "--", "-.", ":")
 MOST_CURVES = len(COLOURS)
 """Rows that one picture can show; more of them could not be told apart."""
 
+MUCH_LARGER = 20
+"""A loss this many times another would leave no room for what differs among the small ones."""
+
 WIDTH = 9.0
 """Inches."""
 
@@ -66,9 +69,11 @@ def draw(rows: Sequence[Row], labels: Sequence[str], title: str, kind: str) -> b
             for number, (row, label) in enumerate(zip(shown, labels, strict=False)):
                 metric = str(row.objective).replace("accuracy", word)
                 _curve(axes, row, history[history["metric"] == metric], number, label)
+            if word == "loss":
+                _make_room(axes)
             parts = [metric for metric in metrics if metric.endswith(word)]
             axes.set(xlabel="epoch", ylabel=" and ".join(parts))
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params("x", integer=True)
         handles, names = places[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower left", ncols=2, bbox_to_anchor=(0.01, 0.0))
         figure.subplots_adjust(
@@ -77,6 +82,13 @@ def draw(rows: Sequence[Row], labels: Sequence[str], title: str, kind: str) -> b
         file = io.BytesIO()
         figure.savefig(file, format=kind)
     return file.getvalue()
+
+
+def _make_room(axes: Axes) -> None:
+    """Losses of which some are many times the others go on a logarithmic axis."""
+    low, high = axes.dataLim.intervaly
+    if 0 < MUCH_LARGER * low < high:
+        axes.set_yscale("log")
 
 
 def _curve(axes: Axes, row: Row, history: pd.DataFrame, number: int, label: str) -> None:

@@ -35,7 +35,7 @@ class Difference:
         if self.summary is None or self.p is None:
             return "no shared seeds"
         if self.summary.n < FEWEST_PAIRS:
-            return f"n = {self.summary.n} is too small to tell"
+            return f"n = {self.summary.n} is too small"
         if self.p > LEVEL:
             return "cannot be told apart"
         return "better" if (self.summary.mean > 0) == (best_of(self.metric) is max) else "worse"

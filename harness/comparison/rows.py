@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.comparison.selection import Run
+from harness.comparison.selection import Run, images
 from harness.statistics import Summary, summarize
 from harness.tracking.bulk import best_of
 
@@ -68,12 +68,15 @@ class Row:
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """The last value of a metric, by seed."""
-        values = ((run["seed"], run.get(f"metrics.{metric}")) for run in self.runs)
-        return {seed: value for seed, value in values if None not in (seed, value)}
+        return {
+            run["seed"]: run[f"metrics.{metric}"]
+            for run in self.runs
+            if run["seed"] is not None and run.get(f"metrics.{metric}") is not None
+        }
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
-        """Everything about the row, by column: those of `harness.runs`, and `n` and `seeds`.
+        """Everything about the row, by column: those of `harness.runs`, and a few of its own.
 
         Metrics and seconds are means, None where a run lacks one; losses and accuracies have a
         spread beside them, as `std.NAME` and the ends of the 95% interval, `low.NAME` and
@@ -82,9 +85,10 @@ class Row:
         seeds = [run["seed"] for run in self.runs if run["seed"] is not None]
         record: dict[str, Any] = {
             "row": self.short_id,
-            "label": self.label,
+            "name": self.label,
             "n": self.n,
             "seeds": " ".join(map(str, seeds)),
+            "images": images(self.runs[0]),
         }
         for column in self.runs[0]:
             values = [run[column] for run in self.runs]
@@ -99,7 +103,7 @@ class Row:
                     if len(counts) == 1
                     else ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
                 )
-            elif column not in ("seed", "params.seed"):
+            elif column not in ("name", "seed", "params.seed"):
                 distinct = list(dict.fromkeys(values))
                 record[column] = distinct[0] if len(distinct) == 1 else " ".join(map(str, distinct))
         for column in [name for name in record if name.startswith("metrics.")]:
@@ -113,7 +117,7 @@ class Row:
 
     def summary(self, metric: str) -> Summary | None:
         """The last values of a metric; None where a run lacks it."""
-        values = [run.get(f"metrics.{metric}") for run in self.runs]
+        values: list[Any] = [run.get(f"metrics.{metric}") for run in self.runs]
         return None if None in values else summarize(values)
 
 
@@ -145,7 +149,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def ordered(found: Sequence[Row], column: str | None, reverse: bool) -> list[Row]:
-    """Rows by a column, or by what they are judged by: the best first, then the smallest.
+    """Rows by a column, or by what each is judged by: the best, the latest, or the smallest first.
 
     Rows without a value come last, either way.
     """
@@ -156,7 +160,7 @@ def ordered(found: Sequence[Row], column: str | None, reverse: bool) -> list[Row
         return row.objective and row.record[f"metrics.{row.objective}"]
 
     known = [row for row in found if value(row) is not None]
-    descending = best_of(column or OBJECTIVES[0]) is max
+    descending = best_of(column or OBJECTIVES[0]) is max or column == "start_time"
     words = any(isinstance(value(row), str) for row in known)
     known.sort(
         key=lambda row: str(value(row)) if words else value(row), reverse=descending != reverse

@@ -91,18 +91,19 @@ def refuse_mixed_data(runs: Iterable[Run]) -> None:
     """
     kinds = ("training", "validation", "test")
     seen = Counter(
-        (images(run), *(run.get(f"data.{kind}") for kind in kinds)) for run in runs if images(run)
+        (images(run), tuple(run.get(f"data.{kind}") for kind in kinds))
+        for run in runs
+        if images(run)
     )
     if len(seen) < 2:
         return
-    words = Counter(key[0] for key in seen)
+    alike = Counter(words for words, _ in seen)
     lines = [
-        f"  {key[0]}{_digests(key[1:]) if words[key[0]] > 1 else ''}: "
-        f"{n} run{'' if n == 1 else 's'}"
-        for key, n in seen.most_common()
+        f"  {words}{_digests(digests) if alike[words] > 1 else ''}: {n} run{'' if n == 1 else 's'}"
+        for (words, digests), n in seen.most_common()
     ]
-    names = {key[0].partition(",")[0] for key in seen}
-    way = "--dataset NAME" if len(names) > 1 else "--filter"
+    names = {words.partition(",")[0] for words, _ in seen}
+    way = "--dataset NAME" if len(names) > 1 else "--filter \"params.validation_size = '0'\""
     raise BadRequest(
         f"These runs saw {len(seen)} different sets of images:\n"
         + "\n".join(lines)

@@ -240,23 +240,20 @@ class ClientReader:
         Raises:
             BadRequest: it cannot be understood.
         """
-        from mlflow.exceptions import MlflowException
-
         self.experiments()
         ids = [
             identity for name, identity in self._experiments.items() if experiment in (None, name)
         ]
         try:
-            found = ids and _pages(
+            found = _pages(
                 lambda token: self.client.search_runs(
                     ids, query, max_results=PAGE, page_token=token
                 )
             )
         except RunFailed as error:
             cause = error.__cause__
-            if query and isinstance(cause, MlflowException):
-                if cause.error_code == "INVALID_PARAMETER_VALUE":
-                    raise BadRequest(f"filter: {cause.message}") from None
+            if query and getattr(cause, "error_code", "") == "INVALID_PARAMETER_VALUE":
+                raise BadRequest(f"filter: {mask(str(cause))}") from None
             raise
         self._runs |= {run.info.run_id: run for run in found}
         return [
