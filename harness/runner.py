@@ -366,10 +366,13 @@ def repeat(
     """
     labels = labels or Labels()
     record = run_record(prepared, execution, device, labels)
+    experiment = prepared.experiment
+    unseeded = dataclasses.replace(experiment, seed=type(experiment).seed)
+    shared = labels.name or unseeded.label()
     group = dataclasses.replace(
         record,
         kind="group",
-        name=f"{record.name} x{len(seeds)}",
+        name=f"{shared} x{len(seeds)}",
         parameters={**record.parameters, "seed": f"{seeds[0]}..{seeds[-1]}"},
     )
     group_id = recorder.start(group)
@@ -379,7 +382,7 @@ def repeat(
             seeded = dataclasses.replace(
                 prepared, experiment=dataclasses.replace(prepared.experiment, seed=seed)
             )
-            child = dataclasses.replace(labels, name=f"{record.name} seed={seed}", parent=group_id)
+            child = dataclasses.replace(labels, name=f"{shared} seed={seed}", parent=group_id)
             results.append(run(seeded, execution, device, recorder, watcher, child))
     except BaseException as error:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
@@ -392,15 +395,16 @@ def repeat(
     recorder.finish(
         group_id,
         "diverged" if diverged else "completed",
-        epoch=prepared.experiment.num_epochs,
+        epoch=experiment.num_epochs,
         metrics={
             key: value
             for name, summary in summaries.items()
             for key, value in (summary.metrics(name) | {name: summary.mean}).items()
         },
         description="\n".join(
-            [f"{record.name}, {len(seeds)} seeds on {device}", ""]
+            [f"**{unseeded}**, seeds {seeds[0]} to {seeds[-1]}, on {device}:", ""]
             + [f"- {name}: {summary}" for name, summary in summaries.items()]
+            + ["", "Repeat it with:", "", f"    {provenance.command(labels.command)}"]
         ),
     )
     return group_id, results, summaries
@@ -414,7 +418,7 @@ def run_record(
     fallback = prepared.fallback_from
     return RunRecord(
         experiment=labels.experiment or experiment.name,
-        name=labels.name or str(experiment),
+        name=labels.name or experiment.label(),
         kind=labels.kind,
         parameters=experiment.parameters() | execution.parameters(),
         fields=experiment.fields(),

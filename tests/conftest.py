@@ -99,7 +99,7 @@ class Checkout:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
-        """MLflow's pages on what was recorded here, by `python -m harness.ui`: their address."""
+        """MLflow's pages on what was recorded here, by `python -m harness.ui`: its link."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -112,9 +112,9 @@ class Checkout:
         )
         try:
             assert process.stdout
-            ready = process.stdout.readline()
-            assert f"http://127.0.0.1:{port}/" in ready
-            yield f"http://127.0.0.1:{port}"
+            words = process.stdout.readline().split()
+            assert words[-1].startswith(f"http://127.0.0.1:{port}/"), words
+            yield words[-1]
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(timeout=20)

@@ -223,13 +223,14 @@ def test_the_checklist_is_filled_in_from_the_record(
 
 
 def test_the_commands_of_a_report_give_its_numbers(
-    written: tuple[str, str], worked: Recorded
+    written: tuple[str, str], worked: Recorded, tmp_path: Path
 ) -> None:
     checkout, _ = worked
     (command,) = re.findall(
         r"# defaults.*\npython -m harness.run (.*)", Parsed(written[0]).commands[0]
     )
-    ended = checkout.run(*command.split(), "--no-figures", "--quiet")
+    elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    ended = checkout.run(*command.split(), "--no-figures", "--quiet", changes=elsewhere)
     head, rows = Parsed(written[0]).table("configuration")
     (mean,) = (row[head.index("mean")] for row in rows if row[0] == "defaults")
     assert re.search(rf"test/accuracy +{mean} ", ended.output)

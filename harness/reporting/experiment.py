@@ -193,7 +193,7 @@ class _Report:
     def _table(self, found: Sequence[Row], objective: str) -> Table:
         loss = objective.replace("accuracy", "loss")
         # A name of the user's own says what the columns do not.
-        named = not self.varied or any(row.label.partition(" ")[0] != self.name for row in found)
+        named = not self.varied or any(row.is_named for row in found)
         names = [f"metrics.{objective}", *(f"{s}.{objective}" for s in ("std", "low", "high"))]
         columns = [
             *([Column("configuration")] if named else []),
