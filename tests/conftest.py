@@ -304,3 +304,20 @@ def _work(checkout: Checkout) -> None:
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """A session of work in one copy of the project; it ends with a run of the baseline."""
     return once(tmp_path_factory, "worked", ("baseline", *QUICK), prepare=_work)
+
+
+@pytest.fixture(scope="session")
+def reports(worked: Recorded) -> dict[str, Path]:
+    """The reports of that session's study and experiment, as the command writes them."""
+    checkout, _ = worked
+    folder = checkout.root.with_name("reports")
+    paths = {name: folder / f"{name}.html" for name in ("joint_search", "baseline")}
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            for name, path in paths.items():
+                ended = checkout.command("harness.report", name, "--out", str(path))
+                assert (ended.status, ended.errors) == (0, ""), ended
+                assert str(path) in ended.output
+            assert sorted(folder.iterdir()) == sorted(paths.values())
+    return paths

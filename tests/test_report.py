@@ -103,19 +103,10 @@ def check_needs_nothing_else(page: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(worked: Recorded, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The pages of a study and of an experiment, as the command writes them."""
-    checkout, _ = worked
-    folder = tmp_path_factory.mktemp("reports")
-    pages = []
-    for name in ("joint_search", "baseline"):
-        path = folder / f"{name}.html"
-        ended = checkout.command("harness.report", name, "--out", str(path))
-        assert (ended.status, ended.errors) == (0, "")
-        assert str(path) in ended.output
-        pages.append(path.read_text(encoding="utf-8"))
-    assert sorted(folder.iterdir()) == [folder / "baseline.html", folder / "joint_search.html"]
-    return pages[0], pages[1]
+def written(reports: dict[str, Path]) -> tuple[str, str]:
+    """The pages of a study and of an experiment."""
+    study, experiment = (path.read_text(encoding="utf-8") for path in reports.values())
+    return study, experiment
 
 
 def runs_of(checkout: Checkout, kind: str, name: str) -> list[Run]:

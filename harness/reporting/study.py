@@ -184,7 +184,8 @@ class _Report:
             Text(
                 f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of "
                 f"{fields['num_epochs']} epochs unless it was pruned. Sampler {answer['sampler']} "
-                f"(seed {answer['sampler_seed']}), pruner {answer['pruner']}. Trial 0 is the experiment's own configuration."
+                f"(seed {answer['sampler_seed']}), pruner {answer['pruner']}. "
+                "Trial 0 is the experiment's own configuration."
                 f"\n\nThe same in all trials: {others}."
             ),
         ]

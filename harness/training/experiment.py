@@ -26,7 +26,6 @@ from harness.errors import BadRequest
 from harness.fields import Count, NonNegative, Positive, Seed
 from harness.training.data import DatasetName
 
-
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
 """Fields that say on what, how long and with which chance, and not what is trained."""
 
