@@ -10,24 +10,25 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import Checkout, Recorded
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = playwright.expect
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
-
-Page = playwright.Page
-expect = playwright.expect
 
 PATIENCE = 30_000
 """Milliseconds to wait for a page on a machine that is busy with other things."""
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[playwright.Browser]:
+def browser() -> Iterator[Browser]:
     with playwright.sync_playwright() as driver:
         # In a container whose user is root, Chromium's own sandbox cannot be had.
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -44,7 +45,7 @@ def address(worked: Recorded) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: playwright.Browser) -> Iterator[Page]:
+def page(browser: Browser) -> Iterator[Page]:
     """A page of somebody who was never here before."""
     context = browser.new_context(viewport={"width": 1400, "height": 900})
     context.set_default_timeout(PATIENCE)

@@ -66,8 +66,8 @@ def environment(runs: Sequence[Tags]) -> list[Item]:
         )
 
     hardware = each(
-        f"{tags['device']} ({tags['device_name']}), {tags['threads']} CPU threads of "
-        f"{tags['processor']}"
+        f"{tags['device']}: {tags['device_name']}, {tags['threads']} threads"
+        + ("" if tags["processor"] == tags["device_name"] else f" of {tags['processor']}")
         for tags in runs
         if tags.get("device")
     )

@@ -119,14 +119,16 @@ class _Report:
             for quantity in ("accuracy", "loss")
             if f"metrics.{part}/{quantity}" in self.runs[0]
         ]
+        several = len({run["dataset"] for run in self.runs}) > 1
         columns = [
-            *(Column("name"), Column("outcome"), Column("data set"), Column("seed")),
+            *(Column("name"), Column("outcome"), Column("seed")),
+            *([Column("data set")] if several else []),
             *map(_parameter, self.varied),
             *(Column(name.removeprefix("metrics."), ".4f") for name in measured),
             *(Column("epochs"), Column("seconds", ".1f"), Column("device"), Column("begun")),
         ]
-        names = ["name", "outcome", "dataset", "seed", *self.varied, *measured]
-        names += ["epochs", "seconds", "device"]
+        names = ["name", "outcome", "seed", *(["dataset"] if several else []), *self.varied]
+        names += [*measured, "epochs", "seconds", "device"]
         table = [
             [*(run[name] for name in names), f"{run['start_time']:%Y-%m-%d %H:%M}"]
             for run in self.runs
