@@ -139,7 +139,9 @@ class Table:
     def is_numeric(self, column: int) -> bool:
         """Whether a column holds numbers alone."""
         values = [row[column] for row in self.rows if row[column] is not None]
-        return all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+        return bool(values) and all(
+            isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
+        )
 
 
 Block = Text | Verdict | Warnings | Commands | Checklist | Pictures | Table

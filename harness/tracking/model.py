@@ -84,7 +84,7 @@ def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[M
     """
     sets = {
         tag.value: entry.dataset
-        for entry in run.inputs.dataset_inputs
+        for entry in (run.inputs.dataset_inputs if run.inputs else [])
         for tag in entry.tags
         if tag.key == "mlflow.data.context"
     }
