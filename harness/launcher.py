@@ -82,11 +82,15 @@ class Confirmation:
     Attributes:
         accuracies: test accuracy by seed; 0 where the training diverged.
         diverged: the seeds where it did.
+        run_ids: of the trainings, seed by seed.
+        seconds: of all trainings together; None where they were not measured.
     """
 
     fields: dict[str, Any]
     accuracies: dict[int, float]
     diverged: list[int]
+    run_ids: tuple[str, ...] = ()
+    seconds: float | None = None
 
     @property
     def summary(self) -> Summary:
@@ -387,7 +391,15 @@ def confirmations(
         accuracies = {
             seed: 0.0 if seed in diverged else event["accuracy"] for seed, event in events.items()
         }
-        found[config] = Confirmation(experiment.fields(), accuracies, diverged)
+        run_ids = tuple(event["run_id"] for event in events.values())
+        seconds = [event["seconds"] for event in events.values() if "seconds" in event]
+        found[config] = Confirmation(
+            experiment.fields(),
+            accuracies,
+            diverged,
+            run_ids,
+            sum(seconds) if len(seconds) == len(events) else None,
+        )
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from harness import project
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
 from harness.ownership import Owner
@@ -413,10 +415,13 @@ def repeat(
     """
     labels = labels or Labels()
     record = run_record(prepared, execution, device, labels)
+    experiment = prepared.experiment
+    unseeded = dataclasses.replace(experiment, seed=type(experiment).seed)
+    shared = labels.name or unseeded.label()
     group = dataclasses.replace(
         record,
         kind="group",
-        name=f"{record.name} x{len(seeds)}",
+        name=f"{shared} x{len(seeds)}",
         parameters={**record.parameters, "seed": f"{seeds[0]}..{seeds[-1]}"},
     )
     group_id = recorder.start(group)
@@ -426,7 +431,7 @@ def repeat(
             seeded = dataclasses.replace(
                 prepared, experiment=dataclasses.replace(prepared.experiment, seed=seed)
             )
-            child = dataclasses.replace(labels, name=f"{record.name} seed={seed}", parent=group_id)
+            child = dataclasses.replace(labels, name=f"{shared} seed={seed}", parent=group_id)
             results.append(run(seeded, execution, device, recorder, watcher, child))
     except BaseException as error:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
@@ -439,15 +444,16 @@ def repeat(
     recorder.finish(
         group_id,
         "diverged" if diverged else "completed",
-        epoch=prepared.experiment.num_epochs,
+        epoch=experiment.num_epochs,
         metrics={
             key: value
             for name, summary in summaries.items()
             for key, value in (summary.metrics(name) | {name: summary.mean}).items()
         },
         description="\n".join(
-            [f"{record.name}, {len(seeds)} seeds on {device}", ""]
+            [f"**{unseeded}**, seeds {seeds[0]} to {seeds[-1]}, on {device}:", ""]
             + [f"- {name}: {summary}" for name, summary in summaries.items()]
+            + ["", "Repeat it with:", "", f"    {provenance.command(labels.command)}"]
         ),
     )
     return group_id, results, summaries
@@ -461,7 +467,7 @@ def run_record(
     fallback = prepared.fallback_from
     return RunRecord(
         experiment=labels.experiment or experiment.name,
-        name=labels.name or str(experiment),
+        name=labels.name or experiment.label(),
         kind=labels.kind,
         parameters=experiment.parameters() | execution.parameters(),
         fields=experiment.fields(),
@@ -475,10 +481,34 @@ def run_record(
         data=prepared.data_records(),
         settings=labels.settings,
         command=labels.command,
+        about=_about(experiment, labels),
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
         trained=experiment.name,
+    )
+
+
+def _about(experiment: Experiment, labels: Labels) -> str:
+    """The experiment or study in Markdown: what it is, and how to run it; "" for a child."""
+    if labels.parent:
+        return ""
+    folder, door, file = "experiments", "run", experiment.name
+    if labels.kind == "study":
+        folder, door, file = "studies", "study", labels.user_tags["harness.study"]
+    path = ROOT / folder / f"{file}.py"
+    if not path.is_file():  # an experiment of a notebook
+        return ""
+    name = shlex.quote(labels.experiment or file)
+    return "\n".join(
+        [
+            project.summary(path),
+            "",
+            f"Declared in `{folder}/{file}.py`. To run it, and to have a report of it:",
+            "",
+            f"    python -m harness.{door} {file}",
+            f"    python -m harness.report {name}",
+        ]
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +76,25 @@ def summarize(values: Sequence[float]) -> Summary:
     std = statistics.stdev(values)
     half = float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
+
+
+def expected_maximum(values: Sequence[float]) -> list[tuple[float, float]]:
+    """Mean and standard deviation of the largest of n draws, for n from 1 to `len(values)`.
+
+    The draws are independent, with replacement, from the values themselves: the largest of n is at
+    most the i-th smallest of N values with probability (i/N)^n. This is the expected validation
+    performance of Dodge et al., Show Your Work: Improved Reporting of Experimental Results (EMNLP
+    2019), section 3.
+    """
+    ordered, total = sorted(values), len(values)
+    expected = []
+    for n in range(1, total + 1):
+        at_most = [(i / total) ** n for i in range(total + 1)]
+        weights = [above - below for below, above in itertools.pairwise(at_most)]
+        mean = math.fsum(map(operator.mul, weights, ordered))
+        squares = ((value - mean) ** 2 for value in ordered)
+        expected.append((mean, math.sqrt(math.fsum(map(operator.mul, weights, squares)))))
+    return expected
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:

@@ -112,7 +112,10 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
         with launcher.Launcher(search, stored, recorder, watcher) as crew:
             crew.start_workers(execution.threads)
             labels = runner.Labels(
-                kind="study", name=search.study_name, experiment=search.study_name
+                kind="study",
+                name=search.study_name,
+                experiment=search.study_name,
+                user_tags={"harness.study": name},
             )
             crew.begin(runner.run_record(prepared, execution, device, labels))
             crew.set_task(name, execution, str(root), settings.timeout)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.interruption import deferred
 from harness.launcher import Confirmation, confirmations
@@ -16,11 +17,15 @@ from harness.search.claim import Counts, Search
 from harness.search.importance import FEWEST_TRIALS, importances
 from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
+from harness.search.summary import summary
 from harness.search.table import trials_csv
 from harness.statistics import Summary, paired_difference
 from harness.tracking import provenance
 from harness.tracking.record import Recorder
 from harness.training.experiment import Experiment
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class StudyResult:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            recorder.artifacts(run_id, self.files())
+            recorder.artifacts(run_id, self.files() | {"report.html": self.page(recorder)})
             recorder.finish(
                 run_id,
                 "completed" if self.is_finished else "interrupted",
@@ -177,42 +182,53 @@ class StudyResult:
             metrics |= self.difference.metrics("confirm/difference")
         return metrics
 
+    def answer(self) -> dict[str, Any]:
+        """The whole result as JSON holds it, the file `study.json`."""
+        difference = vars(self.difference) if self.difference else {}
+        plain: dict[str, Any] = summary(self.stored) | {
+            "n_trials": self.search.n_trials,
+            "device": self.device,
+            "command": provenance.command(tuple(sys.argv)),
+            "confirmed": {
+                name: {
+                    "fields": c.fields,
+                    "test_accuracy": {str(seed): value for seed, value in c.accuracies.items()},
+                    "diverged": c.diverged,
+                    "run_ids": c.run_ids,
+                    "seconds": c.seconds,
+                }
+                for name, c in self.confirmed.items()
+            },
+            "difference": {
+                name: value if math.isfinite(value) else None for name, value in difference.items()
+            },
+            "verdict": self.verdict if self.confirmed else "not confirmed",
+            "warnings": self.warnings,
+        }
+        return plain
+
     def files(self) -> dict[str, bytes]:
         """Figures, `trials.csv` and `study.json`, by their path among the artifacts."""
         from harness.search import figures  # Matplotlib takes a second, and only the end needs it
 
-        confirmed = {
-            name: (list(c.accuracies.values()), c.summary.low, c.summary.high)
-            for name, c in self.confirmed.items()
-        }
-        summary: dict[str, Any] = {
-            "study": self.search.study_name,
-            "declaration": self.search.study.declaration(),
-            "n_trials": self.search.n_trials,
-            "sampler": self.search.sampler,
-            "sampler_seed": self.search.sampler_seed,
-            "pruner": self.search.pruner,
-            "counts": vars(self.counts),
-            "best": {
-                "trial": self.best.number,
-                "parameters": self.best.params,
-                "validation_accuracy": self.best.value,
-            },
-            "confirmed": {
-                name: {"fields": c.fields, "test_accuracy": c.accuracies, "diverged": c.diverged}
-                for name, c in self.confirmed.items()
-            },
-            "difference": {
-                name: value if math.isfinite(value) else None
-                for name, value in (vars(self.difference) if self.difference else {}).items()
-            },
-            "verdict": self.verdict if self.confirmed else "not confirmed",
-        }
         return {
-            **figures.draw(self.stored, self.search.study.defaults(), confirmed),
+            **{f"figures/{name}.png": figures.png(figure) for name, figure in self._drawn.items()},
             "trials.csv": trials_csv(self.stored).encode(),
-            "study.json": (json.dumps(summary, indent=2) + "\n").encode(),
+            "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
         }
+
+    def page(self, recorder: Recorder) -> bytes:
+        """The result as an HTML page."""
+        from harness.reporting import study
+
+        return study.report(self.stored, self.answer(), recorder, self._drawn).encode()
+
+    @functools.cached_property
+    def _drawn(self) -> dict[str, Figure]:
+        from harness.search import figures
+
+        accuracies = {name: list(c.accuracies.values()) for name, c in self.confirmed.items()}
+        return figures.draw(self.stored, self.search.study.defaults(), accuracies)
 
 
 def result(

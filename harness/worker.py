@@ -27,10 +27,12 @@ from harness.ownership import register
 from harness.privacy import mask
 from harness.search import Trial, claim, storage
 from harness.search.study import load_study
-from harness.search.trial import OBJECTIVE, run_trial
+from harness.search.trial import OBJECTIVE, TrialResult, run_trial
+from harness.tracking import provenance
 from harness.tracking.address import fingerprint
 from harness.tracking.process import RecorderClient
 from harness.training.device import Execution
+from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult, Training
 
 WAIT_SECONDS = 0.5
@@ -141,8 +143,23 @@ class Worker:
             epoch=result.num_epochs,
             metrics={"time/total_seconds": time.perf_counter() - started},
             tags={"reason": result.reason} if result.reason else {},
+            description=self.description(experiment, result),
         )
         self.line.say(event="told", name=name, **dataclasses.asdict(result))
+
+    def description(self, experiment: Experiment, result: TrialResult) -> str:
+        """A trial in Markdown: what, result, how to train the same once more."""
+        command = provenance.run_command(
+            experiment.name, experiment.fields(), "--threads", str(self.execution.threads)
+        )
+        value = "none" if result.value is None else f"{result.value:.4f}"
+        reason = f" ({result.reason})" if result.reason else ""
+        return (
+            f"**{experiment}**, a trial of the study {self.search.study_name}: "
+            f"**{result.outcome}**{reason} after {result.num_epochs} of {experiment.num_epochs} "
+            f"epochs. Validation accuracy {value} ({len(self.prepared.evaluation):,} images, "
+            f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
+        )
 
     def confirm(self, fields: dict[str, Any], config: str) -> None:
         """Train one configuration on the full training set and test it once, at the end."""
@@ -173,6 +190,7 @@ class Worker:
             outcome=result.outcome,
             accuracy=result.metrics.get("test/accuracy"),
             loss=result.metrics.get("test/loss"),
+            seconds=result.seconds,
         )
 
 

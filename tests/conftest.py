@@ -98,6 +98,28 @@ class Checkout:
         own = {"PYTHONPATH": str(self.root), "HARNESS_DATA_MIRROR": NOWHERE}
         return kept | own | changes
 
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[str]:
+        """MLflow's pages on what was recorded here, by `python -m harness.ui`: its link."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.ui", "--no-browser", "--port", str(port)],
+            cwd=self.root,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout
+            words = process.stdout.readline().split()
+            assert words[-1].startswith(f"http://127.0.0.1:{port}/"), words
+            yield words[-1]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=20)
+
     def run(
         self, *arguments: str, folder: Path | None = None, changes: Mapping[str, str] = NO_CHANGES
     ) -> Ended:
@@ -331,3 +353,48 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
         "group",
         ("softmax_regression", *QUICK, "--repeats", "3", "--seed", "4", "--no-figures"),
     )
+
+
+HOSTILE = "<script>alert('run')</script>"
+"""A run's name that pages must show and never obey."""
+
+
+def _work(checkout: Checkout) -> None:
+    """A study, a group of seeds with a hostile name, and a run of other values."""
+    for module, *words in (
+        (
+            *("harness.study", "joint_search", *QUICK, "--workers", "1"),
+            *("--n-trials", "6", "--confirm-seeds", "2"),
+        ),
+        (
+            *("harness.run", "softmax_regression", *QUICK, "--repeats", "3", "--no-figures"),
+            *("--run-name", HOSTILE),
+        ),
+        ("harness.run", "baseline", *QUICK, "--lr", "0.5", "--hidden-width", "64", "--no-figures"),
+        ("harness.run", "baseline", *QUICK, "--lr", "0.05", "--seed", "1", "--no-figures"),
+    ):
+        ended = checkout.command(module, *words)
+        assert ended.status == 0, ended.errors
+
+
+@pytest.fixture(scope="session")
+def worked(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """A session of work in one copy of the project; it ends with a run of the baseline."""
+    return once(tmp_path_factory, "worked", ("baseline", *QUICK), prepare=_work)
+
+
+@pytest.fixture(scope="session")
+def reports(worked: Recorded) -> dict[str, Path]:
+    """The reports of that session's study and experiment, as the command writes them."""
+    checkout, _ = worked
+    folder = checkout.root.with_name("reports")
+    paths = {name: folder / f"{name}.html" for name in ("joint_search", "baseline")}
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            for name, path in paths.items():
+                ended = checkout.command("harness.report", name, "--out", str(path))
+                assert (ended.status, ended.errors) == (0, ""), ended
+                assert str(path) in ended.output
+            assert sorted(folder.iterdir()) == sorted(paths.values())
+    return paths

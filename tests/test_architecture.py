@@ -27,7 +27,11 @@ MAY_IMPORT = {
     "tracking": {"tracking", "training", "ground"},
     "search": {"search", "training", "ground"},
     "comparison": {"comparison", "tracking", "ground"},
-    "doors": {"doors", "benchmark", "comparison", "search", "tracking", "training", "ground"},
+    "reporting": {"reporting", "comparison", "search", "tracking", "ground"},
+    "doors": {
+        *("doors", "benchmark", "comparison", "reporting"),
+        *("search", "tracking", "training", "ground"),
+    },
     "benchmark": {"benchmark", "package", "search", "tracking", "training", "ground"},
     "experiments": {"experiments", "training", "ground"},
     "studies": {"studies", "experiments", "search"},

@@ -18,6 +18,7 @@ from harness.statistics import (
     FEWEST_PAIRS,
     MOST_EXACT_PAIRS,
     Summary,
+    expected_maximum,
     paired_difference,
     sign_flip_p,
     summarize,
@@ -170,3 +171,16 @@ def test_an_interval_does_not_wait_for_all_of_scipy_stats() -> None:
         "sys.exit('scipy.stats' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# ---- the expected maximum ----
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.875]), min_size=1, max_size=4))
+def test_the_expected_maximum_is_that_of_all_possible_draws(values: list[float]) -> None:
+    expected = expected_maximum(values)
+    assert len(expected) == len(values)
+    for n, (mean, std) in enumerate(expected, start=1):
+        largest = [max(draw) for draw in itertools.product(values, repeat=n)]
+        assert mean == pytest.approx(np.mean(largest))
+        assert std == pytest.approx(np.std(largest), abs=1e-9)

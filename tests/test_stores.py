@@ -361,7 +361,7 @@ def test_an_artifact_that_does_not_fit_is_told(tmp_path: Path) -> None:
     with small_disk(folder), pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
         recorder = MlflowRecorder()
-        experiment_id = recorder.store.experiment_id("baseline")
+        experiment_id = recorder.store.experiment_id("baseline", "")
         run_id = recorder.store.client.create_run(experiment_id).info.run_id
         with pytest.raises(OSError, match="No space left on device"):
             recorder.artifacts(run_id, {"large": bytes(60_000_000)})

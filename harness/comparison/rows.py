@@ -45,7 +45,15 @@ class Row:
     def label(self) -> str:
         """What the runs are called, without their seed."""
         name = str(max(self.runs, key=lambda run: run["start_time"])["name"])
-        return re.sub(r" seed=\d+\b", "", name) if self.runs[0]["kind"] else name
+        if not self.runs[0]["kind"]:
+            return name
+        return re.sub(r"(^| )seed=\d+\b", "", name).strip() or str(self.runs[0]["experiment"])
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the label is a user's own, and says what the fields do not."""
+        first = self.label.partition(" ")[0]
+        return "=" not in first and first != self.runs[0]["experiment"]
 
     @property
     def short_id(self) -> str:

@@ -109,7 +109,7 @@ def usual_columns(rows: Sequence[Row], found: Sequence[dict[str, Any]]) -> list[
     columns = [_column(found, "row", "run")]
     if any(row.runs[0]["kind"] == "trial" for row in rows):
         columns.append(_column(found, "tags.harness.trial", "trial"))
-    elif any(row.label.partition(" ")[0] != row.runs[0]["experiment"] for row in rows):
+    elif any(row.is_named for row in rows):
         columns.append(_column(found, "name", "name"))
     columns += given("experiment", "experiment")
     if differs(SOURCE) and not differs("experiment"):

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial
 from harness.search import claim
 from harness.search.importance import importances
 from harness.search.storage import StoredStudy
+from harness.statistics import expected_maximum, summarize
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 """From Okabe and Ito's palette, which colour-blind readers tell apart; each has its own marker."""
@@ -50,6 +51,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#E3E3E3",
     "legend.fontsize": 9,
     "legend.frameon": False,
+    "svg.hashsalt": "harness",
     "text.parse_math": False,
 }
 
@@ -126,14 +128,13 @@ class Trials:
 def draw(
     stored: StoredStudy,
     defaults: Mapping[str, Any],
-    confirmed: Mapping[str, tuple[Sequence[float], float, float]],
-) -> dict[str, bytes]:
-    """The figures of a study with a completed trial, as PNG files by their path among artifacts.
+    confirmed: Mapping[str, Sequence[float]],
+) -> dict[str, Figure]:
+    """The figures of a study with a completed trial, by name.
 
     Args:
         defaults: the parameters of trial 0.
-        confirmed: for each confirmed configuration its test accuracies, and the ends of the 95%
-            interval of their mean.
+        confirmed: for each confirmed configuration its test accuracies, seed by seed.
     """
     trials = _trials(stored, defaults)
     drawn = {
@@ -141,6 +142,8 @@ def draw(
         "slices": _slices(trials),
         "learning_curves": _learning_curves(trials),
     }
+    if len(values := drawn_values(stored, defaults)) > 1:
+        drawn["expected_best"] = _expected_best(trials, values)
     if len(trials.shared) == 2:
         drawn["contour"] = _contour(trials)
     if len(trials.shared) > 2:
@@ -149,7 +152,32 @@ def draw(
         drawn["importances"] = _importances(trials, importance)
     if confirmed:
         drawn["confirmation"] = _confirmation(stored.study_name, confirmed)
-    return {f"figures/{name}.png": _png(figure) for name, figure in drawn.items()}
+    return drawn
+
+
+def drawn_values(stored: StoredStudy, defaults: Mapping[str, Any]) -> list[float]:
+    """Validation accuracy of every finished trial that the sampler drew, in order.
+
+    A pruned trial has that of its last epoch, a diverged one 0; a failed one has none. The
+    defaults were not drawn.
+    """
+    return [
+        trial.value
+        for trial in stored.get_trials(deepcopy=False)
+        if trial.user_attrs.get("outcome") in ("completed", "pruned", "diverged")
+        and trial.value is not None
+        and trial.params != defaults
+    ]
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    return _saved(figure, format="png", dpi=130, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file, letters as outlines; the same figure gives the same bytes."""
+    return _saved(figure, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def _trials(stored: StoredStudy, defaults: Mapping[str, Any]) -> Trials:
@@ -270,6 +298,24 @@ def _learning_curves(trials: Trials) -> Figure:
 
 
 @_styled
+def _expected_best(trials: Trials, values: Sequence[float]) -> Figure:
+    """What fewer trials would have found: expected maximum, with one standard deviation."""
+    figure = _figure(6.4, 4.2, trials.title("expected best validation accuracy"))
+    axes = figure.add_subplot()
+    axes.set(xlabel="trials drawn", ylabel="validation accuracy")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    mean, std = np.array(expected_maximum(values)).T
+    n = np.arange(1, len(values) + 1)
+    # No maximum lies above the best.
+    band = (np.maximum(mean - std, min(values)), np.minimum(mean + std, max(values)))
+    axes.fill_between(n, *band, color=BLUE, alpha=0.2, lw=0, label="± 1 standard deviation")
+    axes.plot(n, mean, color=BLUE, lw=2, label="expected best of so many independent draws")
+    axes.axhline(max(values), color=ORANGE, ls="--", lw=1, label="best drawn")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@_styled
 def _contour(trials: Trials) -> Figure:
     """Two parameters: the trials, coloured by their value, on a surface laid through them."""
     figure = _figure(6.4, 5.0, trials.title("validation accuracy by both searched values"))
@@ -358,20 +404,18 @@ def _importances(trials: Trials, importance: Mapping[str, float]) -> Figure:
 
 
 @_styled
-def _confirmation(
-    study_name: str, confirmed: Mapping[str, tuple[Sequence[float], float, float]]
-) -> Figure:
-    n = len(next(iter(confirmed.values()))[0])
+def _confirmation(study_name: str, confirmed: Mapping[str, Sequence[float]]) -> Figure:
+    n = len(next(iter(confirmed.values())))
     seeds = f"n = {n} seed{'s' if n > 1 else ''}, trained on all training images"
     figure = _figure(6.4, 1.7 + 0.7 * len(confirmed), f"{study_name}: confirmation\n{seeds}")
     axes = figure.add_subplot()
-    for row, (values, low, high) in enumerate(confirmed.values()):
+    for row, values in enumerate(confirmed.values()):
         colour, marker = ((ORANGE, "o"), (BLUE, "s"))[row]
         axes.plot(values, [row - 0.12] * n, marker, color=colour, alpha=0.6)
         if n > 1:
-            mean = sum(values) / n
-            half = (high - low) / 2
-            axes.errorbar(mean, row + 0.12, xerr=half, fmt="D", color=colour, capsize=5)
+            found = summarize(values)
+            half = (found.high - found.low) / 2
+            axes.errorbar(found.mean, row + 0.12, xerr=half, fmt="D", color=colour, capsize=5)
     axes.set_yticks(range(len(confirmed)), list(confirmed))
     axes.set_ylim(len(confirmed) - 0.5, -0.5)
     what = "each seed" if n == 1 else "each seed, and their mean with its 95% interval"
@@ -380,8 +424,8 @@ def _confirmation(
     return figure
 
 
-def _png(figure: Figure) -> bytes:
+def _saved(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+        figure.savefig(buffer, **options)
     return buffer.getvalue()

@@ -53,10 +53,17 @@ class Delivery:
         self.stored_id = stored_id
 
     def begin(
-        self, run_id: str, *, experiment: str, name: str, tags: dict[str, str], start_time: int
+        self,
+        run_id: str,
+        *,
+        experiment: str,
+        about: str,
+        name: str,
+        tags: dict[str, str],
+        start_time: int,
     ) -> str:
         """Create a run and return its id; `run_id` is its key where it may exist already."""
-        experiment_id = self.store.experiment_id(experiment)
+        experiment_id = self.store.experiment_id(experiment, about)
         if parent := tags.get("mlflow.parentRunId"):
             tags = tags | {"mlflow.parentRunId": self.stored_id(parent)}
         if run_id:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from mlflow import MlflowClient, pyfunc
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.models import Model, ModelSignature
 from mlflow.models.utils import _save_example
 from mlflow.types import Schema, TensorSpec
@@ -24,6 +24,16 @@ SIGNATURE = ModelSignature(
     outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 10))]),
 )
 """Images as float32 in [0, 1] to logits, any batch size."""
+
+
+DESCRIPTION = """\
+Signature: images, float32 (batch, 1, 28, 28) in [0, 1], to logits, float32 (batch, 10).
+
+Load it in the project's root, with MLflow's tracking URI set to the store:
+
+    mlflow.pytorch.load_model("{uri}")
+"""
+"""What the model's page says, in Markdown."""
 
 
 def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
@@ -40,7 +50,10 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
             name="model",
             source_run_id=run_id,
             params=run.data.params,
-            tags={"harness.experiment": run.data.tags["harness.experiment"]},
+            tags={
+                "harness.experiment": run.data.tags["harness.experiment"],
+                "mlflow.note.content": DESCRIPTION.format(uri=f"runs:/{run_id}/model"),
+            },
             model_type="pt2",
         )
     )
@@ -66,5 +79,36 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
         (path / "requirements.txt").write_text(requirements)
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_batch(run_id, metrics=_results(client, run, logged.model_id, record.step))
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
     return str(logged.model_id)
+
+
+def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:
+    """The run's losses and accuracies at a step once more, as the model's.
+
+    With their own times they are the same values to the store, which keeps them once.
+    """
+    sets = {
+        tag.value: entry.dataset
+        for entry in (run.inputs.dataset_inputs if run.inputs else [])
+        for tag in entry.tags
+        if tag.key == "mlflow.data.context"
+    }
+    found = []
+    for name in run.data.metrics:
+        part, _, quantity = name.partition("/")
+        dataset = sets.get("training" if part == "train" else part)
+        if quantity not in ("loss", "accuracy") or dataset is None:
+            continue
+        for metric in client.get_metric_history(run.info.run_id, name):
+            if metric.step == step:
+                found.append(
+                    Metric(
+                        *(name, metric.value, metric.timestamp, step),
+                        model_id=model_id,
+                        dataset_name=dataset.name,
+                        dataset_digest=dataset.digest,
+                    )
+                )
+    return found

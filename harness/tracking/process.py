@@ -70,6 +70,11 @@ class RecorderClient:
         stored: StoredRun = self._call("stored", run_id)
         return stored
 
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
+        content: bytes | None = self._call("artifact", run_id, name)
+        return content
+
     def resume(
         self,
         run_id: str,

@@ -9,8 +9,10 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.privacy import mask
 from harness.project import ROOT
@@ -97,6 +99,22 @@ def command(arguments: tuple[str, ...]) -> str:
     else:
         start = [_shared_path(program)]
     return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
+
+
+def run_command(experiment: str, fields: Mapping[str, Any], *flags: str) -> str:
+    """The command that trains one configuration, every field given.
+
+    >>> run_command("baseline", {"seed": 0, "lr": 0.5}, "--repeats", "5")
+    'python -m harness.run baseline --seed 0 --lr 0.5 --repeats 5'
+    """
+    words = ["python", "-m", "harness.run", experiment]
+    for name, value in fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(flag)
+        elif value is not False:
+            words += [flag, str(value)]
+    return shlex.join([*words, *flags])
 
 
 def _shared_path(word: str) -> str:

@@ -45,6 +45,7 @@ class RunRecord:
         tags: without their prefix `harness.`.
         settings: the other settings of the run, for `experiment.json`.
         command: the command line, as `sys.argv` gives it.
+        about: what the experiment or study is, in Markdown, for its page in the store.
         parent: id of the run that this one belongs to.
         user_tags: tags that the user gave, with their whole names.
         trained: name of the harness's experiment; `experiment` unless given.
@@ -59,6 +60,7 @@ class RunRecord:
     data: tuple[DataRecord, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
+    about: str = ""
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
@@ -74,6 +76,7 @@ class StoredRun:
         fields: of the experiment.
         settings: how it was computed.
         tags: without their prefix `harness.`.
+        data: the sets of images that it saw.
         history: the metrics of each epoch that is recorded.
         is_described: False where its process died before its parameters and files were recorded.
     """
@@ -85,6 +88,7 @@ class StoredRun:
     fields: dict[str, Any]
     settings: dict[str, Any]
     tags: dict[str, str]
+    data: tuple[DataRecord, ...]
     history: dict[int, dict[str, float]]
     is_described: bool = True
 
@@ -137,6 +141,9 @@ class Recorder(Protocol):
 
     def stored(self, run_id: str) -> StoredRun:
         """Read a run back; `last` is the latest that has not completed."""
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
 
     def resume(
         self,

@@ -8,11 +8,13 @@ import json
 import math
 import platform
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mlflow.entities import DatasetInput
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
@@ -125,6 +127,7 @@ class MlflowRecorder:
             "begin",
             "",
             experiment=record.experiment,
+            about=record.about,
             name=mask(record.name),
             tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
             start_time=_now(),
@@ -248,6 +251,7 @@ class MlflowRecorder:
             fields=json.loads(tags.pop("fields")),
             settings=json.loads(tags.pop("settings")),
             tags=tags,
+            data=tuple(map(_data_record, run.inputs.dataset_inputs if run.inputs else ())),
             history=history,
             is_described="experiment.json" in files,
         )
@@ -266,6 +270,14 @@ class MlflowRecorder:
 
     def _stored_id(self, run_id: str) -> str:
         return self._spool.stored_id(run_id) if self._spool else run_id
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
+            except (MlflowException, OSError):
+                return None
 
     def _last_unfinished(self) -> str:
         unfinished = (
@@ -347,6 +359,14 @@ def _input(part: DataRecord) -> dict[str, str]:
         "source": json.dumps({"dataset": part.name, "sha256": part.digest}),
         "profile": json.dumps({"num_images": part.size}),
     }
+
+
+def _data_record(part: DatasetInput) -> DataRecord:
+    """What `_input` made of a set of images, read back."""
+    (context,) = (tag.value for tag in part.tags if tag.key == "mlflow.data.context")
+    digest = json.loads(part.dataset.source)["sha256"]
+    size = json.loads(part.dataset.profile or "{}").get("num_images", 0)
+    return DataRecord(part.dataset.name, context, digest, size)
 
 
 def _now() -> int:

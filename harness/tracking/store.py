@@ -62,8 +62,11 @@ class Store:
                 f"The record store {mask(self.uri)} cannot be opened: {reason}"
             ) from None
 
-    def experiment_id(self, name: str) -> str:
+    def experiment_id(self, name: str, about: str) -> str:
         """The id of the experiment of that name, which is created on first use.
+
+        Args:
+            about: what a new one says on its page, in Markdown.
 
         Raises:
             RunFailed: it was deleted in MLflow.
@@ -71,7 +74,7 @@ class Store:
         with self._lock():
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
-                return self._create_experiment(name)
+                return self._create_experiment(name, about)
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
             raise RunFailed(
                 f"The MLflow experiment {name!r} was deleted. Restore it with: "
@@ -97,9 +100,10 @@ class Store:
             if not (token := page.token):
                 return
 
-    def _create_experiment(self, name: str) -> str:
+    def _create_experiment(self, name: str, about: str) -> str:
+        tags = {"mlflow.note.content": about} if about else {}
         try:
-            experiment_id = str(self.client.create_experiment(name))
+            experiment_id = str(self.client.create_experiment(name, tags=tags))
         except MlflowException as error:
             # Another machine may have created it on the same server meanwhile.
             experiment = self.client.get_experiment_by_name(name)

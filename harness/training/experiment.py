@@ -26,6 +26,9 @@ from harness.errors import BadRequest
 from harness.fields import Count, NonNegative, Positive, Seed
 from harness.training.data import DatasetName
 
+CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
+"""Fields that say on what, how long and with which chance, and not what is trained."""
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,16 @@ class Experiment(ABC):
             for f in dataclasses.fields(self)
             if getattr(self, f.name) != f.default
         }
+
+    def label(self) -> str:
+        """What tells it from other runs of the experiment: `lr=0.05 hidden_width=512`.
+
+        Data, length and seed come last; where nothing differs from the defaults, its name.
+        """
+        changes = self.changes()
+        last = [name for name in CIRCUMSTANCES if name in changes]
+        names = [name for name in changes if name not in last] + last
+        return " ".join(f"{name}={changes[name]}" for name in names) or self.name
 
     def __str__(self) -> str:
         """The name and what differs from the defaults: `baseline lr=0.05 hidden_width=512`."""

@@ -1,0 +1,1 @@
+"""Reports: what a study or an experiment came to, as one HTML page that needs nothing else."""

@@ -1,0 +1,195 @@
+"""A report as plain data, and the one HTML page that it becomes.
+
+The page holds its pictures, its style and its script: it opens without a network, anywhere. Every
+word in it is escaped by the template, whoever has written it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+Value = str | int | float | bool | None
+"""What a cell holds; None is shown as a dash and sorted last."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, separated by empty lines."""
+
+    form: ClassVar[str] = "text"
+    text: str
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """Each paragraph."""
+        return self.text.split("\n\n")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer in one sentence."""
+
+    form: ClassVar[str] = "verdict"
+    text: str
+
+
+@dataclass(frozen=True)
+class Warnings:
+    """What a reader should know before believing the answer."""
+
+    form: ClassVar[str] = "warnings"
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Lines for a shell."""
+
+    form: ClassVar[str] = "commands"
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One line of a checklist.
+
+    Attributes:
+        fine: whether the record has it, and nothing stands against it.
+    """
+
+    name: str
+    record: str
+    fine: bool = True
+
+
+@dataclass(frozen=True)
+class Checklist:
+    """What a reader needs to repeat it, and whether the record has it."""
+
+    form: ClassVar[str] = "checklist"
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture.
+
+    Attributes:
+        alternative: what it shows, in words, for those who do not see it.
+        wide: whether it takes a row of its own.
+    """
+
+    svg: bytes
+    alternative: str
+    wide: bool = False
+
+    @property
+    def source(self) -> str:
+        """The picture as an address that holds it."""
+        return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures side by side where there is room."""
+
+    form: ClassVar[str] = "pictures"
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        digits: how its fractions are written, as `format` takes it: `.4f`.
+    """
+
+    name: str
+    digits: str = ""
+
+    def words(self, value: Value) -> str:
+        """A value as the table shows it."""
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return "—"
+        return format(value, self.digits) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns.
+
+    Attributes:
+        sortable: whether a click on a column's name sorts the rows.
+    """
+
+    form: ClassVar[str] = "table"
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Value]]
+    sortable: bool = False
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether a column holds numbers alone."""
+        values = [row[column] for row in self.rows if row[column] is not None]
+        return bool(values) and all(
+            isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
+        )
+
+
+Block = Text | Verdict | Warnings | Commands | Checklist | Pictures | Table
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page under its own heading."""
+
+    title: str
+    blocks: Sequence[Block]
+
+    @property
+    def anchor(self) -> str:
+        """Where a link leads to."""
+        return self.title.lower().replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A main number: what it is, the number, and what it stands on."""
+
+    name: str
+    value: str
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole report.
+
+    Attributes:
+        kind: what it is about: `Study of baseline`.
+        question: what was asked; may be empty.
+    """
+
+    title: str
+    kind: str
+    question: str
+    facts: Sequence[Fact]
+    sections: Sequence[Section]
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=page)
