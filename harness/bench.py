@@ -2,6 +2,7 @@
 
     python -m harness.bench --dataset mnist
     python -m harness.bench --dataset mnist --study
+    python -m harness.bench --compare
 
 Prints medians with their range, ratios and the machine. Every figure comes from this one run.
 """
@@ -23,10 +24,14 @@ def main(arguments: Sequence[str]) -> int:
         "python -m harness.bench",
         "Time the plain script and the harness in turn, on this machine and data.",
     )
+    from harness.benchmark.comparison import time_comparison
     from harness.benchmark.runs import time_runs
     from harness.benchmark.studies import time_studies
     from harness.training.data import data_root
 
+    if settings.compare:
+        print(time_comparison(settings))
+        return 0
     root = data_root(settings.data_root).resolve()
     print(time_studies(settings, root) if settings.study else time_runs(settings, root))
     return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -40,7 +39,10 @@ def main(arguments: Sequence[str]) -> int:
     resuming = name.partition("=")[0] == "--resume"
     door.refuse_repeated_flags(arguments)
     if resuming:
-        _refuse_what_is_no_run(arguments)
+        _, equals, run_id = name.partition("=")
+        if not equals:
+            run_id = rest[0] if rest else ""
+        address.check_run("resume", run_id, "last", "-h", "--help")
     elif name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
     else:
@@ -72,27 +74,11 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
     )
 
 
-def _refuse_what_is_no_run(arguments: Sequence[str]) -> None:
-    """Tell what cannot be the id of a run before anything is imported for it.
-
-    Raises:
-        BadRequest: it is no id, or nothing was recorded yet.
-    """
-    _, equals, run_id = arguments[0].partition("=")
-    if not equals:
-        run_id = arguments[1] if len(arguments) > 1 else ""
-    if not re.fullmatch(r"last|[0-9a-f]{32}|-h|--help", run_id):
-        raise BadRequest(
-            f"resume: {run_id!r} is not the id of a run (32 of the characters 0-9 and a-f) or last."
-        )
-    if run_id not in ("-h", "--help") and address.is_empty():
-        raise BadRequest(f"resume: nothing was recorded in {address.described()} yet.")
-
-
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness import runner, screen
+        from harness.repair import clear_up
         from harness.settings import RunSettings
         from harness.training.experiment import load_experiment
 
@@ -113,6 +99,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
         return 0
     prepared = runner.prepare(experiment, settings.data_root, settings.fallback)
     recorder.prepare()
+    clear_up(recorder)
     if prepared.fallback_from and not settings.quiet:
         print(
             f"{prepared.fallback_from} cannot be had here: training on "

@@ -20,7 +20,8 @@ import torch
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
 from harness.ownership import Owner
-from harness.project import MLRUNS, peak_memory_bytes
+from harness.privacy import mask
+from harness.project import MLRUNS, ROOT, peak_memory_bytes
 from harness.statistics import Summary, summarize
 from harness.tracking import provenance
 from harness.tracking.record import (
@@ -43,6 +44,19 @@ from harness.training.loop import EpochResult, EvaluationSet, Training
 
 CHECKPOINTS_KEPT = 2
 """The latest one, and one before it in case the latest turns out to be damaged."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How often a training's whole state is saved, and how much of that is kept.
+
+    Attributes:
+        every: epochs from one checkpoint to the next; the last epoch always has one.
+        keep: how many of the latest stay on disk.
+    """
+
+    every: int = 1
+    keep: int = CHECKPOINTS_KEPT
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class RunResult:
         epochs: the results of all epochs, in order.
         seconds: wall time of the training, its record, its figures and its model; of a resumed
             run, since it was resumed.
+        weights_sha256: digest of the final weights; see `Training.weights_digest`.
     """
 
     experiment: Experiment
@@ -84,6 +99,7 @@ class RunResult:
     epochs: tuple[EpochResult, ...]
     seconds: float
     device: str
+    weights_sha256: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -112,6 +128,8 @@ class Labels:
         experiment: MLflow's experiment; that of the harness unless given.
         parent: id of the run that this one belongs to.
         figures: whether to draw them after training.
+        links: tags of the harness's own, without their prefix.
+        command: the command line that repeats it, as `sys.argv` gives it.
     """
 
     kind: Kind = "run"
@@ -120,8 +138,11 @@ class Labels:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
     figures: bool = True
+    saving: Saving = Saving()
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
 def prepare(
@@ -189,18 +210,21 @@ def run(
     recorder: Recorder,
     watcher: Watcher,
     labels: Labels | None = None,
+    *,
+    evaluate_each_epoch: bool = True,
 ) -> RunResult:
     """Train one experiment and record it, epoch by epoch.
 
-    Each epoch is saved, then recorded, before the next one is trained. A run of kind `confirm`
-    looks at its evaluation images once, after the last epoch, and logs no model.
+    Each epoch is saved, then recorded, before the next one is trained. Only what is of kind `run`
+    is saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation images
+    are looked at once, after the last epoch.
 
     Raises:
         RunFailed: the training or its record went wrong; the run is recorded as failed.
         Interrupted: the run is recorded as interrupted.
     """
     labels = labels or Labels()
-    state = training(prepared, execution, device, evaluate_each_epoch=labels.kind != "confirm")
+    state = training(prepared, execution, device, evaluate_each_epoch=evaluate_each_epoch)
     opened = time.perf_counter()
     run_id = recorder.start(run_record(prepared, execution, device, labels))
     store_seconds = time.perf_counter() - opened
@@ -210,9 +234,11 @@ def run(
         run_id,
         recorder,
         watcher,
-        command=provenance.command(tuple(sys.argv)),
+        command=provenance.command(labels.command),
         with_figures=labels.figures,
+        with_model=labels.kind == "run",
         resumable=labels.kind == "run" and labels.parent is None,
+        saving=labels.saving,
         store_seconds=store_seconds,
     )
 
@@ -224,10 +250,12 @@ def resume(
     device: torch.device,
     recorder: Recorder,
     watcher: Watcher,
+    allowed: Sequence[str] = (),
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
     The epochs that the checkpoint knows and the record lacks are recorded first; none is twice.
+    `allowed` names what has changed since the run began: it is recorded.
 
     Raises:
         RunFailed, Interrupted: as `run` does.
@@ -244,7 +272,9 @@ def resume(
         except Exception as error:  # an allowed change may have made another network of it
             raise failure(prepared.experiment, error) from error
         break
-    recorder.resume(stored.run_id, str(Owner.current()))
+    labels = Labels(settings=stored.settings)
+    record = None if stored.is_described else run_record(prepared, execution, device, labels)
+    recorder.resume(stored.run_id, str(Owner.current()), allowed, record)
     for result in state.history:
         if result.epoch not in stored.epochs:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)
@@ -256,7 +286,12 @@ def resume(
         watcher,
         command=stored.tags["command"],
         with_figures=stored.settings.get("figures", True),
+        with_model=True,
         resumable=True,
+        saving=Saving(
+            stored.settings.get("checkpoint_every", 1),
+            stored.settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
+        ),
         recorded=stored.epochs,
     )
 
@@ -270,7 +305,9 @@ def _train(
     *,
     command: str,
     with_figures: bool,
+    with_model: bool,
     resumable: bool,
+    saving: Saving,
     store_seconds: float = 0.0,
     recorded: frozenset[int] = frozenset(),
 ) -> RunResult:
@@ -278,24 +315,29 @@ def _train(
     experiment, device = prepared.experiment, state.device
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
-    recording = 0.0
+    saving_seconds = record_seconds = 0.0
     ended: RunResult | None = None
     try:
         watcher.started(state, run_id)
         for result in state.epochs():
             epoch_over = time.perf_counter()
             with deferred():
-                if state.evaluate_each_epoch:  # a confirmation is repeated, not resumed
+                last = result.epoch == experiment.num_epochs
+                # What is no run of its own is repeated, not resumed.
+                if with_model and (last or result.epoch % saving.every == 0):
                     checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
-                    checkpoint.prune(folder, CHECKPOINTS_KEPT)
+                    checkpoint.prune(folder, saving.keep)
+                saved = time.perf_counter()
                 if result.epoch not in recorded:
                     recorder.epoch(run_id, result.epoch, result.metrics)
-                recording += time.perf_counter() - epoch_over
+                saving_seconds += saved - epoch_over
+                record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
-            model_seconds, tags = 0.0, {}
-            if outcome == "completed" and state.evaluate_each_epoch:
+            digest = state.weights_digest()
+            model_seconds, tags = 0.0, {"weights_sha256": digest}
+            if outcome == "completed" and with_model:
                 try:
                     if with_figures:
                         # The recorder draws while the network is exported here.
@@ -306,7 +348,7 @@ def _train(
                     warnings.warn(f"no model or figures: {tags['incomplete']}", stacklevel=2)
             seconds = time.perf_counter() - started
             whole = RunResult(
-                experiment, run_id, outcome, tuple(state.history), seconds, str(device)
+                experiment, run_id, outcome, tuple(state.history), seconds, str(device), digest
             )
             recorder.finish(
                 run_id,
@@ -314,7 +356,8 @@ def _train(
                 epoch=len(state.history),
                 metrics={
                     "time/store_seconds": store_seconds,
-                    "time/record_seconds": recording,
+                    "time/checkpoint_seconds": saving_seconds,
+                    "time/record_seconds": record_seconds,
                     "time/model_seconds": model_seconds,
                     "time/total_seconds": seconds,
                     "memory/process_peak_bytes": peak_memory_bytes(),
@@ -339,6 +382,8 @@ def _train(
             raise
         described = failure(experiment, error)
         with contextlib.suppress(RunFailed):  # as on a full disk, which is what there is to tell
+            recorder.artifacts(run_id, {"error.txt": _traceback(error).encode()})
+        with contextlib.suppress(RunFailed):
             recorder.finish(run_id, "failed", tags={"reason": str(described)})
         if resumable and state.history and isinstance(described, RunFailed):
             raise RunFailed(
@@ -425,13 +470,15 @@ def run_record(
             "owner": str(Owner.current()),
             "experiment_sha256": experiment.source_digest(),
             **({"fallback_from": fallback} if fallback else {}),
+            **labels.links,
         },
         data=prepared.data_records(),
         settings=labels.settings,
-        command=tuple(sys.argv),
+        command=labels.command,
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
+        trained=experiment.name,
     )
 
 
@@ -481,6 +528,16 @@ def _description(result: RunResult, prepared: Prepared, command: str) -> str:
         lines.append(f"| {name} | {loss:.4f} | {accuracy:.4f} | {len(images):,} |")
     lines += ["", "n = 1 seed. Repeat it with:", "", f"    {command}"]
     return "\n".join(lines)
+
+
+def _traceback(error: BaseException) -> str:
+    """An error with the way to it, from the project's root: a record names no folder of a user."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-2:])
+        lines.append(f"{place}, line {frame.lineno}, in {frame.name}\n    {frame.line}")
+    return mask("\n".join([*lines, f"{type(error).__name__}: {error}\n"]))
 
 
 def failure(experiment: Experiment, error: BaseException) -> BaseException:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from harness.errors import BadRequest
 from harness.fields import Count, Name, check_text
-from harness.runner import Labels
+from harness.runner import CHECKPOINTS_KEPT, Labels, Saving
 from harness.training.device import Execution
 
 
@@ -32,6 +32,10 @@ class RunSettings(Execution):
     """Record the use of processor, memory, disk and network every second."""
     no_figures: bool = False
     """Draw no figures after training."""
+    checkpoint_every: Annotated[int, Count] = 1
+    """Epochs from one checkpoint to the next; the last epoch always has one."""
+    keep_checkpoints: Annotated[int, Count] = CHECKPOINTS_KEPT
+    """How many of the latest checkpoints stay on disk."""
     quiet: bool = False
     """Print the result only."""
     dry_run: bool = False
@@ -69,6 +73,8 @@ class RunSettings(Execution):
         settings = dataclasses.asdict(self.execution()) | {
             "figures": not self.no_figures,
             "system_metrics": self.system_metrics,
+            "checkpoint_every": self.checkpoint_every,
+            "keep_checkpoints": self.keep_checkpoints,
         }
         return Labels(
             name=self.run_name,
@@ -76,4 +82,5 @@ class RunSettings(Execution):
             settings=settings,
             system_metrics=self.system_metrics,
             figures=not self.no_figures,
+            saving=Saving(self.checkpoint_every, self.keep_checkpoints),
         )

@@ -66,6 +66,7 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
 
     from harness import launcher, runner, study_screen
     from harness.interruption import Interrupted
+    from harness.repair import clear_up
     from harness.search import claim, opening
     from harness.search.storage import lock
     from harness.study_result import configurations, result
@@ -86,26 +87,27 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
         print(study_screen.dry_run(search, prepared, execution, device, workers))
         return 0
 
-    stored = opening.open_study(search, settings.warm_start)
-    with lock(search.url):
-        claim.repair(stored)
-        claim.forgive_failures(stored)
-        if settings.release_trials:
-            print(f"{claim.release(stored)} trials of other machines are given back.")
-        elif foreign := claim.foreign(stored):
-            print(
-                f"{len(foreign)} trials are in the hands of other machines (or containers). "
-                "If those have died: --release-trials"
-            )
-    ended = result(search, stored, seeds, str(device))
-    if ended and ended.is_finished and ended.is_reported:
-        print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
-        print(ended.on_screen())
-        return 0
-
+    # It imports MLflow while the storage is opened here.
     recorder = RecorderProcess(shares=min(workers, search.n_trials))
     try:
+        stored = opening.open_study(search, settings.warm_start)
+        with lock(search.url):
+            claim.repair(stored)
+            claim.forgive_failures(stored)
+            if settings.release_trials:
+                print(f"{claim.release(stored)} trials of other machines are given back.")
+            elif foreign := claim.foreign(stored):
+                print(
+                    f"{len(foreign)} trials are in the hands of other machines (or containers). "
+                    "If those have died: --release-trials"
+                )
+        ended = result(search, stored, seeds, str(device))
+        if ended and ended.is_finished and ended.is_reported:
+            print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
+            print(ended.on_screen())
+            return 0
         recorder.prepare()
+        clear_up(recorder)
         watcher = study_screen.watcher(settings.quiet)
         with launcher.Launcher(search, stored, recorder, watcher) as crew:
             crew.start_workers(execution.threads)

@@ -65,6 +65,9 @@ def main(arguments: Sequence[str]) -> int:
             "the pages have no login.",
             file=sys.stderr,
         )
+    from harness.repair import clear_up
+
+    clear_up()
     with serving(settings.host, settings.port) as here:
         page = here + _run_list(here, settings.experiment)
         print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)

@@ -18,14 +18,17 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import door, runner
 from harness.errors import RunFailed
 from harness.interruption import Interrupted
+from harness.ownership import register
+from harness.privacy import mask
 from harness.search import Trial, claim, storage
 from harness.search.study import load_study
 from harness.search.trial import OBJECTIVE, run_trial
+from harness.tracking.address import fingerprint
 from harness.tracking.process import RecorderClient
 from harness.training.device import Execution
 from harness.training.loop import EpochResult, Training
@@ -110,6 +113,7 @@ class Worker:
             name=name,
             experiment=self.search.study_name,
             parent=self.parent,
+            settings=dataclasses.asdict(self.execution),
             user_tags={"harness.trial": str(trial.number)},
         )
         run_id = self.recorder.start(
@@ -151,10 +155,18 @@ class Worker:
             name=f"{config} seed={experiment.seed}",
             experiment=self.search.study_name,
             parent=self.parent,
+            settings=dataclasses.asdict(self.execution),
             user_tags={"harness.config": config},
         )
-        watcher = Silent(self.line)
-        result = runner.run(prepared, self.execution, self.device, self.recorder, watcher, labels)
+        result = runner.run(
+            prepared,
+            self.execution,
+            self.device,
+            self.recorder,
+            Silent(self.line),
+            labels,
+            evaluate_each_epoch=False,
+        )
         self.line.say(
             event="confirmed",
             run_id=result.run_id,
@@ -204,22 +216,32 @@ def once(number: int) -> None:
     signal.signal(number, first)
 
 
-def main(arguments: list[str]) -> int:
-    """Work on what standard input says, until it ends; return the exit status."""
+def main(arguments: list[str]) -> NoReturn:
+    """Work on what standard input says, until it ends."""
     once(signal.SIGTERM)
     line = Line()
     task = line.hear()
-    with storage.failures_told(task["search"]["url"]):
-        worker = Worker(task, line)
-        while True:
-            match line.hear():
-                case {"job": "trials"}:
-                    worker.search_trials()
-                case {"job": "confirm", "fields": fields, "config": config}:
-                    try:
-                        worker.confirm(fields, config)
-                    except RunFailed as error:
-                        line.say(event="unconfirmed", reason=str(error))
+    url = task["search"]["url"]
+    work = {"store": fingerprint(), "study": task["search"]["study_name"]}
+    registration = register(work | ({"storage": url} if mask(url) == url else {}))
+    try:
+        with storage.failures_told(url):
+            _work(Worker(task, line), line)
+    except Interrupted:  # its trial is given back; after anything else somebody has to look
+        registration.unlink(missing_ok=True)
+        raise
+
+
+def _work(worker: Worker, line: Line) -> NoReturn:
+    while True:
+        match line.hear():
+            case {"job": "trials"}:
+                worker.search_trials()
+            case {"job": "confirm", "fields": fields, "config": config}:
+                try:
+                    worker.confirm(fields, config)
+                except RunFailed as error:
+                    line.say(event="unconfirmed", reason=str(error))
 
 
 if __name__ == "__main__":

@@ -222,6 +222,22 @@ BY_THEIR_FLAGS = [
     asked("harness.bench", "--num-epochs 1 --num_epochs 2", "--num-epochs is given 2 times"),
     asked("harness.bench", "--lr 0.1", "There is no flag --lr. All of them: python -m harness.b"),
     asked("harness.bench", "baseline", "baseline"),
+    asked("harness.verify", "last", "verify: 'last' is not the id of a run"),
+    asked("harness.verify", "../../etc/hosts", "is not the id of a run"),
+    asked("harness.verify", "--exact", "name the run first"),
+    asked("harness.verify", "0" * 32, "verify: nothing was recorded in sqlite:///"),
+    asked("harness.verify", f"{'0' * 32} --tolerance -1", "tolerance: -1.0 is not allowed"),
+    asked("harness.verify", f"{'0' * 32} --tolerance nan", "tolerance: nan is not a finite number"),
+    asked("harness.verify", f"{'0' * 32} --threads 2 --threads 3", "--threads is given 2 times"),
+    asked("harness.verify", f"{'0' * 32} --treads 2", "Did you mean --threads?"),
+    asked("harness.verify", "0" * 32, "is no address", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.sync", "now", "now"),
+    asked("harness.sync", "--all", "There is no flag --all"),
+    asked("harness.sync", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.compare", "--limit 0", "limit: 0 is not allowed"),
+    asked("harness.compare", "--colums lr", "Did you mean --columns or"),
+    asked("harness.compare", "--limit 1 --limit 2", "--limit is given 2 times"),
+    asked("harness.compare", "", "is no address", MLFLOW_TRACKING_URI="nonsense"),
 ]
 """Answered without the libraries that train, record and search."""
 

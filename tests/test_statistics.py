@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +14,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.statistics import Summary, paired_difference, summarize
+from harness.statistics import (
+    FEWEST_PAIRS,
+    MOST_EXACT_PAIRS,
+    Summary,
+    paired_difference,
+    sign_flip_p,
+    summarize,
+)
 
 # Rounded, because NumPy's squares of tiny numbers are zero.
 VALUES = st.floats(min_value=-1e6, max_value=1e6).map(lambda value: round(value, 9))
@@ -100,3 +110,63 @@ def test_a_paired_difference_summarizes_the_differences(pairs: list[tuple[float,
 def test_pairs_need_a_partner() -> None:
     with pytest.raises(ValueError, match="zip"):
         paired_difference([1.0, 2.0], [1.0])
+
+
+# ---- the sign-flip test ----
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=10))
+def test_p_is_the_share_of_all_flips_that_are_as_far_from_zero(hundredths: list[int]) -> None:
+    flips = itertools.product((-1, 1), repeat=len(hundredths))
+    sums = [sum(a * b for a, b in zip(signs, hundredths, strict=True)) for signs in flips]
+    share = sum(abs(found) >= abs(sum(hundredths)) for found in sums) / len(sums)
+    # As accuracies are: hundredths that no floating-point number is exactly.
+    assert sign_flip_p([value / 100 for value in hundredths]) == share
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_p_is_that_of_scipy(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.5, 1, n)
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_p(list(differences)) == pytest.approx(expected.pvalue)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=14), st.floats(0.01, 100))
+def test_p_knows_neither_direction_nor_unit(values: list[float], unit: float) -> None:
+    p = sign_flip_p(values)
+    assert 2 ** (1 - len(values)) <= p <= 1
+    assert sign_flip_p([-value for value in values]) == p
+    assert sign_flip_p(values[::-1]) == p
+    assert sign_flip_p([value * unit for value in values]) == p
+
+
+def test_fewer_pairs_than_the_fewest_cannot_reach_the_level() -> None:
+    assert sign_flip_p([1.0] * (FEWEST_PAIRS - 1)) > 0.05
+    assert sign_flip_p([1.0] * FEWEST_PAIRS) == 2 / 2**FEWEST_PAIRS < 0.05
+
+
+def test_very_many_pairs_are_sampled_and_agree_with_the_exact_test() -> None:
+    draws = np.random.default_rng(1).normal(0.3, 1, MOST_EXACT_PAIRS + 1)
+    sampled, exact = sign_flip_p(list(draws)), sign_flip_p(list(draws[:-1]))
+    assert sampled == sign_flip_p(list(draws))
+    assert 0.001 < exact < 0.5
+    t_test = stats.ttest_1samp(draws, 0).pvalue
+    assert sampled == pytest.approx(t_test, rel=0.2)
+    assert exact == pytest.approx(stats.ttest_1samp(draws[:-1], 0).pvalue, rel=0.2)
+    assert sign_flip_p([1.0] * 1000) == pytest.approx(1e-4, rel=0.1)
+
+
+@pytest.mark.parametrize("differences", [[], [math.nan], [1.0, math.inf]])
+def test_what_cannot_be_tested_is_refused(differences: list[float]) -> None:
+    with pytest.raises(ValueError, match="no differences"):
+        sign_flip_p(differences)
+
+
+def test_an_interval_does_not_wait_for_all_of_scipy_stats() -> None:
+    program = (
+        "import sys; from harness.statistics import summarize; summarize([1.0, 2.0]);"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +27,11 @@ def tracking_uri() -> str:
 def described() -> str:
     """The store in words for the screen, without credentials."""
     return mask(tracking_uri())
+
+
+def fingerprint() -> str:
+    """What tells this store from others, and holds no credential."""
+    return hashlib.sha256(described().encode()).hexdigest()[:16]
 
 
 def database_file() -> Path | None:
@@ -62,6 +69,25 @@ def _fault(uri: str) -> str:
     except ValueError as error:
         return f"is no address ({error})"
     return "names no host" if scheme.startswith("http") and not parts.hostname else ""
+
+
+def check_run(what: str, run_id: str, *others: str) -> None:
+    """Tell what cannot be the id of a run before anything is imported for it.
+
+    Args:
+        what: the request, for the message.
+        others: what may stand in place of an id; of these, only `last` is looked for in the store.
+
+    Raises:
+        BadRequest: it is no id, or nothing was recorded yet.
+    """
+    if not re.fullmatch("[0-9a-f]{32}", run_id) and run_id not in others:
+        last = " or last" if "last" in others else ""
+        raise BadRequest(
+            f"{what}: {run_id!r} is not the id of a run (32 of the characters 0-9 and a-f){last}."
+        )
+    if not run_id.startswith("-") and is_empty():
+        raise BadRequest(f"{what}: nothing was recorded in {described()} yet.")
 
 
 def is_empty() -> bool:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
@@ -28,6 +29,8 @@ LOCK_SECONDS = 60.0
 
 # Whatever it logs, traceback and all, it also raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+LATEST_FIRST = ["attributes.start_time DESC"]
 
 
 class Store:
@@ -75,6 +78,24 @@ class Store:
                 f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
             )
         return str(experiment.experiment_id)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a tracking server, which may be away for a while."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def search(self, condition: str, experiment_ids: list[str] | None = None) -> Iterator[Run]:
+        """All runs for which a condition in MLflow's filter language holds, the latest first."""
+        if experiment_ids is None:
+            experiment_ids = [found.experiment_id for found in self.client.search_experiments()]
+        token = None
+        while True:
+            page = self.client.search_runs(
+                experiment_ids, condition, order_by=LATEST_FIRST, page_token=token
+            )
+            yield from page
+            if not (token := page.token):
+                return
 
     def _create_experiment(self, name: str) -> str:
         try:

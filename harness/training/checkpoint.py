@@ -6,16 +6,15 @@ writes. It is written beside its place, forced to disk and renamed.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.errors import RunFailed
+from harness.files import write_whole
 
 _DIGEST_LENGTH = 65
 
@@ -37,21 +36,9 @@ def save(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    unfinished = path.with_suffix(".unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        _force_to_disk(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        write_whole(path, hashlib.sha256(content).hexdigest().encode() + b"\n", content)
+    except OSError as error:
         raise CheckpointUnsaved(f"{path}: cannot be written ({error.strerror}).") from None
 
 
@@ -93,11 +80,3 @@ def prune(folder: Path, keep: int) -> None:
     """Delete all but the latest `keep` checkpoints."""
     for path in latest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
-
-
-def _force_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
