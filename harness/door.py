@@ -185,6 +185,14 @@ def _refuse_flags(classes: Sequence[Any], arguments: Sequence[str], program: str
             raise BadRequest(f"There is no flag {flag}. {hint}All of them: {program} --help")
 
 
+_IN_OUR_WORDS = {
+    r"^Error parsing (--[\w-]+): ": r"\1: ",
+    r"^Error parsing \w+: ": "",
+    r"invalid literal for int\(\) with base 10: (.*)$": r"\1 is not a whole number.",
+    r"could not convert string to float: (.*)$": r"\1 is not a number.",
+}
+
+
 @contextlib.contextmanager
 def _told_in_words(program: str) -> Iterator[None]:
     """Make of the frame that tyro prints around an error a message of one line.
@@ -203,6 +211,8 @@ def _told_in_words(program: str) -> Iterator[None]:
         inside = [line.strip("│ ") for line in lines if line.startswith("│")]
         rule = next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))
         what = " ".join(inside[:rule]) or " ".join(lines)
+        for pattern, words in _IN_OUR_WORDS.items():
+            what = re.sub(pattern, words, what)
         raise BadRequest(f"{what}\nAll flags: {program} --help") from None
     if sys.stderr:
         sys.stderr.write(printed.getvalue())

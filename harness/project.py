@@ -55,7 +55,7 @@ def find(folder: str, name: str) -> Path:
     try:
         compile(importlib.util.decode_source(path.read_bytes()), str(path), "exec")
     except SyntaxError as error:
-        reason = f"{error.msg} (line {error.lineno})"
+        reason = f"{error.msg} (line {error.lineno})" if error.lineno else error.msg
     except (ValueError, OSError, RecursionError, MemoryError) as error:
         reason = f"{error.__class__.__name__}: {error}"
     else:
@@ -75,8 +75,9 @@ def load(folder: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(f"{folder}.{name}")
     except (Exception, SystemExit) as error:
+        kind = "" if isinstance(error, BadRequest) else f"{error.__class__.__name__}: "
         what, _, _ = str(error).partition("\n")
-        reason = f"{error.__class__.__name__}: {what}"
+        reason = f"{kind}{what}".rstrip(": ")
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
 
 

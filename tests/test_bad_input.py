@@ -157,7 +157,7 @@ AT_ONCE = [
     asked(
         "harness.run", "syntax", "experiments/syntax.py cannot be imported: invalid syntax (line"
     ),
-    asked("harness.run", "nul", "null bytes"),
+    asked("harness.run", "nul", "cannot contain null bytes\n"),
     asked("harness.run", "latin", "experiments/latin.py cannot be imported: "),
     asked("harness.run", "deep", "experiments/deep.py cannot be imported: too many nested"),
     asked("harness.run", "baseline --lr 0.1 --lr 0.2", "--lr is given 2 times"),
@@ -198,11 +198,11 @@ AT_ONCE = [
 """Answered without any library."""
 
 BY_THEIR_FLAGS = [
-    asked("harness.ui", "--port 0", "port: 0 is not allowed, it must be at least 1024"),
+    asked("harness.ui", "--port 0", "error: port: 0 is not allowed, it must be at least 1024"),
     asked("harness.ui", "--port 99999", "at most 65535"),
-    asked("harness.ui", "--port x", "--port"),
-    asked("harness.ui", "--port 1e3", "--port"),
-    asked("harness.ui", "--port", "--port"),
+    asked("harness.ui", "--port x", "--port: 'x' is not a whole number"),
+    asked("harness.ui", "--port 1e3", "--port: '1e3' is not a whole number"),
+    asked("harness.ui", "--port", "Missing value for argument '--port'"),
     asked("harness.ui", "--prot 5000", "There is no flag --prot. Did you mean --port or --host?"),
     asked("harness.ui", "--port 5000 --port 5001", "--port is given 2 times"),
     asked("harness.ui", "baseline", "baseline"),
@@ -214,9 +214,9 @@ BY_THEIR_FLAGS = [
     asked("harness.ui", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
     asked("harness.bench", "--rounds 0", "rounds: 0 is not allowed, it must be at least 1"),
     asked("harness.bench", "--rounds -1", "rounds: -1 is not allowed"),
-    asked("harness.bench", "--rounds 2.5", "--rounds"),
+    asked("harness.bench", "--rounds 2.5", "--rounds: '2.5' is not a whole number"),
     asked("harness.bench", f"--rounds {10**30}", "it must be at most 2147483647"),
-    asked("harness.bench", "--num-epochs nan", "--num-epochs"),
+    asked("harness.bench", "--num-epochs nan", "'nan' is not a whole number"),
     asked("harness.bench", "--threads -1", "threads: -1 is not allowed"),
     asked("harness.bench", "--dataset digits", "fashion-mnist"),
     asked("harness.bench", "--num-epochs 1 --num_epochs 2", "--num-epochs is given 2 times"),
@@ -261,15 +261,15 @@ BY_THEIR_CONTENT = [
     flags("--lr nan", "lr: nan is not a finite number"),
     flags("--lr inf", "lr: inf is not a finite number"),
     flags("--lr 1e400", "lr: inf is not a finite number"),
-    flags("--lr 1,5", "--lr"),
-    flags("--lr", "--lr"),
-    named("--lr", "", "--lr"),
+    flags("--lr 1,5", "--lr: '1,5' is not a number"),
+    flags("--lr", "Missing value for argument '--lr'"),
+    named("--lr", "", "--lr: '' is not a number"),
     flags("--batch-size 0", "batch_size: 0 is not allowed, it must be at least 1"),
     flags("--batch-size -5", "batch_size: -5 is not allowed"),
-    flags("--batch-size 1e3", "--batch-size"),
+    flags("--batch-size 1e3", "--batch-size: '1e3' is not a whole number"),
     flags(f"--batch-size {10**30}", "it must be at most 2147483647"),
-    flags("--hidden-width 2.5", "--hidden-width"),
-    flags("--hidden-width ٣x", "--hidden-width"),
+    flags("--hidden-width 2.5", "--hidden-width: '2.5' is not a whole number"),
+    flags("--hidden-width ٣x", "'٣x' is not a whole number"),
     flags("--hiden-width 5", "There is no flag --hiden-width. Did you mean --hidden-width?"),
     flags("--num-epochs -3", "num_epochs: -3 is not allowed"),
     flags("--seed -1", "seed: -1 is not allowed"),
@@ -310,7 +310,7 @@ BY_THEIR_CONTENT = [
     asked("harness.run", "empty", "this one has none"),
     asked("harness.run", "raises", "experiments/raises.py cannot be imported: ZeroDivisionError"),
     asked("harness.run", "many_lines", "cannot be imported: ValueError: first"),
-    asked("harness.run", "leaves", "experiments/leaves.py cannot be imported: SystemExit"),
+    asked("harness.run", "leaves", "experiments/leaves.py cannot be imported: SystemExit\n"),
     asked("harness.run", "absent", "No module named 'nowhere_to_be_found'"),
     asked("harness.run", "two", "this one has A, B"),
     asked("harness.run", "abstract", "A does not define network()"),
@@ -333,6 +333,10 @@ BY_THEIR_CONTENT = [
     searched("--confirm-seeds -1", "confirm_seeds: -1 is not allowed"),
     searched(f"--confirm-seeds {10**9}", "at most 1000"),
     searched(f"--seed {2**63 - 2}", f"seed: {2**63} is not allowed"),
+    searched("--lr -0.1", "lr: -0.1 is not allowed"),
+    searched("--validation-size 1437", "digits has 1437 training images here"),
+    searched("--device abacus", "device: 'abacus' is not one of this machine's"),
+    searched("--storage mlruns/optuna.db", "storage: 'mlruns/optuna.db' is no URL"),
     searched("--storage nonsense", "storage: 'nonsense' is no URL of a database"),
     searched("--storage redis://127.0.0.1", "is no URL of a database"),
     searched("--storage postgresql://ann:hidden-word@h:port/db", "postgresql://***@h:port/db"),
@@ -348,7 +352,7 @@ BY_THEIR_CONTENT = [
     asked("harness.study", "raises", "studies/raises.py cannot be imported: ZeroDivisionError"),
     asked("harness.study", "leaves", "studies/leaves.py cannot be imported: SystemExit"),
     asked("harness.study", "unknown_field", "Did you mean hidden_width?"),
-    asked("harness.study", "below_bounds", "lr: -1.0 is not allowed"),
+    asked("harness.study", "below_bounds", "imported: lr: -1.0 is not allowed"),
     asked("harness.study", "beyond_bounds", "batch_size: 1000000000000 is not allowed"),
     asked("harness.study", "wrong_type", "hidden_width: 16.0 is not a whole number"),
     asked("harness.study", "default_left_out", "own value 256 is trial 0"),
@@ -409,6 +413,15 @@ from harness import door
 
 for name in sys.argv[1:]:
     importlib.import_module(name)
+
+
+class Untouched:  # the recorder's process, which may be started and ended, and nothing else
+    def close(self):
+        pass
+
+
+if process := sys.modules.get("harness.tracking.process"):
+    process.RecorderProcess = Untouched
 
 
 class NoMlflow:
@@ -524,6 +537,15 @@ def test_it_is_answered_without_the_libraries_that_compute(light: Server, row: R
 @pytest.mark.parametrize("row", BY_THEIR_CONTENT, ids=str)
 def test_it_is_answered_before_anything_is_trained_or_recorded(loaded: Server, row: Row) -> None:
     check_nothing_comes_of_it(loaded, row)
+
+
+def test_a_list_goes_on_without_files_that_are_none(bare: Server) -> None:
+    answer = bare.answer(asked("harness", "", "", 0))
+    assert (answer.status, answer.errors) == (0, "")
+    for line in ("syntax", "lenet", "lr_search", "latin"):
+        assert f"\n  {line}  " in answer.output
+    assert answer.output.count("(cannot be read: ") >= 4
+    assert " folder " not in answer.output
 
 
 # ---- through real processes ----

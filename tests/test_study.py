@@ -325,35 +325,6 @@ def test_a_bad_study_file_is_refused(
     assert len(str(refusal.value)) < 300
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ("--n-trials", "0"),
-        ("--n-trials", "some"),
-        ("--timeout", "-1"),
-        ("--workers", "-1"),
-        ("--sampler", "cmaes"),
-        ("--pruner", "percentile"),
-        ("--sampler-seed", "-1"),
-        ("--storage", "mlruns/optuna.db"),
-        ("--storage", "sqlite:///:memory:"),
-        ("--confirm-seeds", "-1"),
-        ("--lr", "-0.1"),
-        ("--hidden", "3"),
-        ("--seed", str(2**63 - 2)),
-        ("--dataset", "digits", "--validation-size", "1437"),
-        ("--device", "abacus"),
-    ],
-)
-def test_a_bad_flag_is_refused(flags: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = () if "--dataset" in flags else ("--dataset", "digits")
-    with pytest.raises((BadRequest, SystemExit)) as refusal:
-        study.main(["lr_search", *dataset, *flags])
-    if isinstance(refusal.value, SystemExit):
-        assert refusal.value.code == 2
-        assert capsys.readouterr().err
-
-
 def test_what_is_refused_and_what_is_only_looked_at_touches_no_store(checkout: Checkout) -> None:
     file = checkout.root / "studies" / "bad_search.py"
     file.write_text(space("'lr': FloatDistribution(-1, 1)"))

@@ -108,7 +108,10 @@ def failures_told(url: str) -> Iterator[None]:
         yield
     except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
         reason = mask(str(error.__cause__ or error)).partition("\n")[0]
-        raise RunFailed(f"The storage {mask(url)} failed: {reason}") from None
+        raise RunFailed(
+            f"The storage {mask(url)} failed: {reason}\n"
+            "Once that is mended, the same command goes on."
+        ) from None
 
 
 def load_stored(url: str, study_name: str) -> StoredStudy:
