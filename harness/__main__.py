@@ -8,7 +8,7 @@ from harness import door, project
 from harness.errors import BadRequest, nearest
 from harness.run import listing
 
-DOORS = ("run", "study", "compare", "report", "ui", "bench")
+DOORS = ("run", "study", "compare", "report", "verify", "sync", "ui", "bench")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -28,8 +28,13 @@ def main(arguments: Sequence[str]) -> int:
         "python -m harness.compare",
         "Compare runs: what differs, what came out, with its spread over seeds.",
     )
-    from harness.comparison.comparison import comparisons, nothing_recorded
+    from harness.tracking import address
 
+    address.check()
+    from harness.comparison.comparison import comparisons, nothing_recorded
+    from harness.repair import clear_up
+
+    clear_up()
     found = comparisons(settings)
     if not found:
         print(nothing_recorded())
@@ -46,7 +51,7 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
     """Write the files that are asked for."""
     from harness.comparison import files
 
-    records = [record for comparison in found for record in comparison.records]
+    records = [record for comparison in found for record in comparison.shown]
     if settings.csv:
         files.write(settings.csv, "csv", files.csv_text(records))
     if settings.json:
@@ -56,7 +61,7 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
 
         first = found[0]
         kind = settings.curves.suffix.removeprefix(".")
-        picture = draw(first.rows, first.labels, first.of, kind)
+        picture = draw(first.rows[: first.limit], first.labels, first.of, kind)
         files.write(settings.curves, "curves", picture)
 
 
@@ -66,11 +71,7 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
 
     from harness.comparison import table
 
-    columns = (
-        table.chosen_columns(comparison.records, settings.columns.split(","))
-        if settings.columns
-        else table.usual_columns(comparison.rows, comparison.records)
-    )
+    columns = comparison.columns(settings.column_names)
     notes = comparison.notes
     console = Console(highlight=False)
     say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
+import io
 import os
+import re
 import signal
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from harness import interruption
-from harness.errors import BadRequest, RunFailed
+from harness.errors import BadRequest, RunFailed, nearest
+from harness.privacy import mask
+
+LONGEST_LINE = 400
+"""Characters of a line of a message; of a longer one the middle is left out."""
 
 Settings = TypeVar("Settings")
 
@@ -24,7 +31,10 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     0 when all went well, 1 for a failed run, 2 for a bad request, 130 and 143 for an interruption.
     """
     interruption.install()
-    warnings.formatwarning = lambda message, *_: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"warning: {_presentable(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's letters are
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
     except BadRequest as error:
@@ -35,6 +45,10 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
         status = error.status
     except BrokenPipeError:
         status = 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        status = complain(error, 1)
     except SystemExit as error:
         code = error.code
         status = code if isinstance(code, int) else 0 if code is None else complain(error, 1)
@@ -43,18 +57,23 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
 
 def complain(error: BaseException, status: int) -> int:
     """Print an error's message to standard error and return the status."""
-    print(f"error: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print(f"error: {_presentable(str(error))}", file=sys.stderr)
     return status
 
 
 def leave(status: int) -> NoReturn:
     """End the process at once; everything that counts is on disk.
 
-    The interpreter's own exit takes up to two seconds after torch was imported.
+    The interpreter's own exit takes up to two seconds after torch was imported. What could not be
+    printed makes a failure of a success.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
+        try:
+            if stream:
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or 1
     os._exit(status)
 
 
@@ -70,12 +89,11 @@ def parse(
     `experiment` is an experiment class, or an experiment whose values are the defaults.
 
     Raises:
-        BadRequest: a value is not allowed, or a flag is given twice.
-        SystemExit: tyro has printed the help (status 0) or its own error (2).
+        BadRequest: a value is not allowed, a flag is unknown, or given twice.
+        SystemExit: the help was printed.
     """
     import tyro
 
-    refuse_repeated_flags(arguments)
     given = not isinstance(experiment, type)
     experiment_class: Any = type(experiment) if given else experiment
     default = dataclasses.field(default=experiment) if given else dataclasses.field()
@@ -86,17 +104,19 @@ def parse(
             ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")], default),
         ],
     )
-    request: Any = tyro.cli(
-        both,
-        args=list(arguments),
-        prog=program,
-        description=description,
-        config=(
-            tyro.conf.OmitArgPrefixes,
-            tyro.conf.FlagCreatePairsOff,
-            tyro.conf.UseAppendAction,
-        ),
-    )
+    _refuse_flags([settings_class, experiment_class], arguments, program)
+    with _told_in_words(program):
+        request: Any = tyro.cli(
+            both,
+            args=list(arguments),
+            prog=program,
+            description=description,
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.UseAppendAction,
+            ),
+        )
     return request.experiment, request.settings
 
 
@@ -106,14 +126,15 @@ def parse_settings(
     """Read the settings of a command that trains nothing itself; see `parse`."""
     import tyro
 
-    refuse_repeated_flags(arguments)
-    return tyro.cli(
-        settings_class,
-        args=list(arguments),
-        prog=program,
-        description=description,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
-    )
+    _refuse_flags([settings_class], arguments, program)
+    with _told_in_words(program):
+        return tyro.cli(
+            settings_class,
+            args=list(arguments),
+            prog=program,
+            description=description,
+            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
+        )
 
 
 def wait_for_interruption() -> NoReturn:
@@ -135,9 +156,62 @@ def refuse_repeated_flags(arguments: Sequence[str]) -> None:
     Raises:
         BadRequest: a flag that takes one value is given more often.
     """
-    flags = Counter(
-        word.partition("=")[0].replace("_", "-") for word in arguments if word.startswith("--")
-    )
-    for flag, count in flags.items():
+    for flag, count in Counter(_flags(arguments)).items():
         if count > 1 and flag not in REPEATABLE:
             raise BadRequest(f"{flag} is given {count} times; give it once.")
+
+
+def _flags(arguments: Sequence[str]) -> list[str]:
+    """The flags among the words, with a minus between theirs."""
+    words = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    return [word.replace("_", "-") for word in words]
+
+
+def _refuse_flags(classes: Sequence[Any], arguments: Sequence[str], program: str) -> None:
+    """Refuse repeated and unknown flags.
+
+    Raises:
+        BadRequest: a flag is given twice, or no field of the classes has its name.
+    """
+    refuse_repeated_flags(arguments)
+    names = {
+        field.name.replace("_", "-") for owner in classes for field in dataclasses.fields(owner)
+    }
+    known = {"--help", *(f"--{name}" for name in names)}
+    for flag in _flags(arguments):
+        if flag not in known and flag.removeprefix("--no-") not in names:
+            guess = nearest(flag, known - {"--help"})
+            hint = f"{guess} " if guess.startswith("Did") else ""
+            raise BadRequest(f"There is no flag {flag}. {hint}All of them: {program} --help")
+
+
+@contextlib.contextmanager
+def _told_in_words(program: str) -> Iterator[None]:
+    """Make of the frame that tyro prints around an error a message of one line.
+
+    Raises:
+        BadRequest: tyro has refused the command line.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            yield
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).splitlines()
+        inside = [line.strip("│ ") for line in lines if line.startswith("│")]
+        rule = next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))
+        what = " ".join(inside[:rule]) or " ".join(lines)
+        raise BadRequest(f"{what}\nAll flags: {program} --help") from None
+    if sys.stderr:
+        sys.stderr.write(printed.getvalue())
+
+
+def _presentable(message: str) -> str:
+    """A message without credentials, and without the middle of a line that fills the screen."""
+    half = LONGEST_LINE // 2
+    return "\n".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+        for line in mask(message).splitlines()
+    )

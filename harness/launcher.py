@@ -319,15 +319,7 @@ class Launcher:
     def _settle(self) -> None:
         """Make the record agree with the storage about trials whose process died."""
         if self.run_id:
-            trials = self.stored.get_trials(deepcopy=False)
-            outcomes = {
-                trial.user_attrs["run_id"]: (
-                    trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
-                )
-                for trial in trials
-                if "run_id" in trial.user_attrs
-            }
-            self.recorder.settle(self.run_id, outcomes)
+            self.recorder.settle(self.run_id, claim.outcomes(self.stored))
 
     def _listen(self, worker: WorkerProcess) -> None:
         assert worker.process.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -11,8 +12,15 @@ import platform
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from harness.files import write_whole
+from harness.project import MLRUNS
+
+REGISTER = MLRUNS / "processes"
+"""A file for each process that works on something; one that ends in order takes its own away."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,28 @@ class Owner:
         if not self.is_here:
             return False
         return self.boot != _boot() or _started(self.pid) != self.started
+
+
+def register(work: dict[str, str]) -> Path:
+    """Say on disk what this process works on, so that somebody can clear up after its death.
+
+    Returns:
+        The file to delete when the work has ended in order.
+    """
+    owner = Owner.current()
+    path = REGISTER / f"{hashlib.sha256(str(owner).encode()).hexdigest()[:16]}.json"
+    content = {"owner": str(owner), "work": work}
+    write_whole(path, json.dumps(content).encode())
+    return path
+
+
+def left_behind() -> Iterator[tuple[Path, dict[str, str]]]:
+    """What processes of this machine worked on when they died: the file that says so, the work."""
+    for path in sorted(REGISTER.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # another was faster
+            content = json.loads(path.read_bytes())
+            if Owner.from_text(content["owner"]).is_dead:
+                yield path, content["work"]
 
 
 def _started(pid: int) -> str:

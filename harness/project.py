@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-import importlib
+import importlib.util
 import resource
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ def names(folder: str) -> list[str]:
     return sorted(
         path.stem
         for path in (ROOT / folder).glob("*.py")
-        if path.stem.isidentifier() and not path.stem.startswith("_")
+        if path.stem.isidentifier() and not path.stem.startswith("_") and path.is_file()
     )
 
 
@@ -34,9 +34,33 @@ def summary(path: Path) -> str:
     """
     try:
         docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
-    except (SyntaxError, ValueError, OSError) as error:
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         return f"(cannot be read: {error.__class__.__name__})"
     return docstring.partition("\n")[0]
+
+
+def find(folder: str, name: str) -> Path:
+    """The file of an experiment (or study), which Python can at least parse.
+
+    That is told before a library is imported for it.
+
+    Raises:
+        BadRequest: the folder has no such file, or it is no Python.
+    """
+    kind = folder.removesuffix("s").replace("studie", "study")
+    known = names(folder)
+    if name not in known:
+        raise BadRequest(f"There is no {kind} {name!r} in {folder}/. {nearest(name, known)}")
+    path = ROOT / folder / f"{name}.py"
+    try:
+        compile(importlib.util.decode_source(path.read_bytes()), str(path), "exec")
+    except SyntaxError as error:
+        reason = f"{error.msg} (line {error.lineno})"
+    except (ValueError, OSError, RecursionError, MemoryError) as error:
+        reason = f"{error.__class__.__name__}: {error}"
+    else:
+        return path
+    raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
 
 
 def load(folder: str, name: str) -> ModuleType:
@@ -45,18 +69,14 @@ def load(folder: str, name: str) -> ModuleType:
     Raises:
         BadRequest: the folder has no such file, or the file cannot be imported.
     """
-    kind = folder.removesuffix("s").replace("studie", "study")
-    known = names(folder)
-    if name not in known:
-        raise BadRequest(f"There is no {kind} {name!r} in {folder}/. {nearest(name, known)}")
+    find(folder, name)
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     try:
         return importlib.import_module(f"{folder}.{name}")
-    except SyntaxError as error:
-        reason = f"{error.msg} (line {error.lineno})"
-    except Exception as error:
-        reason = f"{error.__class__.__name__}: {error}"
+    except (Exception, SystemExit) as error:
+        what, _, _ = str(error).partition("\n")
+        reason = f"{error.__class__.__name__}: {what}"
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
 
 

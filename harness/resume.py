@@ -12,6 +12,7 @@ import torch
 from harness import door, runner, screen
 from harness.errors import BadRequest
 from harness.ownership import Owner
+from harness.repair import clear_up
 from harness.tracking.process import RecorderProcess
 from harness.tracking.record import StoredRun
 from harness.training.device import Execution, describe
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     settings = door.parse_settings(
         ResumeSettings, arguments, "python -m harness.run", "Go on with a run that ended too early."
     )
+    recorder.prepare()
+    clear_up(recorder)
     stored = recorder.stored(settings.resume)
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
@@ -46,9 +49,12 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     execution = Execution(**{name: stored.settings[name] for name in names})
     device = execution.apply()
     prepared = runner.prepare(experiment, settings.data_root)
-    _refuse_changes(stored, prepared, device, settings.allow)
+    changed = _changed(stored, prepared, device)
+    _refuse_changes(stored, changed, settings.allow)
     watcher = screen.watcher(settings.quiet)
-    result = runner.resume(stored, prepared, execution, device, recorder, watcher)
+    result = runner.resume(
+        stored, prepared, execution, device, recorder, watcher, allowed=list(changed)
+    )
     print(screen.summary(result, prepared))
     print(f"run {result.run_id}\nsee it with: python -m harness.ui")
     return 1 if result.outcome == "diverged" else 0
@@ -73,40 +79,33 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
 
+def _changed(
+    stored: StoredRun, prepared: runner.Prepared, device: torch.device
+) -> dict[Change, str]:
+    """What is not as it was when the run began, in words."""
+    here, then = describe(device), stored.tags
+    changed: dict[Change, str] = {}
+    if prepared.experiment.source_digest() != then["experiment_sha256"]:
+        changed["experiment"] = "its file changed"
+    digests = {part.context: part.digest for part in prepared.data_records()}
+    if any(then.get(f"data.{name}_sha256") != digest for name, digest in digests.items()):
+        changed["data"] = "its images changed"
+    numerics: tuple[Change, ...] = ("device", "threads", "torch")
+    for name in numerics:
+        if here[name] != then[name]:
+            changed[name] = f"{name} was {then[name]}, is {here[name]}"
+    return changed
+
+
 def _refuse_changes(
-    stored: StoredRun,
-    prepared: runner.Prepared,
-    device: torch.device,
-    allowed: Sequence[Change],
+    stored: StoredRun, changed: dict[Change, str], allowed: Sequence[Change]
 ) -> None:
     """Going on with something else would give a run that nobody can repeat."""
-    here = describe(device)
-    data = {part.context: part.digest for part in prepared.data_records()}
-    now: dict[Change, str] = {
-        "experiment": prepared.experiment.source_digest(),
-        "data": " ".join(data.values()),
-        "device": here["device"],
-        "threads": here["threads"],
-        "torch": here["torch"],
-    }
-    then: dict[Change, str] = {
-        "experiment": stored.tags["experiment_sha256"],
-        "data": " ".join(stored.tags.get(f"data.{name}_sha256", "none") for name in data),
-        "device": stored.tags["device"],
-        "threads": stored.tags["threads"],
-        "torch": stored.tags["torch"],
-    }
-    changed = [name for name in now if now[name] != then[name] and name not in allowed]
-    if changed:
-        short = {"experiment": "its file", "data": "its images"}
-        what = ", ".join(
-            f"{short[name]} changed"
-            if name in short
-            else f"{name} was {then[name]}, is {now[name]}"
-            for name in changed
-        )
-        flags = " ".join(f"--allow {name}" for name in changed)
+    refused = {name: words for name, words in changed.items() if name not in allowed}
+    if refused:
+        flags = " ".join(f"--allow {name}" for name in refused)
         raise BadRequest(
-            f"resume: since {stored.run_id} began, {what}.\nIts numbers would not be those of an "
-            f"uninterrupted run. To go on all the same: {flags}"
+            f"resume: since {stored.run_id} began, {', '.join(refused.values())}.\n"
+            "Its numbers would not be those of an uninterrupted run. "
+            f"To go on all the same: {flags}"
         )

@@ -7,12 +7,14 @@ python -m harness.run NAME --help
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness import door, interruption, project
 from harness.errors import BadRequest, nearest
+from harness.tracking import address
 
 if TYPE_CHECKING:
     from harness.settings import RunSettings
@@ -35,8 +37,17 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     resuming = name.partition("=")[0] == "--resume"
-    if not resuming and name not in known:
+    door.refuse_repeated_flags(arguments)
+    if resuming:
+        _, equals, run_id = name.partition("=")
+        if not equals:
+            run_id = rest[0] if rest else ""
+        address.check_run("resume", run_id, "last", "-h", "--help")
+    elif name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
+    else:
+        project.find("experiments", name)
+    address.check()
     if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
@@ -67,6 +78,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness import runner, screen
+        from harness.repair import clear_up
         from harness.settings import RunSettings
         from harness.training.experiment import load_experiment
 
@@ -80,11 +92,14 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
     )
     execution = settings.execution()
     device = execution.apply()
+    # The last of the seeds: it may be out of bounds.
+    dataclasses.replace(experiment, seed=experiment.seed + settings.repeats - 1)
     if recorder is None or settings.dry_run:
         print(_dry_run(experiment, settings, str(device)))
         return 0
     prepared = runner.prepare(experiment, settings.data_root, settings.fallback)
     recorder.prepare()
+    clear_up(recorder)
     if prepared.fallback_from and not settings.quiet:
         print(
             f"{prepared.fallback_from} cannot be had here: training on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import shlex
@@ -21,6 +22,7 @@ from harness import project
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import Interrupted, deferred
 from harness.ownership import Owner
+from harness.privacy import mask
 from harness.project import MLRUNS, ROOT, peak_memory_bytes
 from harness.statistics import Summary, summarize
 from harness.tracking import provenance
@@ -44,6 +46,19 @@ from harness.training.loop import EpochResult, EvaluationSet, Training
 
 CHECKPOINTS_KEPT = 2
 """The latest one, and one before it in case the latest turns out to be damaged."""
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How often a training's whole state is saved, and how much of that is kept.
+
+    Attributes:
+        every: epochs from one checkpoint to the next; the last epoch always has one.
+        keep: how many of the latest stay on disk.
+    """
+
+    every: int = 1
+    keep: int = CHECKPOINTS_KEPT
 
 
 @dataclass(frozen=True)
@@ -77,6 +92,7 @@ class RunResult:
         epochs: the results of all epochs, in order.
         seconds: wall time of the training, its record, its figures and its model; of a resumed
             run, since it was resumed.
+        weights_sha256: digest of the final weights; see `Training.weights_digest`.
     """
 
     experiment: Experiment
@@ -85,6 +101,7 @@ class RunResult:
     epochs: tuple[EpochResult, ...]
     seconds: float
     device: str
+    weights_sha256: str = ""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -113,6 +130,7 @@ class Labels:
         experiment: MLflow's experiment; that of the harness unless given.
         parent: id of the run that this one belongs to.
         figures: whether to draw them after training.
+        links: tags of the harness's own, without their prefix.
         command: the command line that repeats it, as `sys.argv` gives it.
     """
 
@@ -122,8 +140,10 @@ class Labels:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
     figures: bool = True
+    saving: Saving = Saving()
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
 
@@ -192,18 +212,21 @@ def run(
     recorder: Recorder,
     watcher: Watcher,
     labels: Labels | None = None,
+    *,
+    evaluate_each_epoch: bool = True,
 ) -> RunResult:
     """Train one experiment and record it, epoch by epoch.
 
-    Each epoch is saved, then recorded, before the next one is trained. A run of kind `confirm`
-    looks at its evaluation images once, after the last epoch, and logs no model.
+    Each epoch is saved, then recorded, before the next one is trained. Only what is of kind `run`
+    is saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation images
+    are looked at once, after the last epoch.
 
     Raises:
         RunFailed: the training or its record went wrong; the run is recorded as failed.
         Interrupted: the run is recorded as interrupted.
     """
     labels = labels or Labels()
-    state = training(prepared, execution, device, evaluate_each_epoch=labels.kind != "confirm")
+    state = training(prepared, execution, device, evaluate_each_epoch=evaluate_each_epoch)
     opened = time.perf_counter()
     run_id = recorder.start(run_record(prepared, execution, device, labels))
     store_seconds = time.perf_counter() - opened
@@ -215,7 +238,9 @@ def run(
         watcher,
         command=provenance.command(labels.command),
         with_figures=labels.figures,
+        with_model=labels.kind == "run",
         resumable=labels.kind == "run" and labels.parent is None,
+        saving=labels.saving,
         store_seconds=store_seconds,
     )
 
@@ -227,10 +252,12 @@ def resume(
     device: torch.device,
     recorder: Recorder,
     watcher: Watcher,
+    allowed: Sequence[str] = (),
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
     The epochs that the checkpoint knows and the record lacks are recorded first; none is twice.
+    `allowed` names what has changed since the run began: it is recorded.
 
     Raises:
         RunFailed, Interrupted: as `run` does.
@@ -247,7 +274,9 @@ def resume(
         except Exception as error:  # an allowed change may have made another network of it
             raise failure(prepared.experiment, error) from error
         break
-    recorder.resume(stored.run_id, str(Owner.current()))
+    labels = Labels(settings=stored.settings)
+    record = None if stored.is_described else run_record(prepared, execution, device, labels)
+    recorder.resume(stored.run_id, str(Owner.current()), allowed, record)
     for result in state.history:
         if result.epoch not in stored.epochs:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)
@@ -259,7 +288,12 @@ def resume(
         watcher,
         command=stored.tags["command"],
         with_figures=stored.settings.get("figures", True),
+        with_model=True,
         resumable=True,
+        saving=Saving(
+            stored.settings.get("checkpoint_every", 1),
+            stored.settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
+        ),
         recorded=stored.epochs,
     )
 
@@ -273,7 +307,9 @@ def _train(
     *,
     command: str,
     with_figures: bool,
+    with_model: bool,
     resumable: bool,
+    saving: Saving,
     store_seconds: float = 0.0,
     recorded: frozenset[int] = frozenset(),
 ) -> RunResult:
@@ -281,24 +317,29 @@ def _train(
     experiment, device = prepared.experiment, state.device
     folder = MLRUNS / "checkpoints" / run_id
     started = time.perf_counter()
-    recording = 0.0
+    saving_seconds = record_seconds = 0.0
     ended: RunResult | None = None
     try:
         watcher.started(state, run_id)
         for result in state.epochs():
             epoch_over = time.perf_counter()
             with deferred():
-                if state.evaluate_each_epoch:  # a confirmation is repeated, not resumed
+                last = result.epoch == experiment.num_epochs
+                # What is no run of its own is repeated, not resumed.
+                if with_model and (last or result.epoch % saving.every == 0):
                     checkpoint.save(checkpoint.path_of(folder, result.epoch), state.state())
-                    checkpoint.prune(folder, CHECKPOINTS_KEPT)
+                    checkpoint.prune(folder, saving.keep)
+                saved = time.perf_counter()
                 if result.epoch not in recorded:
                     recorder.epoch(run_id, result.epoch, result.metrics)
-                recording += time.perf_counter() - epoch_over
+                saving_seconds += saved - epoch_over
+                record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
-            model_seconds, tags = 0.0, {}
-            if outcome == "completed" and state.evaluate_each_epoch:
+            digest = state.weights_digest()
+            model_seconds, tags = 0.0, {"weights_sha256": digest}
+            if outcome == "completed" and with_model:
                 try:
                     if with_figures:
                         # The recorder draws while the network is exported here.
@@ -309,7 +350,7 @@ def _train(
                     warnings.warn(f"no model or figures: {tags['incomplete']}", stacklevel=2)
             seconds = time.perf_counter() - started
             whole = RunResult(
-                experiment, run_id, outcome, tuple(state.history), seconds, str(device)
+                experiment, run_id, outcome, tuple(state.history), seconds, str(device), digest
             )
             recorder.finish(
                 run_id,
@@ -317,7 +358,8 @@ def _train(
                 epoch=len(state.history),
                 metrics={
                     "time/store_seconds": store_seconds,
-                    "time/record_seconds": recording,
+                    "time/checkpoint_seconds": saving_seconds,
+                    "time/record_seconds": record_seconds,
                     "time/model_seconds": model_seconds,
                     "time/total_seconds": seconds,
                     "memory/process_peak_bytes": peak_memory_bytes(),
@@ -341,7 +383,14 @@ def _train(
         if ended:
             raise
         described = failure(experiment, error)
-        recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        with contextlib.suppress(RunFailed):  # as on a full disk, which is what there is to tell
+            recorder.artifacts(run_id, {"error.txt": _traceback(error).encode()})
+        with contextlib.suppress(RunFailed):
+            recorder.finish(run_id, "failed", tags={"reason": str(described)})
+        if resumable and state.history and isinstance(described, RunFailed):
+            raise RunFailed(
+                f"{described}\nOnce that is mended, go on: python -m harness.run --resume {run_id}"
+            ) from error
         if described is error:
             raise
         raise described from error
@@ -427,6 +476,7 @@ def run_record(
             "owner": str(Owner.current()),
             "experiment_sha256": experiment.source_digest(),
             **({"fallback_from": fallback} if fallback else {}),
+            **labels.links,
         },
         data=prepared.data_records(),
         settings=labels.settings,
@@ -435,6 +485,7 @@ def run_record(
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
+        trained=experiment.name,
     )
 
 
@@ -509,6 +560,16 @@ def _description(result: RunResult, prepared: Prepared, command: str) -> str:
     return "\n".join(lines)
 
 
+def _traceback(error: BaseException) -> str:
+    """An error with the way to it, from the project's root: a record names no folder of a user."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-2:])
+        lines.append(f"{place}, line {frame.lineno}, in {frame.name}\n    {frame.line}")
+    return mask("\n".join([*lines, f"{type(error).__name__}: {error}\n"]))
+
+
 def failure(experiment: Experiment, error: BaseException) -> BaseException:
     """An error of the experiment's own code in one line, with its place; others as they are."""
     if isinstance(error, (BadRequest, RunFailed)) or not isinstance(error, Exception):
@@ -523,6 +584,8 @@ def failure(experiment: Experiment, error: BaseException) -> BaseException:
             f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
             f"Try --batch-size {smaller}, or a smaller network."
         )
+    if isinstance(error, BrokenPipeError):
+        return RunFailed("Its output was closed: nobody reads what it prints any more.")
     place = traceback.extract_tb(error.__traceback__)[-1]
     return RunFailed(
         f"{experiment.name} failed: {type(error).__name__}: {text} "

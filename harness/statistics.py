@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 FEWEST_PAIRS = 6
 """Pairs below which the sign-flip test cannot reach p = 0.05, however clear they are."""
 
-MOST_EXACT_PAIRS = 40
+MOST_EXACT_PAIRS = 30
 """Pairs up to which the sign-flip test takes every one of the 2^n flips into account."""
 
-SAMPLED_FLIPS = 100_000
+SAMPLED_FLIPS = 10_000
 """Flips that are drawn, from a fixed seed, where there are more pairs."""
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from harness import door, interruption, project
 from harness.errors import BadRequest, RunFailed, nearest
 from harness.run import listing
+from harness.tracking import address
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,9 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in known:
         raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
+    door.refuse_repeated_flags(rest)
+    project.find("studies", name)
+    address.check()
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness.search.study import load_study
@@ -51,7 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         f"python -m harness.study {name}",
         project.summary(project.ROOT / "studies" / f"{name}.py"),
     )
-    return _run(name, declared, experiment, settings)
+    from harness.search.storage import failures_told, storage_url
+
+    with failures_told(storage_url(settings.storage)):
+        return _run(name, declared, experiment, settings)
 
 
 def _run(name: str, declared: Study, experiment: Experiment, settings: StudySettings) -> int:
@@ -59,6 +66,7 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
 
     from harness import launcher, runner, study_screen
     from harness.interruption import Interrupted
+    from harness.repair import clear_up
     from harness.search import claim, opening
     from harness.search.storage import lock
     from harness.study_result import configurations, result
@@ -79,26 +87,27 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
         print(study_screen.dry_run(search, prepared, execution, device, workers))
         return 0
 
-    stored = opening.open_study(search, settings.warm_start)
-    with lock(search.url):
-        claim.repair(stored)
-        claim.forgive_failures(stored)
-        if settings.release_trials:
-            print(f"{claim.release(stored)} trials of other machines are given back.")
-        elif foreign := claim.foreign(stored):
-            print(
-                f"{len(foreign)} trials are in the hands of other machines (or containers). "
-                "If those have died: --release-trials"
-            )
-    ended = result(search, stored, seeds, str(device))
-    if ended and ended.is_finished and ended.is_reported:
-        print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
-        print(ended.on_screen())
-        return 0
-
+    # It imports MLflow while the storage is opened here.
     recorder = RecorderProcess(shares=min(workers, search.n_trials))
     try:
+        stored = opening.open_study(search, settings.warm_start)
+        with lock(search.url):
+            claim.repair(stored)
+            claim.forgive_failures(stored)
+            if settings.release_trials:
+                print(f"{claim.release(stored)} trials of other machines are given back.")
+            elif foreign := claim.foreign(stored):
+                print(
+                    f"{len(foreign)} trials are in the hands of other machines (or containers). "
+                    "If those have died: --release-trials"
+                )
+        ended = result(search, stored, seeds, str(device))
+        if ended and ended.is_finished and ended.is_reported:
+            print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
+            print(ended.on_screen())
+            return 0
         recorder.prepare()
+        clear_up(recorder)
         watcher = study_screen.watcher(settings.quiet)
         with launcher.Launcher(search, stored, recorder, watcher) as crew:
             crew.start_workers(execution.threads)

@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from harness.fields import Count, NonNegative, Positive, Seed
+from annotated_types import Interval
+
+from harness.fields import Name, Positive, Seed, Threads
 from harness.search.sampling import PrunerName, SamplerName
 from harness.training.device import Execution, choose
 
@@ -16,11 +18,11 @@ from harness.training.device import Execution, choose
 class StudySettings(Execution):
     """How to search: how long, with what, from where."""
 
-    n_trials: Annotated[int | None, Count] = None
+    n_trials: Annotated[int | None, Interval(ge=1, le=1_000_000)] = None
     """Trials to finish in all, earlier ones included; the study's own number unless given."""
     timeout: Annotated[float | None, Positive] = None
     """Seconds after which no trial is begun."""
-    workers: Annotated[int, NonNegative] = 0
+    workers: Annotated[int, Threads] = 0
     """Processes that train at once; 0 for one a core, or one on an accelerator."""
     sampler: SamplerName = "tpe"
     """How the next trial is chosen; a grid grows finer with the number of trials."""
@@ -30,11 +32,11 @@ class StudySettings(Execution):
     """Seed of the sampler; with one worker the study is repeatable."""
     storage: str | None = None
     """URL of an Optuna storage that several machines may share; mlruns/optuna.db unless given."""
-    study_name: str | None = None
+    study_name: Annotated[str | None, Name] = None
     """Name of the stored study; that of the file unless given."""
-    warm_start: str | None = None
+    warm_start: Annotated[str | None, Name] = None
     """A stored study whose best configurations are tried first."""
-    confirm_seeds: Annotated[int, NonNegative] = 5
+    confirm_seeds: Annotated[int, Interval(ge=0, le=1000)] = 5
     """Seeds that train the best and the defaults anew for the test; 0 for no confirmation."""
     release_trials: bool = False
     """Give back the running trials of other machines, which must have died."""

@@ -7,6 +7,7 @@ python -m harness.ui --experiment baseline --port 5001 --no-browser
 from __future__ import annotations
 
 import json
+import sys
 import urllib.request
 import webbrowser
 from collections.abc import Sequence
@@ -25,7 +26,9 @@ class UiSettings:
     """Where to serve, and what to open."""
 
     port: Annotated[int, Interval(ge=1024, le=65535)] = 5000
-    """Port of this machine to serve on; no other machine can reach it."""
+    """Port of this machine to serve on."""
+    host: str = "127.0.0.1"
+    """Address to serve on; with any other one, other machines see the pages, without a login."""
     experiment: str | None = None
     """Experiment or study whose runs to open; the one with the latest run unless given."""
     no_browser: bool = False
@@ -41,9 +44,11 @@ def main(arguments: Sequence[str]) -> int:
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
     from harness.interruption import Interrupted
+    from harness.tracking import address
     from harness.tracking.address import tracking_uri
-    from harness.tracking.server import check_port, serving
+    from harness.tracking.server import check_place, is_loopback, serving
 
+    address.check()
     if tracking_uri().startswith("http"):
         page = tracking_uri().rstrip("/")
         page += _run_list(page, settings.experiment)
@@ -51,9 +56,20 @@ def main(arguments: Sequence[str]) -> int:
         if not settings.no_browser:
             webbrowser.open(page)
         return 0
-    check_port(settings.port)
-    with serving(settings.port) as address:
-        page = address + _run_list(address, settings.experiment)
+    check_place(settings.host, settings.port)
+    if settings.experiment and address.is_empty():
+        raise BadRequest(f"experiment: nothing was recorded yet, {settings.experiment!r} neither.")
+    if not is_loopback(settings.host):
+        print(
+            f"warning: whoever can reach {settings.host} can read, change and delete all runs: "
+            "the pages have no login.",
+            file=sys.stderr,
+        )
+    from harness.repair import clear_up
+
+    clear_up()
+    with serving(settings.host, settings.port) as here:
+        page = here + _run_list(here, settings.experiment)
         print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
         if not settings.no_browser:
             webbrowser.open(page)

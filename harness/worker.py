@@ -18,15 +18,18 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from harness import door, runner
 from harness.errors import RunFailed
 from harness.interruption import Interrupted
+from harness.ownership import register
+from harness.privacy import mask
 from harness.search import Trial, claim, storage
 from harness.search.study import load_study
 from harness.search.trial import OBJECTIVE, TrialResult, run_trial
 from harness.tracking import provenance
+from harness.tracking.address import fingerprint
 from harness.tracking.process import RecorderClient
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
@@ -112,6 +115,7 @@ class Worker:
             name=name,
             experiment=self.search.study_name,
             parent=self.parent,
+            settings=dataclasses.asdict(self.execution),
             user_tags={"harness.trial": str(trial.number)},
         )
         run_id = self.recorder.start(
@@ -168,10 +172,18 @@ class Worker:
             name=f"{config} seed={experiment.seed}",
             experiment=self.search.study_name,
             parent=self.parent,
+            settings=dataclasses.asdict(self.execution),
             user_tags={"harness.config": config},
         )
-        watcher = Silent(self.line)
-        result = runner.run(prepared, self.execution, self.device, self.recorder, watcher, labels)
+        result = runner.run(
+            prepared,
+            self.execution,
+            self.device,
+            self.recorder,
+            Silent(self.line),
+            labels,
+            evaluate_each_epoch=False,
+        )
         self.line.say(
             event="confirmed",
             run_id=result.run_id,
@@ -222,11 +234,23 @@ def once(number: int) -> None:
     signal.signal(number, first)
 
 
-def main(arguments: list[str]) -> int:
-    """Work on what standard input says, until it ends; return the exit status."""
+def main(arguments: list[str]) -> NoReturn:
+    """Work on what standard input says, until it ends."""
     once(signal.SIGTERM)
     line = Line()
-    worker = Worker(line.hear(), line)
+    task = line.hear()
+    url = task["search"]["url"]
+    work = {"store": fingerprint(), "study": task["search"]["study_name"]}
+    registration = register(work | ({"storage": url} if mask(url) == url else {}))
+    try:
+        with storage.failures_told(url):
+            _work(Worker(task, line), line)
+    except Interrupted:  # its trial is given back; after anything else somebody has to look
+        registration.unlink(missing_ok=True)
+        raise
+
+
+def _work(worker: Worker, line: Line) -> NoReturn:
     while True:
         match line.hear():
             case {"job": "trials"}:

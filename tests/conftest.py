@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -200,6 +201,82 @@ class Checkout:
             text=True,
             check=True,
         ).stdout
+
+
+@dataclass
+class Server:
+    """A tracking server of MLflow's that can be stopped and started again."""
+
+    folder: Path
+    port: int
+    _process: subprocess.Popen[bytes] | None = dataclasses.field(default=None, init=False)
+
+    @classmethod
+    def new(cls, folder: Path) -> Server:
+        """One that keeps everything in a new folder, and is not started yet."""
+        folder.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return cls(folder, probe.getsockname()[1])
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                *("--host", "127.0.0.1", "--port", str(self.port)),
+                *("--backend-store-uri", f"sqlite:///{self.folder}/server.db"),
+                *("--artifacts-destination", str(self.folder / "artifacts")),
+            ],
+            cwd=self.folder,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not self.answers:
+            assert time.monotonic() < deadline, "the server does not start"
+            time.sleep(0.1)
+
+    @property
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """As a power cut does."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def processes_in(root: Path, modules: Sequence[str]) -> list[int]:
+    """The living processes of a checkout that run one of these modules."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if set(modules) & set(words) and (folder / "cwd").resolve() == root.resolve():
+                found.append(int(folder.name))
+    return found
+
+
+def bound_by_file_modes() -> list[str]:
+    """What stands before a command so that file modes bind it, also where root runs it."""
+    if os.geteuid() != 0:
+        return []
+    words = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+    if not shutil.which("setpriv") or subprocess.call([*words, "true"]):
+        pytest.skip("root, whom file modes do not bind, and setpriv does not change that here")
+    return words
 
 
 @pytest.fixture(autouse=True, scope="session")

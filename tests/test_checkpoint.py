@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.training import checkpoint
-from harness.training.checkpoint import CheckpointDamaged
+from harness.training.checkpoint import CheckpointDamaged, CheckpointUnsaved
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,6 +88,34 @@ def test_a_flipped_byte_is_found_wherever_it_is(saved: bytes, place: Path, data:
 def test_a_truncated_file_is_refused(saved: bytes, place: Path, data: Any) -> None:
     length = data.draw(st.integers(0, len(saved) - 1))
     refused(place, saved[:length])
+
+
+@given(st.data())
+@settings(max_examples=300)
+def test_what_was_altered_and_signed_anew_is_a_state_or_refused(
+    saved: bytes, place: Path, data: Any
+) -> None:
+    content = bytearray(saved.partition(b"\n")[2])
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(content) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "insert", "truncate"])):
+            case "flip":
+                content[position] ^= data.draw(st.integers(1, 255))
+            case "cut":
+                del content[position : position + data.draw(st.integers(1, 500))]
+            case "insert":
+                content[position:position] = data.draw(st.binary(max_size=8))
+            case "truncate":
+                del content[max(1, position) :]
+        content = content or bytearray(b" ")
+    place.write_bytes(signed(bytes(content)))
+    try:
+        state = checkpoint.load(place)
+    except CheckpointDamaged as damage:
+        assert str(place) in str(damage)  # noqa: PT017
+        assert len(str(damage).splitlines()) == 1  # noqa: PT017
+    else:
+        assert isinstance(state, dict)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -162,7 +190,7 @@ def failing(
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [(os, "fsync"), (Path, "replace"), (torch, "save")], ids=str
+    ("owner", "name"), [(os, "fsync"), (Path, "replace"), (Path, "mkdir")], ids=str
 )
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 def test_a_save_that_fails_leaves_the_old_file_alone(
@@ -170,8 +198,11 @@ def test_a_save_that_fails_leaves_the_old_file_alone(
 ) -> None:
     path = tmp_path / "epoch-000001.checkpoint"
     checkpoint.save(path, {"epoch": 1})
-    with failing(monkeypatch, owner, name, error), pytest.raises(type(error)):
+    told = CheckpointUnsaved if isinstance(error, OSError) else type(error)
+    with failing(monkeypatch, owner, name, error), pytest.raises(told) as raised:
         checkpoint.save(path, {"epoch": 2})
+    if told is CheckpointUnsaved:
+        assert str(raised.value) == f"{path}: cannot be written (No space left on device)."
     assert checkpoint.load(path) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
 

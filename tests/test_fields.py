@@ -8,17 +8,27 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+from unicodedata import category
 
 import numpy as np
 import pytest
-from annotated_types import Interval
+from annotated_types import Interval, MultipleOf
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
 from experiments.baseline import Baseline
 from harness.errors import BadRequest
-from harness.fields import Count, Fraction, NonNegative, Positive, Seed, check, check_all
+from harness.fields import (
+    Count,
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Seed,
+    check,
+    check_all,
+)
 from harness.training.experiment import Experiment, experiment_class, load_experiment
 
 
@@ -38,6 +48,7 @@ class Sample:
     depth: Literal[1, 2] = 1
     steps: Annotated[int, Count] | None = None
     patience: Annotated[int | None, "in epochs", NonNegative] = None
+    title: Annotated[str, Name] = "untitled"
 
     def __post_init__(self) -> None:
         check_all(self)
@@ -50,6 +61,11 @@ class Sample:
         ("flag", "true", "flag: 'true' is not a bool."),
         ("note", 5, "note: 5 is not a str."),
         ("note", None, "note: None is not a str."),
+        ("note", "a\0", r"note: 'a\x00' holds the control character '\x00'."),
+        ("note", "\udcff", r"note: '\udcff' holds the control character '\udcff'."),
+        ("note", "n" * 5001, "note: a text of 5,001 characters is too long, at most 5,000."),
+        ("title", "", "title: '' is not allowed, it must be at least 1 characters long."),
+        ("title", "n" * 251, f"title: '{'n' * 251}' is not allowed, it must be at most 250 char"),
         ("shift", "0.5", "shift: '0.5' is not a number."),
         ("shift", b"0.5", "shift: b'0.5' is not a number."),
         ("shift", True, "shift: True is not a number."),
@@ -64,16 +80,17 @@ class Sample:
         ("rate", math.nan, "rate: nan is not a finite number."),
         ("rate", 0, "rate: 0.0 is not allowed, it must be greater than 0."),
         ("rate", -0.1, "rate: -0.1 is not allowed, it must be greater than 0."),
-        ("momentum", 1, "momentum: 1.0 is not allowed, it must be at least 0 and less than 1."),
-        ("momentum", -1, "momentum: -1.0 is not allowed, it must be at least 0 and less than 1."),
+        ("momentum", 1, "momentum: 1.0 is not allowed, it must be less than 1."),
+        ("momentum", -1, "momentum: -1.0 is not allowed, it must be at least 0."),
         ("count", 0, "count: 0 is not allowed, it must be at least 1."),
+        ("count", 2**31, "count: 2147483648 is not allowed, it must be at most 2147483647."),
         ("count", 1.0, "count: 1.0 is not a whole number."),
         ("count", "1", "count: '1' is not a whole number."),
         ("count", True, "count: True is not a whole number."),
         ("count", None, "count: None is not a whole number."),
-        ("seed", -1, f"seed: -1 is not allowed, it must be at least 0 and at most {2**63 - 1}."),
-        ("seed", 2**63, f"seed: {2**63} is not allowed, it must be at least 0 and at most "),
-        ("width", 64, "width: 64 is not allowed, it must be at least 8 and less than 64."),
+        ("seed", -1, "seed: -1 is not allowed, it must be at least 0."),
+        ("seed", 2**63, f"seed: {2**63} is not allowed, it must be at most {2**63 - 1}."),
+        ("width", 64, "width: 64 is not allowed, it must be less than 64."),
         ("size", "smal", "size: 'smal' is not allowed. Did you mean small?"),
         ("size", None, "size: None is not allowed. Known: large, small."),
         ("size", np.array(["small", "large"]), "size: array("),
@@ -121,6 +138,21 @@ def test_a_good_value_is_stored_as_its_field_says(name: str, value: Any, stored:
     assert getattr(Sample(**{name: value}), name) == stored
 
 
+@dataclass(frozen=True)
+class Undecided:
+    """Fields that cannot be checked."""
+
+    mixed: int | str = 1
+    even: Annotated[int, MultipleOf(2)] = 2
+
+
+def test_a_field_whose_type_cannot_be_checked_is_refused() -> None:
+    with pytest.raises(BadRequest, match=r"^mixed: a field has one type, or that or None, not int"):
+        check(Undecided, "mixed", 1)
+    with pytest.raises(BadRequest, match=r"^MultipleOf\(multiple_of=2\) is not a bound that"):
+        check(Undecided, "even", 2)
+
+
 VALUES: st.SearchStrategy[Any] = st.one_of(
     st.none(),
     st.booleans(),
@@ -151,16 +183,17 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 def test_any_value_is_within_its_field_or_a_bad_request(value: Any) -> None:
     allowed: dict[str, Callable[[Any], bool]] = {
         "flag": lambda v: type(v) is bool,
-        "note": lambda v: isinstance(v, str),
+        "note": lambda v: isinstance(v, str) and not {*map(category, v)} & {"Cc", "Cs"},
         "shift": lambda v: type(v) is float and math.isfinite(v),
         "rate": lambda v: type(v) is float and 0 < v < math.inf,
         "momentum": lambda v: type(v) is float and 0 <= v < 1,
-        "count": lambda v: type(v) is int and v >= 1,
+        "count": lambda v: type(v) is int and 1 <= v < 2**31,
         "seed": lambda v: type(v) is int and 0 <= v < 2**63,
         "width": lambda v: type(v) is int and 8 <= v < 64,
         "size": lambda v: v in ("small", "large"),
         "depth": lambda v: type(v) is int and v in (1, 2),
-        "steps": lambda v: v is None or (type(v) is int and v >= 1),
+        "steps": lambda v: v is None or (type(v) is int and 1 <= v < 2**31),
+        "title": lambda v: 1 <= len(v) <= 250 if allowed["note"](v) else False,
         "patience": lambda v: v is None or (type(v) is int and v >= 0),
     }
     assert allowed.keys() == {field.name for field in dataclasses.fields(Sample)}

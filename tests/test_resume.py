@@ -146,6 +146,20 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     assert store.numbers(run_id) == whole.numbers(run_id_of(whole.run(*words).stdout))
 
 
+def test_fewer_checkpoints_lead_to_the_same_numbers(tmp_path: Path) -> None:
+    store, whole = Store(tmp_path), Store(tmp_path / "whole")
+    words = ["dropout_mlp", *FEW, "--num-epochs", "50", "--hidden-width", "32"]
+    seldom = ["--checkpoint-every", "7", "--keep-checkpoints", "1"]
+    stopped_after(store.begin(*words, *seldom), 9, signal.SIGKILL)
+    run_id = wait_until_ended(store, "dropout_mlp").info.run_id
+    folder = MLRUNS / "checkpoints" / run_id
+    (saved,) = checkpoint.latest_first(folder)
+    assert int(saved.stem.partition("-")[2]) % 7 == 0
+    assert store.run("--resume", run_id, "--quiet").returncode == 0
+    assert [path.name for path in checkpoint.latest_first(folder)] == ["epoch-000050.checkpoint"]
+    assert store.numbers(run_id) == whole.numbers(run_id_of(whole.run(*words).stdout))
+
+
 def test_a_run_without_a_checkpoint_begins_anew_and_records_nothing_twice(tmp_path: Path) -> None:
     store = Store(tmp_path)
     stopped_after(store.begin("baseline", *FEW, "--num-epochs", "40"), 3, signal.SIGKILL)
@@ -197,3 +211,5 @@ def test_a_changed_experiment_is_refused_unless_it_is_allowed_by_name(tmp_path: 
     assert "--allow experiment" in refused.stderr
     allowed = store.run("--resume", "last", "--allow", "experiment", "--quiet", cwd=checkout)
     assert allowed.returncode == 0, allowed.stderr
+    tags = store.only_run("softmax_regression").data.tags
+    assert tags["harness.allowed_changes"] == "experiment"

@@ -350,6 +350,52 @@ class Notes:
         self.finished.append((run_id, outcome, options))
 
 
+FAILING = (
+    '"""Fails in its third epoch."""\n'
+    + """
+from torch import nn
+
+from harness.training.experiment import Experiment
+
+
+class Failing(Experiment):
+    def network(self):
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+
+    def scheduler(self, optimizer):
+        return Schedule()
+
+
+class Schedule:
+    steps = 0
+
+    def step(self):
+        self.steps += 1
+        if self.steps == 3:
+            raise ValueError("as it was told")
+
+    def state_dict(self):
+        return {}
+"""
+)
+
+
+def test_an_error_ends_a_run_as_failed_and_is_kept_with_it(checkout: Checkout) -> None:
+    (checkout.root / "experiments" / "failing.py").write_text(FAILING)
+    failed = checkout.run("failing", "--dataset", "digits", "--threads", "1", "--num-epochs", "5")
+    assert failed.status == 1
+    message = "failing failed: ValueError: as it was told (failing.py, line 22)"
+    assert failed.errors.splitlines() == [f"error: {message}"]
+    (run,) = checkout.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "failed")
+    assert run.data.tags["harness.reason"] == message
+    with checkout.opened() as client:
+        text = Path(client.download_artifacts(run.info.run_id, "error.txt")).read_text()
+    assert "experiments/failing.py, line 22, in step" in text
+    assert str(checkout.root) not in text
+    assert text.endswith("ValueError: as it was told\n")
+
+
 def test_a_group_of_diverged_runs_ends_as_such(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,14 +413,14 @@ def test_a_group_of_diverged_runs_ends_as_such(
     )
 
 
-def test_four_runs_at_once_share_a_new_store(checkout: Checkout) -> None:
+def test_eight_runs_at_once_share_a_new_store(checkout: Checkout) -> None:
     with contextlib.ExitStack() as stack:
         words = ("softmax_regression", *QUICK, "--no-figures")
-        processes = [stack.enter_context(checkout.running(*words)) for _ in range(4)]
+        processes = [stack.enter_context(checkout.running(*words)) for _ in range(8)]
         ended = [(process.communicate(timeout=120), process.returncode) for process in processes]
-    assert [status for _, status in ended] == [0, 0, 0, 0], ended
+    assert [status for _, status in ended] == [0] * 8, ended
     runs = checkout.runs()
-    assert [run.info.status for run in runs] == ["FINISHED"] * 4
+    assert [run.info.status for run in runs] == ["FINISHED"] * 8
     assert len({run.info.experiment_id for run in runs}) == 1
     assert len({run.data.metrics["test/loss"] for run in runs}) == 1
 

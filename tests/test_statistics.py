@@ -156,7 +156,7 @@ def test_very_many_pairs_are_sampled_and_agree_with_the_exact_test() -> None:
     t_test = stats.ttest_1samp(draws, 0).pvalue
     assert sampled == pytest.approx(t_test, rel=0.2)
     assert exact == pytest.approx(stats.ttest_1samp(draws[:-1], 0).pvalue, rel=0.2)
-    assert sign_flip_p([1.0] * 1000) == pytest.approx(1e-5, rel=0.1)
+    assert sign_flip_p([1.0] * 1000) == pytest.approx(1e-4, rel=0.1)
 
 
 @pytest.mark.parametrize("differences", [[], [math.nan], [1.0, math.inf]])

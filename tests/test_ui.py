@@ -83,7 +83,7 @@ def test_it_answers_until_it_is_interrupted(tmp_path: Path, number: signal.Signa
         process.send_signal(number)
         assert process.wait(timeout=20) == 0
     if sys.platform == "linux":
-        assert processes_with(f"{tmp_path}/mlflow.db") == []
+        assert processes_with(f"--port\0{port}") == []
 
 
 def test_a_busy_port_is_explained_and_the_next_free_one_offered(tmp_path: Path) -> None:
@@ -97,6 +97,21 @@ def test_a_busy_port_is_explained_and_the_next_free_one_offered(tmp_path: Path) 
     assert f"port: {port} is in use" in errors
     assert "--port" in errors.partition("Free:")[2]
     assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's table of sockets is Linux's")
+def test_another_host_is_served_on_demand_and_warned_of(tmp_path: Path) -> None:
+    port = free_port()
+    with ui(tmp_path, "--port", str(port), "--host", "0.0.0.0") as process:
+        assert process.stdout
+        assert process.stderr
+        assert f"http://127.0.0.1:{port}/#/experiments" in process.stdout.readline()
+        assert listening_addresses(port) == {"0.0.0.0"}
+        warning = process.stderr.readline()
+        assert warning.startswith("warning: whoever can reach 0.0.0.0 can")
+        assert "no login" in warning
+        process.terminate()
+        assert process.wait(timeout=20) == 0
 
 
 def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:

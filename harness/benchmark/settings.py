@@ -27,8 +27,10 @@ class BenchSettings:
 
     study: bool = False
     """Time a study against Optuna's usual loop around the plain script, instead of runs."""
-    n_trials: Annotated[int, Count] = 12
+    n_trials: Annotated[int, Count] = 30
     """Trials of each study."""
+    usual_trials: Annotated[int | None, Count] = None
+    """Trials of the usual way alone, which takes its time; as many as the others unless given."""
 
     compare: bool = False
     """Time the comparison of recorded runs, instead of running any."""

@@ -62,19 +62,18 @@ def time_studies(settings: BenchSettings, root: Path) -> str:
         say(f"{label}: {measured[-1].wall:.1f} s")
     machine = describe(torch.device("cpu"))
     lines = [
-        f"{STUDY}, {settings.dataset}, {settings.num_epochs} epochs, {settings.n_trials} trials "
-        "each (n = 1 study of each kind), TPE",
+        f"{STUDY}, {settings.dataset}, {settings.num_epochs} epochs, TPE, n = 1 study of each kind",
         f"{machine['processor']}, {cores} cores, torch {machine['torch']}, "
         f"Python {sys.version.partition(' ')[0]}",
         "",
-        f"{'':<20}{'processes x threads':>20}{'trials/h':>10}{'ratio':>8}{'wall, s':>10}"
-        f"{'pruned':>8}{'best':>8}{'outside training':>18}",
+        f"{'':<20}{'processes x threads':>20}{'trials':>8}{'trials/h':>10}{'ratio':>8}"
+        f"{'wall, s':>10}{'pruned':>8}{'best':>8}{'outside training':>18}",
     ]
     usual = measured[0]
     for m in measured:
         outside = f"{100 * m.outside:.1f}%" if m.outside is not None else "-"
         lines.append(
-            f"{m.label:<20}{m.processors:>20}{m.trials_per_hour:>10,.0f}"
+            f"{m.label:<20}{m.processors:>20}{m.trials:>8}{m.trials_per_hour:>10,.0f}"
             f"{m.trials_per_hour / usual.trials_per_hour:>7.1f}x{m.wall:>10.1f}"
             f"{m.pruned:>8}{m.best:>8.4f}{outside:>18}"
         )
@@ -90,7 +89,7 @@ def _usual(settings: BenchSettings, root: Path, cores: int) -> StudyMeasurement:
         "--dataset": TORCHVISION_CLASSES[settings.dataset],
         "--data-root": str(root),
         "--num-epochs": str(settings.num_epochs),
-        "--n-trials": str(settings.n_trials),
+        "--n-trials": str(settings.usual_trials or settings.n_trials),
     }
     words = [word for pair in options.items() for word in pair]
     finished = python(["-m", "harness.plain_study", *words])

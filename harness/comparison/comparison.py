@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.comparison import table
 from harness.comparison.difference import Difference, differences, reference_among
 from harness.comparison.rows import FINISHED, Row, ordered, rows
-from harness.comparison.selection import Run, images, named, refuse_mixed_data, select
+from harness.comparison.selection import Run, data, images, named, refuse_mixed_data, select
 from harness.comparison.settings import CompareSettings
-from harness.errors import BadRequest
+from harness.errors import BadRequest, nearest
 from harness.statistics import FEWEST_PAIRS
 from harness.tracking import reading
 
@@ -26,7 +26,8 @@ class Comparison:
 
     Attributes:
         of: what is compared, in words.
-        rows: in their order; at most as many as asked for, of `total`.
+        rows: in their order.
+        limit: how many of them are shown; None for all.
         sorted_by: the column that gave them their order.
         compared: each row's difference from the reference; None for the reference, and for all
             rows where there is none.
@@ -34,15 +35,30 @@ class Comparison:
 
     of: str
     rows: tuple[Row, ...]
-    total: int
+    limit: int | None
     sorted_by: str
     compared: tuple[Difference | None, ...]
     reference: Row | None = None
 
     @functools.cached_property
     def records(self) -> list[dict[str, Any]]:
-        """Everything about the rows, by column."""
+        """Everything about all rows, by column."""
         return table.records(self.rows, self.compared)
+
+    @property
+    def shown(self) -> list[dict[str, Any]]:
+        """Everything about the rows that are shown."""
+        return self.records[: self.limit]
+
+    def columns(self, names: Sequence[str]) -> list[table.Column]:
+        """The columns of those names, or the usual ones; with the rows that are shown."""
+        # What differs between the rows differs between all of them, not among the first.
+        columns = (
+            table.chosen_columns(self.records, names)
+            if names
+            else table.usual_columns(self.rows, self.records)
+        )
+        return [replace(column, cells=column.cells[: self.limit]) for column in columns]
 
     @property
     def labels(self) -> list[str]:
@@ -74,15 +90,15 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader should know before believing the numbers."""
         notes = []
-        if self.total > len(self.rows):
-            notes.append(f"{_count(self.total - len(self.rows), 'more row')}: raise --limit.")
+        if more := len(self.rows) - len(self.shown):
+            notes.append(f"{_count(more, 'more row')}: raise --limit.")
         if repeats := sum(len(row.repeats) for row in self.rows):
             notes.append(
                 f"{_count(repeats, 'run')} left out: a later one has the same fields and seed."
             )
         if any(run["outcome"] not in (*FINISHED, "pruned") for r in self.rows for run in r.runs):
             notes.append("Runs that have not come to their end stand alone, with what they have.")
-        if len({images(run) for row in self.rows for run in row.runs}) > 1:
+        if len({data(run) for row in self.rows for run in row.runs}) > 1:
             notes.append("The rows saw different images: their numbers are not comparable.")
         if self.reference:
             notes += self._about_differences()
@@ -155,10 +171,10 @@ def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Co
     )
     return Comparison(
         of=name if part == "runs" else f"{name}, {part}",
-        rows=tuple(found[: settings.limit]),
-        total=len(found),
+        rows=tuple(found),
+        limit=settings.limit,
         sorted_by=column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
-        compared=tuple(compared[: settings.limit]),
+        compared=tuple(compared),
         reference=reference,
     )
 
@@ -169,12 +185,15 @@ def _with_reference(runs: list[Run], against: str) -> list[Run]:
     Raises:
         BadRequest: nothing is called so, neither a row nor a run.
     """
-    if _ids(runs, against) or any(against == row.label for row in rows(runs)):
+    labels = list(dict.fromkeys(row.label for row in rows(runs)))
+    if _ids(runs, against) or against in labels:
         return runs
     try:
         others = named(against)
-    except BadRequest as error:
-        raise BadRequest(str(error).replace("run:", "against:", 1)) from None
+    except BadRequest:
+        raise BadRequest(
+            f"against: there is neither a run nor a row {against!r}. {nearest(against, labels[:5])}"
+        ) from None
     ids = {run["run_id"] for run in [*runs, *others]}
     return select(CompareSettings(run_ids=tuple(ids)))
 

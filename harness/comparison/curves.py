@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.comparison.rows import Row
@@ -104,8 +103,3 @@ def _curve(axes: Axes, row: Row, history: pd.DataFrame, number: int, label: str)
         axes.fill_between(
             mean.index, mean - std, mean + std, color=style["color"], alpha=0.2, linewidth=0
         )
-
-
-def file_kind(path: Path) -> str:
-    """The kind of a picture, by the end of its name."""
-    return path.suffix.removeprefix(".").lower()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.comparison.rows import Row
-from harness.comparison.selection import images
+from harness.comparison.selection import data
 from harness.errors import BadRequest
 from harness.statistics import FEWEST_PAIRS, Summary, paired_difference, sign_flip_p
 from harness.tracking.bulk import best_of
@@ -67,7 +67,7 @@ def differences(rows: Sequence[Row], reference: Row) -> list[Difference | None]:
 
 
 def _difference(row: Row, reference: Row, metric: str) -> Difference:
-    if images(row.runs[0]) != images(reference.runs[0]):
+    if data(row.runs[0]) != data(reference.runs[0]):
         return Difference(metric)
     values, others = row.by_seed(metric), reference.by_seed(metric)
     shared = sorted(values.keys() & others.keys())

@@ -83,26 +83,28 @@ def images(run: Run) -> str:
     return f"{run['dataset']}, {part} images" if part else ""
 
 
+def data(run: Run) -> tuple[str | None, ...]:
+    """What a run saw: its images in words, then the SHA-256 of each part; () where unknown."""
+    words = images(run)
+    parts = ("training", "validation", "test")
+    return (words, *(run.get(f"data.{part}") for part in parts)) if words else ()
+
+
 def refuse_mixed_data(runs: Iterable[Run]) -> None:
     """Numbers that were measured on different images cannot be compared.
 
     Raises:
         BadRequest: the runs were trained or judged on different images.
     """
-    kinds = ("training", "validation", "test")
-    seen = Counter(
-        (images(run), tuple(run.get(f"data.{kind}") for kind in kinds))
-        for run in runs
-        if images(run)
-    )
+    seen = Counter(saw for run in runs if (saw := data(run)))
     if len(seen) < 2:
         return
-    alike = Counter(words for words, _ in seen)
+    alike = Counter(words for words, *_ in seen)
     lines = [
         f"  {words}{_digests(digests) if alike[words] > 1 else ''}: {n} run{'' if n == 1 else 's'}"
-        for (words, digests), n in seen.most_common()
+        for (words, *digests), n in seen.most_common()
     ]
-    names = {words.partition(",")[0] for words, _ in seen}
+    names = {str(words).partition(",")[0] for words, *_ in seen}
     way = "--dataset NAME" if len(names) > 1 else "--filter \"params.validation_size = '0'\""
     raise BadRequest(
         f"These runs saw {len(seen)} different sets of images:\n"

@@ -51,12 +51,16 @@ class CompareSettings:
     """Draw the learning curves into this file (.png, .svg or .pdf)."""
 
     def __post_init__(self) -> None:
-        for name in ("limit",):
-            fields.check(type(self), name, getattr(self, name))
+        fields.check(type(self), "limit", self.limit)
         if self.experiment and self.study:
             raise BadRequest("Choose --experiment or --study, not both.")
         if self.curves and self.curves.suffix not in (".png", ".svg", ".pdf"):
             raise BadRequest(f"curves: {self.curves} does not end in .png, .svg or .pdf.")
+
+    @property
+    def column_names(self) -> list[str]:
+        """The columns that are asked for; none for the usual ones."""
+        return [name.strip() for name in (self.columns or "").split(",") if name.strip()]
 
     @property
     def chooses(self) -> bool:

@@ -116,7 +116,7 @@ def usual_columns(rows: Sequence[Row], found: Sequence[dict[str, Any]]) -> list[
         columns.append(_column(found, SOURCE, "source"))
     if several:
         columns.append(_column(found, "n", "n"))
-    columns += given("seeds", "seeds", 5)
+    columns += given("seeds", "seeds", 8)
     columns += given("images", "images", 3)
     for name in known:
         if name.startswith("params.") and name != "params.dataset":
@@ -138,10 +138,10 @@ def usual_columns(rows: Sequence[Row], found: Sequence[dict[str, Any]]) -> list[
     for metric in objectives:
         loss = metric.replace("accuracy", "loss")
         columns.append(_column(found, f"best.{metric}", "best\naccuracy", 6))
-        columns.append(_column(found, f"metrics.{loss}", _lines(loss), 4))
+        columns.append(_column(found, f"metrics.{loss}", _lines(loss), 7))
         columns.append(_column(found, f"best.{loss}", "lowest\nloss", 9))
     columns += given("epochs", "epochs", 3)
-    columns.append(_column(found, "seconds", "seconds", 7))
+    columns.append(_column(found, "seconds", "seconds", 5))
     columns += given("threads", "threads", 8)
     columns += given("device_name", "device name", 8)
     columns.append(_column(found, "device", "device", 1))

@@ -151,6 +151,17 @@ def repair(stored: optuna.Study) -> list[FrozenTrial]:
     return stored.get_trials(deepcopy=False) if orphans else trials
 
 
+def outcomes(stored: optuna.Study) -> dict[str, str]:
+    """By the id of its run, how each trial stands: its outcome, or `running`."""
+    return {
+        trial.user_attrs["run_id"]: (
+            trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
+        )
+        for trial in stored.get_trials(deepcopy=False)
+        if "run_id" in trial.user_attrs
+    }
+
+
 def release(stored: optuna.Study) -> int:
     """Give the running trials of other machines back; return how many there were."""
     trials = foreign(stored)

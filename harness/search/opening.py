@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from harness.errors import BadRequest, nearest
 from harness.search.claim import Search, completed
 from harness.search.sampling import grid
-from harness.search.storage import lock, open_storage
+from harness.search.storage import is_empty, lock, open_storage
 
 WARM_STARTS = 5
 """Trials of another study that a warm start tries first."""
@@ -25,6 +25,8 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
     Raises:
         BadRequest: the stored study was declared otherwise, or there is none to start from.
     """
+    if warm_start and is_empty(search.url):
+        raise BadRequest(f"warm_start: no stored study {warm_start!r}, there is none at all yet.")
     storage = open_storage(search.url)
     declaration = json.loads(json.dumps(declared(search)))
     with lock(search.url):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import optuna
+import optuna.storages._rdb.alembic
 from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness import database
 from harness.errors import BadRequest, RunFailed
 from harness.privacy import mask
 from harness.project import MLRUNS, ROOT
@@ -33,21 +38,22 @@ def storage_url(url: str | None) -> str:
     try:
         parsed = make_url(url or f"sqlite:///{MLRUNS / 'optuna.db'}")
         parsed.get_dialect()
-    except SQLAlchemyError:
+        file = (ROOT / str(parsed.database)).resolve()
+    except (SQLAlchemyError, ValueError, ImportError):  # a port or a driver that is none
         raise BadRequest(
             f"storage: {mask(str(url))!r} is no URL of a database, like sqlite:///mlruns/optuna.db."
         ) from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
             raise BadRequest("storage: workers cannot share a database in memory; name a file.")
-        parsed = parsed.set(database=str((ROOT / str(parsed.database)).resolve()))
+        parsed = parsed.set(database=str(file))
     return parsed.render_as_string(hide_password=False)
 
 
 def lock(url: str, purpose: str = "claims") -> FileLock:
     """The lock by which this machine's processes take turns at something on a storage."""
-    database = _sqlite_path(url)
-    folder = database.parent if database else MLRUNS
+    file = _sqlite_path(url)
+    folder = file.parent if file else MLRUNS
     name = hashlib.sha256(f"{url} {purpose}".encode()).hexdigest()[:16]
     return FileLock(folder / f".optuna-{name}.lock")
 
@@ -58,25 +64,48 @@ def open_storage(url: str) -> RDBStorage:
     Raises:
         RunFailed: it cannot be opened.
     """
-    database = _sqlite_path(url)
+    file = _sqlite_path(url)
     try:
-        (database.parent if database else MLRUNS).mkdir(parents=True, exist_ok=True)
+        (file.parent if file else MLRUNS).mkdir(parents=True, exist_ok=True)
+        if file:
+            database.check(file, f"Optuna {optuna.__version__}", "studies", _knows)
         with lock(url):
-            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if database else {}
+            options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {}
             storage = RDBStorage(url, engine_kwargs=options)
-            if database:
-                with closing(sqlite3.connect(database)) as connection:
+            if file:
+                with closing(sqlite3.connect(file)) as connection:
                     connection.execute("PRAGMA journal_mode=WAL")
         return storage
+    except RunFailed:
+        raise
     except Exception as error:  # SQLAlchemy, its drivers and Optuna each raise their own
         reason = mask(str(error)).partition("\n")[0]
         raise RunFailed(f"The storage {mask(url)} cannot be opened: {reason}") from None
 
 
+def is_empty(url: str) -> bool:
+    """Whether nothing can be stored yet: the database's file is not there."""
+    file = _sqlite_path(url)
+    return file is not None and not file.exists()
+
+
+@contextlib.contextmanager
+def failures_told(url: str) -> Iterator[None]:
+    """Say in one line what goes wrong with an open storage meanwhile: a full disk, a lost server.
+
+    Raises:
+        RunFailed: something did.
+    """
+    try:
+        yield
+    except (StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
+        reason = mask(str(error.__cause__ or error)).partition("\n")[0]
+        raise RunFailed(f"The storage {mask(url)} failed: {reason}") from None
+
+
 def stored_names(url: str) -> list[str]:
     """Names of the studies in a storage; none where its file does not exist."""
-    database = _sqlite_path(storage_url(url))
-    if database and not database.exists():
+    if is_empty(storage_url(url)):
         return []
     return optuna.get_all_study_names(open_storage(storage_url(url)))
 
@@ -89,3 +118,10 @@ def load_stored(url: str, study_name: str) -> StoredStudy:
 def _sqlite_path(url: str) -> Path | None:
     parsed = make_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
+
+
+def _knows(version: str) -> bool:
+    """Whether the installed Optuna has the migration of that name."""
+    (folder,) = optuna.storages._rdb.alembic.__path__
+    names = (path.name for path in (Path(folder) / "versions").glob("*.py"))
+    return any(name.startswith(version) for name in names)

@@ -17,11 +17,14 @@ from typing import Any, Protocol
 
 from harness.errors import BadRequest, RunFailed
 from harness.privacy import mask
-from harness.tracking.address import database_path, described, tracking_uri
+from harness.tracking.address import database_file, described, tracking_uri
 from harness.tracking.process import ENVIRONMENT
 
 BEST = {"loss": min, "accuracy": max}
 """What is the best of the metrics that end so."""
+
+HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
+"""Where the pages of MLflow's server get the values of one metric of many runs from."""
 
 PAGE = 1000
 """Runs that a server is asked for at once."""
@@ -81,8 +84,15 @@ class Reader(Protocol):
     def experiments(self) -> list[str]:
         """Names of MLflow's experiments."""
 
-    def listing(self, experiment: str | None) -> list[Listed]:
-        """All runs of one of MLflow's experiments, or of all; the newest first."""
+    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
+        """All runs of one of MLflow's experiments, or of all; the newest first.
+
+        Args:
+            query: a condition in MLflow's filter language.
+
+        Raises:
+            BadRequest: it cannot be understood.
+        """
 
     def runs(self, run_ids: Sequence[str]) -> list[RecordedRun]:
         """These runs, in this order."""
@@ -101,7 +111,7 @@ def best_of(metric: str) -> Any:
 
 def reader() -> Reader:
     """The quickest reader of the store that `tracking_uri` names."""
-    path = database_path(tracking_uri())
+    path = database_file()
     return DatabaseReader(path) if path else ClientReader()
 
 
@@ -116,8 +126,10 @@ class DatabaseReader:
         rows = self._rows("SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
         return [name for (name,) in rows]
 
-    def listing(self, experiment: str | None) -> list[Listed]:
-        """See `Reader`; empty where there is no file."""
+    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
+        """See `Reader`; empty where there is no file. MLflow alone understands its language."""
+        if query:
+            return ClientReader().listing(experiment, query) if self.path.exists() else []
         rows = self._rows(
             """
             SELECT runs.run_uuid, runs.name, kinds.value
@@ -232,14 +244,7 @@ class ClientReader:
         return list(self._experiments)
 
     def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
-        """See `Reader`.
-
-        Args:
-            query: MLflow's filter language.
-
-        Raises:
-            BadRequest: it cannot be understood.
-        """
+        """See `Reader`."""
         self.experiments()
         ids = [
             identity for name, identity in self._experiments.items() if experiment in (None, name)
@@ -331,14 +336,13 @@ class ClientReader:
         from mlflow.utils.credentials import get_default_host_creds
         from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-        address = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
         query = [("metric_key", metric), *(("run_id", run_id) for run_id in run_ids)]
         with _explained():
             credentials = get_default_host_creds(self.uri)
-            reply = http_request(credentials, address, "GET", params=query)
+            reply = http_request(credentials, HISTORIES, "GET", params=query)
             if reply.status_code == 404:
                 return None
-            values: list[dict[str, Any]] = verify_rest_response(reply, address).json()["metrics"]
+            values: list[dict[str, Any]] = verify_rest_response(reply, HISTORIES).json()["metrics"]
             return values
 
 

@@ -37,18 +37,25 @@ Load it in the project's root, with MLflow's tracking URI set to the store:
 
 
 def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
-    """Log the model under the name `model` and return its id."""
+    """Log the model under the name `model` and return its id; again, where that was cut off."""
     run = client.get_run(run_id)
-    logged = client.create_logged_model(
-        run.info.experiment_id,
-        name="model",
-        source_run_id=run_id,
-        params=run.data.params,
-        tags={
-            "harness.experiment": run.data.tags["harness.experiment"],
-            "mlflow.note.content": DESCRIPTION.format(uri=f"runs:/{run_id}/model"),
-        },
-        model_type="pt2",
+    begun = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'"
+    )
+    logged = (
+        begun[0]
+        if begun
+        else client.create_logged_model(
+            run.info.experiment_id,
+            name="model",
+            source_run_id=run_id,
+            params=run.data.params,
+            tags={
+                "harness.experiment": run.data.tags["harness.experiment"],
+                "mlflow.note.content": DESCRIPTION.format(uri=f"runs:/{run_id}/model"),
+            },
+            model_type="pt2",
+        )
     )
     model = Model(
         artifact_path=logged.artifact_location,

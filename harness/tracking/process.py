@@ -6,18 +6,24 @@ training process dies, its end of the socket closes, and the recorder ends its r
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import warnings
+from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from harness.errors import BadRequest, RunFailed
 from harness.interruption import deferred
+from harness.ownership import register
 from harness.privacy import mask
 from harness.project import ROOT
+from harness.tracking.address import fingerprint
 from harness.tracking.record import FiguresRecord, ModelRecord, Outcome, RunRecord, StoredRun
 
 ENVIRONMENT = {
@@ -32,6 +38,9 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
 }
 """What the recorder's process adds to its environment, where the user has not set it."""
+
+IDLE_SECONDS = 1.0
+"""Between two looks for a server that is away, while there is nothing to record."""
 
 
 class RecorderClient:
@@ -66,9 +75,15 @@ class RecorderClient:
         content: bytes | None = self._call("artifact", run_id, name)
         return content
 
-    def resume(self, run_id: str, owner: str) -> None:
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
         """Go on with a run that had ended, in another process's hands."""
-        self._call("resume", run_id, owner)
+        self._call("resume", run_id, owner, allowed, record)
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics; they are on disk when this returns."""
@@ -112,6 +127,16 @@ class RecorderClient:
         """Give a run's children the outcomes that they ought to have; see `MlflowRecorder`."""
         self._call("settle", parent, outcomes)
 
+    def clear_up(self) -> tuple[int, int]:
+        """Clear up after dead processes: the writes sent for them, and those still waiting."""
+        sent, waiting = self._call("clear_up")
+        return sent, waiting
+
+    def send_waiting(self) -> int:
+        """Send what a server could not take, if it is back; return how many writes wait."""
+        waiting: int = self._call("send_waiting", at_once=True)
+        return waiting
+
     def _send(self, method: str, *arguments: Any, **options: Any) -> None:
         try:
             self._connection.send((method, arguments, options))
@@ -153,6 +178,7 @@ class RecorderProcess(RecorderClient):
 
     def __init__(self, shares: int = 0) -> None:
         """Start the process, with connections for this many other processes."""
+        self._registration: Path | None = None
         pairs = [socket.socketpair() for _ in range(1 + shares)]
         descriptors = [theirs.fileno() for _, theirs in pairs]
         self._process = subprocess.Popen(
@@ -170,15 +196,33 @@ class RecorderProcess(RecorderClient):
         self.shares = [ours for ours, _ in pairs[1:]]
         """Sockets for other processes, which pass them on and then close them here."""
 
+    def prepare(self) -> None:
+        """Open the store; returns at once, what goes wrong is raised by the next call."""
+        with contextlib.suppress(OSError):  # a folder that cannot be written is told by the store
+            self._registration = register({"store": fingerprint()})
+        super().prepare()
+
     def close(self) -> None:
-        """End the process; runs that are still open end as interrupted."""
+        """End the process; runs that are still open end as interrupted.
+
+        What a tracking server has not taken by now stays on disk, and the user is told.
+        """
         for share in self.shares:
             share.close()
+        with contextlib.suppress(RunFailed):
+            if self._used and (waiting := self.send_waiting()):
+                warnings.warn(
+                    f"the tracking server is away: {waiting} writes wait in mlruns/spool. "
+                    "Send them when it is back: python -m harness.sync",
+                    stacklevel=2,
+                )
         self._connection.close()
         if not self._used:
             # It may still be importing MLflow, for a request that was refused meanwhile.
             self._process.kill()
         self._process.wait()
+        if self._registration:
+            self._registration.unlink(missing_ok=True)
 
 
 def serve(connections: list[Connection]) -> None:
@@ -191,12 +235,16 @@ def serve(connections: list[Connection]) -> None:
     recorder = MlflowRecorder()
     begun: dict[Connection, set[str]] = {connection: set() for connection in connections}
     while begun:
-        for connection in wait(list(begun)):
+        heard = wait(list(begun), timeout=IDLE_SECONDS if recorder.waiting else None)
+        if not heard:
+            recorder.send_waiting()
+        for connection in heard:
             assert isinstance(connection, Connection)
             try:
                 connection.send(_answer(recorder, connection.recv(), begun[connection]))
             except (EOFError, OSError):
                 recorder.abandon(begun.pop(connection))
+    recorder.send_waiting(at_once=True)
 
 
 def _answer(

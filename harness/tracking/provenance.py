@@ -56,6 +56,17 @@ def source() -> Source:
     return Source(commit.strip(), mask(changes))
 
 
+def files_changed_since(commit: str) -> list[str]:
+    """Python files that are not as in a commit, the uncommitted ones included, from the root.
+
+    Empty where nothing is known of that commit.
+    """
+    if not commit or commit == "none":
+        return []
+    changed = _git("diff", "--name-only", commit, "--", "*.py").splitlines()
+    return changed + _git("ls-files", "--others", "--exclude-standard", "--", "*.py").splitlines()
+
+
 def environment() -> str:
     """Every installed package with its version, one a line, sorted."""
     packages = {

@@ -123,11 +123,7 @@ def _chosen(
     known = reader.experiments() if name is not None else []
     if name is not None and name not in known:
         raise _unknown(name, study is not None, known, False)
-    if query:
-        lister = reader if isinstance(reader, bulk.ClientReader) else bulk.ClientReader()
-        listed = lister.listing(name, query)
-    else:
-        listed = reader.listing(name)
+    listed = reader.listing(name, query)
     if name is not None:
         wanted = [run for run in listed if (run.kind in OF_STUDIES) == (study is not None)]
         if not wanted and not query:
@@ -136,7 +132,8 @@ def _chosen(
     if isinstance(run_ids, str):
         run_ids = [run_ids]
     if asked := list(run_ids):
-        found = {_run(identity, listed).run_id for identity in asked}
+        whole = {run.run_id for run in listed}
+        found = {i if i in whole else _run(i, listed).run_id for i in asked}
         listed = [run for run in listed if run.run_id in found]
     return reader, listed
 

@@ -5,13 +5,14 @@ Nothing here knows MLflow: records cross the border to the process that does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from harness.inspection import Inspection
 
-Kind = Literal["run", "group", "study", "trial", "confirm"]
+Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
 Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
@@ -37,7 +38,7 @@ class RunRecord:
     """Everything about a run that is known before its first epoch.
 
     Attributes:
-        experiment: name of the experiment, in the store as here.
+        experiment: name of MLflow's experiment: that of the harness's experiment or study.
         name: what the run is called in lists.
         parameters: every field of the experiment and every setting that changes the numbers.
         fields: the fields alone, enough to make the experiment again.
@@ -47,6 +48,7 @@ class RunRecord:
         about: what the experiment or study is, in Markdown, for its page in the store.
         parent: id of the run that this one belongs to.
         user_tags: tags that the user gave, with their whole names.
+        trained: name of the harness's experiment; `experiment` unless given.
     """
 
     experiment: str
@@ -62,6 +64,7 @@ class RunRecord:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
+    trained: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class StoredRun:
         settings: how it was computed.
         tags: without their prefix `harness.`.
         data: the sets of images that it saw.
-        epochs: those that are recorded.
+        history: the metrics of each epoch that is recorded.
+        is_described: False where its process died before its parameters and files were recorded.
     """
 
     run_id: str
@@ -85,7 +89,13 @@ class StoredRun:
     settings: dict[str, Any]
     tags: dict[str, str]
     data: tuple[DataRecord, ...]
-    epochs: frozenset[int]
+    history: dict[int, dict[str, float]]
+    is_described: bool = True
+
+    @property
+    def epochs(self) -> frozenset[int]:
+        """The epochs that are recorded."""
+        return frozenset(self.history)
 
 
 @dataclass(frozen=True)
@@ -135,8 +145,19 @@ class Recorder(Protocol):
     def artifact(self, run_id: str, name: str) -> bytes | None:
         """Read one of a run's artifacts by its path among them; None where it has none such."""
 
-    def resume(self, run_id: str, owner: str) -> None:
-        """Go on with a run that had ended, in another process's hands."""
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
+        """Go on with a run that had ended, in another process's hands.
+
+        Args:
+            allowed: what has changed since it began, and so is behind its numbers as well.
+            record: to describe it by, where that was cut off.
+        """
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
@@ -163,4 +184,4 @@ class Recorder(Protocol):
         """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
 
     def settle(self, parent: str, outcomes: dict[str, str]) -> None:
-        """Give a run's children the outcomes that they ought to have, by run id."""
+        """Give a run's children the outcomes that are known elsewhere, by run id."""

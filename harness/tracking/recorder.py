@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
+import base64
+import functools
 import json
+import math
 import platform
+import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
@@ -19,7 +22,7 @@ from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import peak_memory_bytes
 from harness.tracking import figures, provenance
-from harness.tracking.model import log_model
+from harness.tracking.delivery import STATUS, Delivery, ServerAway, answered
 from harness.tracking.record import (
     DataRecord,
     FiguresRecord,
@@ -28,20 +31,15 @@ from harness.tracking.record import (
     RunRecord,
     StoredRun,
 )
+from harness.tracking.spool import Spool
 from harness.tracking.store import Store
-
-STATUS: dict[str, str] = {
-    "completed": "FINISHED",
-    "pruned": "FINISHED",
-    "diverged": "FAILED",
-    "interrupted": "KILLED",
-    "failed": "FAILED",
-}
-"""MLflow's run status for each outcome."""
 
 
 class MlflowRecorder:
-    """Records runs in the store; see `harness.tracking.record.Recorder`."""
+    """Records runs in the store; see `harness.tracking.record.Recorder`.
+
+    What a tracking server that is away cannot take waits on disk; see `harness.tracking.spool`.
+    """
 
     def __init__(self) -> None:
         self._store: Store | None = None
@@ -55,21 +53,61 @@ class MlflowRecorder:
             self._store = Store()
         return self._store
 
+    @functools.cached_property
+    def _delivery(self) -> Delivery:
+        return Delivery(self.store)
+
+    @functools.cached_property
+    def _spool(self) -> Spool | None:
+        return Spool(self.store) if self.store.is_remote else None
+
+    def _write(self, method: str, run_id: str, **arguments: Any) -> Any:
+        if self._spool:
+            return self._spool.write(method, run_id, arguments)
+        return getattr(self._delivery, method)(run_id, **arguments)
+
     def prepare(self) -> None:
-        """Open the store and read where the source stands."""
-        _ = self.store
+        """Open the store, clear up after dead processes, and read where the source stands."""
+        self.clear_up()
         self._source = provenance.source()
+
+    def clear_up(self) -> tuple[int, int]:
+        """Send what dead processes could not, then end the runs that they left open.
+
+        Returns:
+            The writes sent, and those that a server still has not taken.
+        """
+        sent, waiting = self._spool.send_others() if self._spool else (0, 0)
+        for run in list(self.store.search("tags.harness.outcome = 'running'")):
+            owner = run.data.tags.get("harness.owner")
+            if owner and Owner.from_text(owner).is_dead:
+                reason = "its process died"
+                self.finish(run.info.run_id, "interrupted", tags={"reason": reason})
+        return sent, waiting
+
+    @property
+    def waiting(self) -> int:
+        """How many of this recorder's writes the server has not taken yet."""
+        return self._spool.waiting if self._store and self._spool else 0
+
+    def send_waiting(self, at_once: bool = False) -> int:
+        """Send what waits, if the server is back; return how many writes still wait."""
+        if self._store and self._spool:
+            self._spool.send(at_once)
+        return self.waiting
 
     def start(self, record: RunRecord) -> str:
         """Begin a run and return its id."""
         source = self._source or provenance.source()
-        client = self.store.client
         tags = {
             f"harness.{name}": value
             for name, value in {
-                "experiment": record.experiment,
+                "experiment": record.trained or record.experiment,
                 "kind": record.kind,
                 "outcome": "running",
+                # Here and not in a file alone: what is killed a moment later can go on too.
+                "fields": json.dumps(record.fields),
+                "settings": json.dumps(record.settings),
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
                 "python": platform.python_version(),
@@ -85,16 +123,19 @@ class MlflowRecorder:
             tags["mlflow.source.git.commit"] = source.commit
         if record.parent:
             tags["mlflow.parentRunId"] = record.parent
-        run = client.create_run(
-            self.store.experiment_id(record.experiment, record.about),
-            run_name=mask(record.name),
+        run_id: str = self._write(
+            "begin",
+            "",
+            experiment=record.experiment,
+            about=record.about,
+            name=mask(record.name),
             tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
+            start_time=_now(),
         )
-        run_id: str = run.info.run_id
         try:
             self._describe(run_id, record, source, tags["harness.command"])
         except BaseException:
-            client.set_terminated(run_id, STATUS["failed"])
+            self._write("end", run_id, status=STATUS["failed"], end_time=_now())
             raise
         return run_id
 
@@ -102,14 +143,14 @@ class MlflowRecorder:
         self, run_id: str, record: RunRecord, source: provenance.Source, command: str
     ) -> None:
         """Record what is known of a run before its first epoch."""
-        client = self.store.client
-        client.log_batch(
-            run_id, params=[Param(name, str(value)) for name, value in record.parameters.items()]
+        self._write(
+            "describe",
+            run_id,
+            parameters={name: str(value) for name, value in record.parameters.items()},
+            inputs=[_input(part) for part in record.data],
         )
-        if record.data:
-            client.log_inputs(run_id, [_dataset_input(part) for part in record.data])
         description = {
-            "experiment": record.experiment,
+            "experiment": record.trained or record.experiment,
             "parameters": record.parameters,
             "fields": record.fields,
             "settings": record.settings,
@@ -128,10 +169,7 @@ class MlflowRecorder:
 
     def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
         """Record one epoch's metrics in one batch."""
-        now = int(time.time() * 1000)
-        self.store.client.log_batch(
-            run_id, metrics=[Metric(name, value, now, epoch) for name, value in metrics.items()]
-        )
+        self._log(run_id, epoch, metrics, {})
 
     def figures(self, run_id: str, record: FiguresRecord) -> None:
         """Draw a run's figures and keep them, with their data, among its artifacts."""
@@ -148,7 +186,14 @@ class MlflowRecorder:
     def model(self, run_id: str, model: ModelRecord) -> float:
         """Log the network that the run ends with; return the seconds that took."""
         started = time.perf_counter()
-        log_model(self.store.client, run_id, model)
+        self._write(
+            "model",
+            run_id,
+            file=base64.b64encode(model.path.read_bytes()).decode(),
+            torch_version=model.torch_version,
+            example=model.example,
+            step=model.step,
+        )
         return time.perf_counter() - started
 
     def finish(
@@ -164,18 +209,16 @@ class MlflowRecorder:
         """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
         if monitor := self._monitors.pop(run_id, None):
             monitor.finish()
-        now = int(time.time() * 1000)
         all_metrics = {"memory/recorder_peak_bytes": peak_memory_bytes(), **(metrics or {})}
-        all_tags = {f"harness.{name}": value for name, value in (tags or {}).items()}
+        all_tags = {f"harness.{name}": mask(value) for name, value in (tags or {}).items()}
         all_tags["harness.outcome"] = outcome
         if description:
             all_tags["mlflow.note.content"] = description
-        self.store.client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, now, epoch) for name, value in all_metrics.items()],
-            tags=[RunTag(name, value) for name, value in all_tags.items()],
-        )
-        self.store.client.set_terminated(run_id, STATUS[outcome])
+        self._log(run_id, epoch, all_metrics, all_tags)
+        self._write("end", run_id, status=STATUS[outcome], end_time=_now())
+
+    def _log(self, run_id: str, step: int, metrics: dict[str, float], tags: dict[str, str]) -> None:
+        self._write("log", run_id, metrics=metrics, step=step, timestamp=_now(), tags=tags)
 
     def stored(self, run_id: str) -> StoredRun:
         """Read a run back; `last` is the latest that has not completed.
@@ -184,14 +227,11 @@ class MlflowRecorder:
             BadRequest: there is none, or the harness did not write it.
         """
         client = self.store.client
-        if run_id == "last":
-            run_id = self._last_unfinished()
+        run_id = self._last_unfinished() if run_id == "last" else self._stored_id(run_id)
         try:
             run = client.get_run(run_id)
-            with tempfile.TemporaryDirectory() as folder:
-                path = client.download_artifacts(run_id, "experiment.json", folder)
-                description = json.loads(Path(path).read_text())
-            history = client.get_metric_history(run_id, "train/loss")
+            files = [entry.path for entry in client.list_artifacts(run_id)]
+            history = self._history(run_id, list(run.data.metrics))
         except (MlflowException, OSError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise BadRequest(f"There is no such run as {run_id!r} here: {reason}") from None
@@ -201,16 +241,19 @@ class MlflowRecorder:
             if name.startswith("harness.")
         }
         tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
+        if "fields" not in tags:
+            raise BadRequest(f"{run_id} is not one of the harness's runs.")
         return StoredRun(
             run_id=run_id,
             kind=tags["kind"],
             outcome=tags["outcome"],
-            experiment=description["experiment"],
-            fields=description["fields"],
-            settings=description["settings"],
+            experiment=tags["experiment"],
+            fields=json.loads(tags.pop("fields")),
+            settings=json.loads(tags.pop("settings")),
             tags=tags,
-            data=tuple(DataRecord(**part) for part in description["data"]),
-            epochs=frozenset(metric.step for metric in history),
+            data=_data(run),
+            history=history,
+            is_described="experiment.json" in files,
         )
 
     def artifact(self, run_id: str, name: str) -> bytes | None:
@@ -221,15 +264,27 @@ class MlflowRecorder:
             except (MlflowException, OSError):
                 return None
 
+    def _history(self, run_id: str, names: list[str]) -> dict[int, dict[str, float]]:
+        """The losses and accuracies of each epoch."""
+        found: dict[int, dict[str, float]] = {}
+        for name in names:
+            if name.startswith(("train/", "test/", "validation/")):
+                for metric in self.store.client.get_metric_history(run_id, name):
+                    value = metric.value
+                    if abs(value) == sys.float_info.max:  # MLflow's word for infinity
+                        value = math.copysign(math.inf, value)
+                    found.setdefault(metric.step, {})[name] = value
+        return found
+
+    def _stored_id(self, run_id: str) -> str:
+        return self._spool.stored_id(run_id) if self._spool else run_id
+
     def _last_unfinished(self) -> str:
-        experiments = [e.experiment_id for e in self.store.client.search_experiments()]
-        runs = self.store.client.search_runs(
-            experiments,
+        unfinished = (
             "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
-            "and tags.harness.outcome != 'diverged'",
-            order_by=["attributes.start_time DESC"],
+            "and tags.harness.outcome != 'diverged'"
         )
-        for run in runs:
+        for run in self.store.search(unfinished):
             tags = run.data.tags
             running = tags["harness.outcome"] == "running"
             if "mlflow.parentRunId" in tags or (
@@ -239,51 +294,52 @@ class MlflowRecorder:
             return str(run.info.run_id)
         raise BadRequest("There is no run here that was interrupted and can go on.")
 
-    def resume(self, run_id: str, owner: str) -> None:
-        """Go on with a run that had ended, in another process's hands."""
-        self.store.client.set_tag(run_id, "harness.owner", owner)
-        self.store.client.update_run(run_id, status="RUNNING")
-        self.store.client.set_tag(run_id, "harness.outcome", "running")
-        with contextlib.suppress(MlflowException):  # a run whose machine lost power has no reason
-            self.store.client.delete_tag(run_id, "harness.reason")
+    def resume(
+        self,
+        run_id: str,
+        owner: str,
+        allowed: Sequence[str] = (),
+        record: RunRecord | None = None,
+    ) -> None:
+        """Go on with a run that had ended, in another process's hands; describe it by `record`."""
+        tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
+        self._write("reopen", run_id, owner=owner, tags=tags)
+        if record:
+            run = self.store.client.get_run(run_id)
+            source = self._source or provenance.source()
+            self._describe(run_id, record, source, run.data.tags["harness.command"])
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self.store.client.log_artifacts(run_id, folder)
+        for name in files:
+            path = PurePosixPath(name)
+            if path.is_absolute() or ".." in path.parts:
+                raise BadRequest(f"artifact: {name!r} would lie outside of the run.")
+        encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
+        self._write("artifacts", run_id, files=encoded)
 
     def abandon(self, run_ids: Iterable[str]) -> None:
         """End runs whose process died, as interrupted, where `settle` was not there before."""
         for run_id in run_ids:
-            with contextlib.suppress(MlflowException):
-                if self.store.client.get_run(run_id).data.tags["harness.outcome"] == "running":
-                    self.finish(run_id, "interrupted", tags={"reason": "its process died"})
+            try:
+                with answered():
+                    run = self.store.client.get_run(self._stored_id(run_id))
+                outcome = run.data.tags["harness.outcome"]
+            except ServerAway:
+                outcome = "running"
+            except MlflowException:  # it was deleted meanwhile
+                continue
+            if outcome == "running":
+                self.finish(run_id, "interrupted", tags={"reason": "its process died"})
 
     def settle(self, parent: str, outcomes: dict[str, str]) -> None:
         """End the children of a run whose process died before it could tell how they ended.
 
         Args:
             outcomes: by run id, what those children ought to be (`running`, even) that are known
-                elsewhere; others that are open were interrupted.
+                elsewhere; others that a dead process left open were interrupted.
         """
-        client = self.store.client
-        experiment = client.get_run(parent).info.experiment_id
-        children = f"tags.`mlflow.parentRunId` = '{parent}'"
-        page = client.search_runs([experiment], children)
-        while page:
-            for run in page:
-                recorded = run.data.tags["harness.outcome"]
-                unknown = "interrupted" if recorded == "running" else recorded
-                outcome: Any = outcomes.get(run.info.run_id, unknown)
-                if outcome != recorded and outcome in STATUS:
-                    self.finish(run.info.run_id, outcome)
-            if not page.token:
-                break
-            page = client.search_runs([experiment], children, page_token=page.token)
+        self._write("settle", parent, outcomes=outcomes, end_time=_now())
 
     def _monitor(self, run_id: str) -> None:
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -294,13 +350,28 @@ class MlflowRecorder:
         self._monitors[run_id].start()
 
 
-def _dataset_input(part: DataRecord) -> DatasetInput:
-    # MLflow keeps 36 characters of a digest; the tag has the whole one.
-    dataset = Dataset(
-        name=part.name,
-        digest=part.digest[:36],
-        source_type="local",
-        source=json.dumps({"dataset": part.name, "sha256": part.digest}),
-        profile=json.dumps({"num_images": part.size}),
-    )
-    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", part.context)])
+def _input(part: DataRecord) -> dict[str, str]:
+    return {
+        "name": part.name,
+        "context": part.context,
+        # MLflow keeps 36 characters of a digest; the tag has the whole one.
+        "digest": part.digest[:36],
+        "source": json.dumps({"dataset": part.name, "sha256": part.digest}),
+        "profile": json.dumps({"num_images": part.size}),
+    }
+
+
+def _data(run: Run) -> tuple[DataRecord, ...]:
+    """The sets of images that a run saw, with their whole digests."""
+    found = []
+    for entry in run.inputs.dataset_inputs if run.inputs else []:
+        (context,) = (tag.value for tag in entry.tags if tag.key == "mlflow.data.context")
+        digest = run.data.tags[f"harness.data.{context}_sha256"]
+        size = json.loads(entry.dataset.profile or "{}")["num_images"]
+        found.append(DataRecord(entry.dataset.name, context, digest, size))
+    return tuple(found)
+
+
+def _now() -> int:
+    """Milliseconds since 1970, as MLflow counts."""
+    return int(time.time() * 1000)

@@ -1,8 +1,9 @@
-"""MLflow's pages over this project's store, served to this machine alone."""
+"""MLflow's pages over this project's store, served to this machine alone unless told otherwise."""
 
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import socket
@@ -16,35 +17,61 @@ from collections.abc import Iterator
 from harness.errors import BadRequest, RunFailed
 from harness.privacy import mask
 from harness.project import ROOT
-from harness.tracking.address import tracking_uri
+from harness.tracking import address
 
-HOST = "127.0.0.1"
-"""The pages have no login: nobody else may reach them."""
+LOOPBACK = "127.0.0.1"
+"""The pages have no login: unless told otherwise, nobody else may reach them."""
 
 START_SECONDS = 60.0
 """Longest wait for the server to answer; the first start creates the database."""
 
 
-def check_port(port: int) -> None:
-    """Make sure that the port is free.
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what is served there."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def check_place(host: str, port: int) -> None:
+    """Make sure that one can serve there.
 
     Raises:
-        BadRequest: it is taken; the message offers the next free one.
+        BadRequest: the host is no address of this machine, or the port is taken; the message
+            offers the next free one.
     """
-    if not _is_free(port):
-        free = next((p for p in range(port + 1, min(port + 100, 65536)) if _is_free(p)), None)
+    try:
+        ipaddress.ip_address(host)
+        _bind(host, 0)
+    except (ValueError, OSError):
+        raise BadRequest(
+            f"host: {host!r} is no address of this machine, like {LOOPBACK}, or 0.0.0.0 for all."
+        ) from None
+    if not _is_free(host, port):
+        others = range(port + 1, min(port + 100, 65536))
+        free = next((other for other in others if _is_free(host, other)), None)
         offer = f" Free: --port {free}" if free else ""
         raise BadRequest(f"port: {port} is in use.{offer}")
 
 
 @contextlib.contextmanager
-def serving(port: int) -> Iterator[str]:
-    """Serve the store on a port until the block ends; yields the address when it answers.
+def serving(host: str, port: int) -> Iterator[str]:
+    """Serve the store there until the block ends; yields its address here when it answers.
 
     Raises:
-        RunFailed: the server ended, or did not answer in time.
+        RunFailed: the store cannot be opened, or the server ended, or did not answer in time.
     """
+    if file := address.database_file():
+        if address.is_empty():
+            # A server that creates it beside a run that does so too would fail.
+            from harness.tracking.process import ENVIRONMENT
+
+            os.environ |= ENVIRONMENT | os.environ
+            from harness.tracking.store import Store
+
+            Store()
+        address.check_database(file)
     environment = os.environ | {
+        # Not on its command line, which other users of the machine can read.
+        "MLFLOW_BACKEND_STORE_URI": address.tracking_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
         # Without it the server keeps more processes for jobs that the harness has none of.
@@ -54,7 +81,7 @@ def serving(port: int) -> Iterator[str]:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-                *("--host", HOST, "--port", str(port), "--backend-store-uri", tracking_uri()),
+                *("--host", host, "--port", str(port)),
             ],
             # Artifact locations in the store are relative to the root.
             cwd=ROOT,
@@ -65,15 +92,16 @@ def serving(port: int) -> Iterator[str]:
             start_new_session=True,
         )
         try:
-            address = f"http://{HOST}:{port}"
+            reached = LOOPBACK if host in ("0.0.0.0", "::") else host
+            here = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
             deadline = time.monotonic() + START_SECONDS
-            while not _answers(address):
+            while not _answers(here):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
                     last = log.read().strip().rpartition("\n")[2]
                     raise RunFailed(f"MLflow's server did not start: {mask(last)}")
                 time.sleep(0.1)
-            yield address
+            yield here
         finally:
             # The server's own workers are in its group.
             with contextlib.suppress(ProcessLookupError):
@@ -85,19 +113,24 @@ def serving(port: int) -> Iterator[str]:
             process.wait()
 
 
-def _answers(address: str) -> bool:
+def _answers(here: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/health", timeout=1) as reply:
+        with urllib.request.urlopen(f"{here}/health", timeout=1) as reply:
             return bool(reply.status == 200)
     except OSError:
         return False
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _bind(host, port)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
+        probe.bind((host, port))

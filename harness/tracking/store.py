@@ -6,20 +6,31 @@ project's root, so that a moved checkout loses nothing; whoever opens the store 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import LifecycleStage
+from mlflow.entities import LifecycleStage, Run
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from mlflow.store.db import utils as mlflow_database
+from sqlalchemy import create_engine
 
 from harness.errors import RunFailed
 from harness.privacy import mask
 from harness.project import ROOT
-from harness.tracking.address import database_path, tracking_uri
+from harness.tracking import address
+
+LOCK_SECONDS = 60.0
+"""Longest wait for another process that creates or extends the store."""
+
+# Whatever it logs, traceback and all, it also raises.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+LATEST_FIRST = ["attributes.start_time DESC"]
 
 
 class Store:
@@ -31,23 +42,24 @@ class Store:
         Raises:
             RunFailed: it cannot be opened.
         """
-        self.uri = tracking_uri()
-        self.database = database_path(self.uri)
-        if self.database:
-            try:
-                self.database.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise RunFailed(f"{self.database.parent}: {error.strerror}") from None
+        self.uri = address.tracking_uri()
+        self.database = address.database_file()
         try:
+            if self.database:
+                self.database.parent.mkdir(parents=True, exist_ok=True)
+                address.check_database(self.database)
             with self._lock():
+                is_new = self.database is not None and _created(self.database)
                 self.client = MlflowClient(self.uri)
-                if self.database:
-                    _write_ahead(self.database)
                 self.client.search_experiments(max_results=1)
-        except (MlflowException, OSError, sqlite3.Error, SQLAlchemyError) as error:
-            reason = str(error).partition("\n")[0]
+                if is_new:
+                    self._make_movable("0")  # which MLflow puts into every new store
+        except RunFailed:
+            raise
+        except Exception as error:  # MLflow, SQLAlchemy and its drivers each raise their own
+            reason = mask(str(error)).partition("\n")[0]
             raise RunFailed(
-                f"The record store {mask(self.uri)} cannot be opened: {mask(reason)}"
+                f"The record store {mask(self.uri)} cannot be opened: {reason}"
             ) from None
 
     def experiment_id(self, name: str, about: str) -> str:
@@ -70,6 +82,24 @@ class Store:
             )
         return str(experiment.experiment_id)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a tracking server, which may be away for a while."""
+        return self.uri.startswith(("http://", "https://"))
+
+    def search(self, condition: str, experiment_ids: list[str] | None = None) -> Iterator[Run]:
+        """All runs for which a condition in MLflow's filter language holds, the latest first."""
+        if experiment_ids is None:
+            experiment_ids = [found.experiment_id for found in self.client.search_experiments()]
+        token = None
+        while True:
+            page = self.client.search_runs(
+                experiment_ids, condition, order_by=LATEST_FIRST, page_token=token
+            )
+            yield from page
+            if not (token := page.token):
+                return
+
     def _create_experiment(self, name: str, about: str) -> str:
         tags = {"mlflow.note.content": about} if about else {}
         try:
@@ -80,16 +110,21 @@ class Store:
             if experiment is None:
                 raise RunFailed(f"MLflow cannot create {name!r}: {error.message}") from None
             return str(experiment.experiment_id)
-        if self.database:
-            location = self.database.parent / "artifacts" / experiment_id
-            if location.is_relative_to(ROOT):
-                location = location.relative_to(ROOT)
-            with closing(sqlite3.connect(self.database)) as connection, connection:
-                connection.execute(
-                    "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-                    (str(location), experiment_id),
-                )
+        self._make_movable(experiment_id)
         return experiment_id
+
+    def _make_movable(self, experiment_id: str) -> None:
+        """Have an experiment of the embedded store keep its artifacts where the store is."""
+        if not self.database:
+            return
+        location = self.database.parent / "artifacts" / experiment_id
+        if location.is_relative_to(ROOT):
+            location = location.relative_to(ROOT)
+        with closing(sqlite3.connect(self.database)) as connection, connection:
+            connection.execute(
+                "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+                (str(location), experiment_id),
+            )
 
     def _lock(self) -> AbstractContextManager[object]:
         """Keep other processes out while the embedded store is created or extended.
@@ -98,10 +133,23 @@ class Store:
         """
         if not self.database:
             return nullcontext()
-        return FileLock(self.database.with_suffix(".lock"))
+        return FileLock(self.database.with_suffix(".lock"), LOCK_SECONDS)
 
 
-def _write_ahead(database: Path) -> None:
-    """Let readers and one writer work at once; the setting stays in the file."""
-    with closing(sqlite3.connect(database)) as connection:
+def _created(file: Path) -> bool:
+    """Create the database where there is none; whoever dies meanwhile leaves none."""
+    is_new = not file.exists() or not file.stat().st_size
+    if is_new:
+        unfinished = file.with_suffix(".unfinished")
+        for left in file.parent.glob(f"{unfinished.name}*"):  # with its journal
+            left.unlink()
+        engine = create_engine(f"sqlite:///{unfinished}")
+        try:
+            mlflow_database._initialize_tables(engine)
+        finally:
+            engine.dispose()
+        unfinished.replace(file)
+    # Readers and one writer may work at once; the setting stays in the file.
+    with closing(sqlite3.connect(file)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+    return is_new

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from harness.errors import RunFailed
+from harness.files import write_whole
 
 _DIGEST_LENGTH = 65
 
@@ -23,24 +23,23 @@ class CheckpointDamaged(RunFailed):
     """A checkpoint is not what was written, or not a checkpoint at all."""
 
 
+class CheckpointUnsaved(RunFailed):
+    """A checkpoint cannot be written: the disk is full, say. The one before it is still there."""
+
+
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state; after a crash at any moment `path` holds the old file or the new one."""
+    """Write a state; after a crash at any moment `path` holds the old file or the new one.
+
+    Raises:
+        CheckpointUnsaved: the file cannot be written.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getbuffer()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
     try:
-        with unfinished.open("wb") as file:
-            file.write(hashlib.sha256(content).hexdigest().encode() + b"\n")
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _force_to_disk(path.parent)
+        write_whole(path, hashlib.sha256(content).hexdigest().encode() + b"\n", content)
+    except OSError as error:
+        raise CheckpointUnsaved(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -81,11 +80,3 @@ def prune(folder: Path, keep: int) -> None:
     """Delete all but the latest `keep` checkpoints."""
     for path in latest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
-
-
-def _force_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

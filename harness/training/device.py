@@ -11,7 +11,7 @@ import torch
 
 from harness import fields
 from harness.errors import BadRequest
-from harness.fields import NonNegative
+from harness.fields import Threads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Execution:
 
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, mps, or one of several: cuda:1."""
-    threads: Annotated[int, NonNegative] = 0
+    threads: Annotated[int, Threads] = 0
     """Threads of torch on the CPU; 0 leaves the choice to torch. Another number, other bits."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """Precision of float32 matrix products; high and medium may be faster and change the bits."""

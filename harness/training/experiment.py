@@ -184,6 +184,7 @@ def experiment_class(module: ModuleType) -> type[Experiment]:
         )
     if inspect.isabstract(classes[0]):
         raise BadRequest(f"{module.__file__}: {classes[0].__name__} does not define network().")
+    fields.check_declaration(classes[0])
     return classes[0]
 
 

@@ -6,6 +6,7 @@ seed, device and thread count give the same bits (`harness/plain.py` is that scr
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -134,6 +135,14 @@ class Training:
             torch.mps.set_rng_state(generators["mps"])
         np.random.set_state(generators["numpy"])
         random.setstate(generators["python"])
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the network's parameters and buffers: names, types, shapes, bits."""
+        sha256 = hashlib.sha256()
+        for name, tensor in self.network.state_dict().items():
+            sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return sha256.hexdigest()
 
     def _epoch(self) -> EpochResult:
         started = self._clock()

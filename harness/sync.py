@@ -1,0 +1,47 @@
+"""Send what a tracking server could not take, now that it is back.
+
+python -m harness.sync
+
+Runs go on while their server is away: what it should have recorded waits in mlruns/spool. Every
+command sends what it finds there; this one does nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness import door
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncSettings:
+    """Nothing to choose: the server is the one of MLFLOW_TRACKING_URI."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Send, close the runs of dead processes, and say what is left; return the exit status."""
+    door.parse_settings(
+        SyncSettings,
+        arguments,
+        "python -m harness.sync",
+        "Send what a tracking server could not take, now that it is back.",
+    )
+    from harness.tracking import address
+
+    address.check()
+    from harness.repair import clear_up
+    from harness.tracking.process import RecorderProcess
+
+    recorder = RecorderProcess()
+    try:
+        sent, waiting = recorder.clear_up()
+        clear_up(recorder)
+    finally:
+        recorder.close()
+    print(f"{address.described()}: {sent} writes sent, {waiting} still waiting")
+    return 1 if waiting else 0
+
+
+if __name__ == "__main__":
+    door.enter(main)
