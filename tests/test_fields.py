@@ -359,3 +359,10 @@ def test_the_weights_of_the_baseline_are_as_its_fields_say() -> None:
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
     assert all(not layer.bias.any() for layer in linear)
     assert all(abs(layer.weight.std().item() - 0.5) < 0.05 for layer in linear)
+
+
+def test_a_label_says_what_is_trained_before_on_what() -> None:
+    assert Baseline().label() == "baseline"
+    assert Baseline(hidden_width=512, lr=0.05).label() == "lr=0.05 hidden_width=512"
+    changed = Baseline(seed=3, dataset="digits", num_epochs=2, lr=0.5)
+    assert changed.label() == "lr=0.5 dataset=digits num_epochs=2 seed=3"

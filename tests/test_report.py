@@ -110,11 +110,12 @@ def written(reports: dict[str, Path]) -> tuple[str, str]:
 
 
 def runs_of(checkout: Checkout, kind: str, name: str) -> list[Run]:
-    return [
-        run
-        for run in checkout.runs()
-        if (run.data.tags["harness.kind"], run.data.tags["harness.experiment"]) == (kind, name)
-    ]
+    """The runs of a kind in one of MLflow's experiments, the latest first."""
+    with checkout.opened() as client:
+        experiment = client.get_experiment_by_name(name)
+        assert experiment
+        condition = f"tags.harness.kind = '{kind}'"
+        return list(client.search_runs([experiment.experiment_id], condition))
 
 
 def trials_of(checkout: Checkout) -> list[FrozenTrial]:

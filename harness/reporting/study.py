@@ -255,6 +255,9 @@ class _Report:
             value += [_cell(row["params"].get(name)) for name in self.names]
             value += [row["num_epochs"], row["seconds"], row["training_seconds"], note or None]
             table.append(value)
+        if not any(row[-1] for row in table):
+            columns.pop()
+            table = [row[:-1] for row in table]
         caption = f"All {len(table)} trials; a click on a column's name sorts them"
         return Table(caption, columns, table, sortable=True)
 

@@ -83,14 +83,6 @@ def open_storage(url: str) -> RDBStorage:
         raise RunFailed(f"The storage {mask(url)} cannot be opened: {reason}") from None
 
 
-def stored_names(url: str) -> list[str]:
-    """Names of the studies in a storage; none where its file does not exist."""
-    database = _sqlite_path(storage_url(url))
-    if database and not database.exists():
-        return []
-    return optuna.get_all_study_names(open_storage(storage_url(url)))
-
-
 def is_empty(url: str) -> bool:
     """Whether nothing can be stored yet: the database's file is not there."""
     file = _sqlite_path(url)
@@ -112,6 +104,13 @@ def failures_told(url: str) -> Iterator[None]:
             f"The storage {mask(url)} failed: {reason}\n"
             "Once that is mended, the same command goes on."
         ) from None
+
+
+def stored_names(url: str) -> list[str]:
+    """Names of the studies in a storage; none where its file does not exist."""
+    if is_empty(storage_url(url)):
+        return []
+    return optuna.get_all_study_names(open_storage(storage_url(url)))
 
 
 def load_stored(url: str, study_name: str) -> StoredStudy:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from mlflow.entities import DatasetInput
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
@@ -251,10 +251,18 @@ class MlflowRecorder:
             fields=json.loads(tags.pop("fields")),
             settings=json.loads(tags.pop("settings")),
             tags=tags,
-            data=tuple(map(_data_record, run.inputs.dataset_inputs if run.inputs else ())),
+            data=_data(run),
             history=history,
             is_described="experiment.json" in files,
         )
+
+    def artifact(self, run_id: str, name: str) -> bytes | None:
+        """Read one of a run's artifacts by its path among them; None where it has none such."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
+            except (MlflowException, OSError):
+                return None
 
     def _history(self, run_id: str, names: list[str]) -> dict[int, dict[str, float]]:
         """The losses and accuracies of each epoch."""
@@ -270,14 +278,6 @@ class MlflowRecorder:
 
     def _stored_id(self, run_id: str) -> str:
         return self._spool.stored_id(run_id) if self._spool else run_id
-
-    def artifact(self, run_id: str, name: str) -> bytes | None:
-        """Read one of a run's artifacts by its path among them; None where it has none such."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
-            except (MlflowException, OSError):
-                return None
 
     def _last_unfinished(self) -> str:
         unfinished = (
@@ -361,12 +361,15 @@ def _input(part: DataRecord) -> dict[str, str]:
     }
 
 
-def _data_record(part: DatasetInput) -> DataRecord:
-    """What `_input` made of a set of images, read back."""
-    (context,) = (tag.value for tag in part.tags if tag.key == "mlflow.data.context")
-    digest = json.loads(part.dataset.source)["sha256"]
-    size = json.loads(part.dataset.profile or "{}").get("num_images", 0)
-    return DataRecord(part.dataset.name, context, digest, size)
+def _data(run: Run) -> tuple[DataRecord, ...]:
+    """The sets of images that a run saw, with their whole digests."""
+    found = []
+    for entry in run.inputs.dataset_inputs if run.inputs else []:
+        (context,) = (tag.value for tag in entry.tags if tag.key == "mlflow.data.context")
+        digest = run.data.tags[f"harness.data.{context}_sha256"]
+        size = json.loads(entry.dataset.profile or "{}")["num_images"]
+        found.append(DataRecord(entry.dataset.name, context, digest, size))
+    return tuple(found)
 
 
 def _now() -> int:

@@ -62,7 +62,7 @@ class Store:
                 f"The record store {mask(self.uri)} cannot be opened: {reason}"
             ) from None
 
-    def experiment_id(self, name: str, about: str) -> str:
+    def experiment_id(self, name: str, about: str = "") -> str:
         """The id of the experiment of that name, which is created on first use.
 
         Args:
