@@ -298,8 +298,10 @@ def test_an_error_ends_a_run_as_failed_and_is_kept_with_it(checkout: Checkout) -
     failed = checkout.run("failing", "--dataset", "digits", "--threads", "1", "--num-epochs", "5")
     assert failed.status == 1
     message = "failing failed: ValueError: as it was told (failing.py, line 22)"
-    assert failed.errors.splitlines() == [f"error: {message}"]
+    first, hint = failed.errors.splitlines()
+    assert first == f"error: {message}"
     (run,) = checkout.runs()
+    assert hint.endswith(f"python -m harness.run --resume {run.info.run_id}")
     assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "failed")
     assert run.data.tags["harness.reason"] == message
     with checkout.opened() as client:

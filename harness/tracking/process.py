@@ -196,11 +196,13 @@ class RecorderProcess(RecorderClient):
         self.shares = [ours for ours, _ in pairs[1:]]
         """Sockets for other processes, which pass them on and then close them here."""
 
-    def prepare(self) -> None:
-        """Open the store; returns at once, what goes wrong is raised by the next call."""
-        with contextlib.suppress(OSError):  # a folder that cannot be written is told by the store
-            self._registration = register({"store": fingerprint()})
-        super().prepare()
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
+        reply = super()._call(method, *arguments, **options)
+        if method in ("start", "resume") and not self._registration:
+            # From now on somebody has to close a run if this process dies.
+            with contextlib.suppress(OSError):
+                self._registration = register({"store": fingerprint()})
+        return reply
 
     def close(self) -> None:
         """End the process; runs that are still open end as interrupted.

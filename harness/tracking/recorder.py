@@ -241,8 +241,11 @@ class MlflowRecorder:
             if name.startswith("harness.")
         }
         tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
-        if "fields" not in tags:
-            raise BadRequest(f"{run_id} is not one of the harness's runs.")
+        if "fields" not in tags:  # recorded before these were tags
+            description = json.loads(self.artifact(run_id, "experiment.json") or b"{}")
+            if "fields" not in description:
+                raise BadRequest(f"{run_id} is not one of the harness's runs.")
+            tags |= {name: json.dumps(description[name]) for name in ("fields", "settings")}
         return StoredRun(
             run_id=run_id,
             kind=tags["kind"],
