@@ -46,7 +46,7 @@ def _work(checkout: Checkout) -> None:
 def worked(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """A checkout after the session of work, which ends with a run on other images."""
     last = (*SOFTMAX, "--validation-size", "100")
-    return once(tmp_path_factory, "worked", last, prepare=_work)
+    return once(tmp_path_factory, "compared", last, prepare=_work)
 
 
 @pytest.fixture

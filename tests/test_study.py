@@ -174,10 +174,14 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def of_kind(checkout: Checkout, kind: str, name: str) -> list[Run]:
+    with checkout.opened() as client:
+        experiment = client.get_experiment_by_name(name)
+    assert experiment
     return [
         run
         for run in checkout.runs()
-        if run.data.tags["harness.kind"] == kind and run.data.tags["harness.experiment"] == name
+        if run.data.tags["harness.kind"] == kind
+        and run.info.experiment_id == experiment.experiment_id
     ]
 
 

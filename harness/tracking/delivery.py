@@ -36,6 +36,9 @@ STATUS: dict[str, str] = {
 RUN_KEY = "harness.key"
 """Tag of a run on a server: the id that the recorder gave it before the server answered."""
 
+LONGEST_RACE = 10
+"""How often a write is tried that another process may have made at the same moment."""
+
 PROBE_SECONDS = 1.0
 """How long a server may take to say that it is there."""
 
@@ -82,8 +85,14 @@ class Delivery:
         """Record parameters and the sets of images that a run sees."""
         client, run_id = self.store.client, self.stored_id(run_id)
         client.log_batch(run_id, params=[Param(*item) for item in parameters.items()])
-        if inputs:
-            client.log_inputs(run_id, [_dataset_input(**part) for part in inputs])
+        for attempt in range(LONGEST_RACE if inputs else 0):
+            try:
+                client.log_inputs(run_id, [_dataset_input(**part) for part in inputs])
+                break
+            except MlflowException as error:
+                # Two runs that are the first to see the same images: one of them finds the row.
+                if attempt == LONGEST_RACE - 1 or "IntegrityError" not in str(error):
+                    raise
 
     def log(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import json
 import math
@@ -333,7 +334,9 @@ class MlflowRecorder:
             except MlflowException:  # it was deleted meanwhile
                 continue
             if outcome == "running":
-                self.finish(run_id, "interrupted", tags={"reason": "its process died"})
+                # What cannot be written now, as on a full disk, the next command will write.
+                with contextlib.suppress(MlflowException):
+                    self.finish(run_id, "interrupted", tags={"reason": "its process died"})
 
     def settle(self, parent: str, outcomes: dict[str, str]) -> None:
         """End the children of a run whose process died before it could tell how they ended.
