@@ -23,7 +23,7 @@ class Interrupted(BaseException):
 
 _deferring = 0
 _pending: int | None = None
-_seen = False
+_seen: int | None = None
 
 
 def install() -> None:
@@ -44,11 +44,21 @@ def deferred() -> Iterator[None]:
         _raise_pending()
 
 
+def raise_again() -> None:
+    """Raise an interruption that came and that a library has swallowed, as some imports do.
+
+    Raises:
+        Interrupted: there was one.
+    """
+    if _seen is not None:
+        raise Interrupted(_seen)
+
+
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _pending, _seen
-    if _seen:
+    if _seen is not None:
         os._exit(128 + number)
-    _seen = True
+    _seen = number
     _pending = number
     _raise_pending()
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness import door, runner
+from harness import door, interruption, runner
 from harness.errors import RunFailed
 from harness.interruption import Interrupted
 from harness.ownership import register
@@ -51,7 +51,10 @@ class Line:
 
     def hear(self) -> dict[str, Any]:
         """The next message, as soon as there is one."""
-        return self._heard.get()
+        interruption.raise_again()
+        message = self._heard.get()
+        interruption.raise_again()
+        return message
 
     def say(self, **event: Any) -> None:
         """Tell the launcher; one that has died will not hear."""
@@ -63,6 +66,7 @@ class Line:
             self._heard.put(json.loads(line))
         # The launcher wants no more, or is dead: what is at hand goes back into the queue.
         os.kill(os.getpid(), signal.SIGTERM)
+        self._heard.put({})  # whoever waits looks up, should the signal have been lost
 
 
 class Worker:
@@ -91,6 +95,7 @@ class Worker:
         started = time.monotonic()
         with contextlib.suppress(claim.Finished):
             while time.monotonic() < started + self.timeout:
+                interruption.raise_again()
                 with claim.claimed(self.search, self.stored) as trial:
                     if trial is not None:
                         self.run_trial(trial)
