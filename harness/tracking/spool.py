@@ -175,10 +175,5 @@ class _Queue:
             self.folder.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def waiting_elsewhere() -> int:
-    """Writes that wait below `mlruns/spool/`, for whichever server."""
-    return len(list((MLRUNS / "spool").glob("*/*/*.json")))
-
-
 def _say(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr, flush=True)
