@@ -73,8 +73,8 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
             f"resume: {stored.run_id} has {stored.outcome} after {len(stored.epochs)} epochs; "
             "there is nothing left of it."
         )
-    owner = Owner.from_text(stored.tags["owner"])
-    if stored.outcome == "running" and not owner.is_dead:
+    if stored.outcome == "running":  # those of dead processes were ended a moment ago
+        owner = Owner.from_text(stored.tags["owner"])
         where = f"process {owner.pid}" if owner.is_here else "a process of another machine"
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 

@@ -262,6 +262,24 @@ def test_a_trial_whose_process_died_while_asking_is_drawn_again(search: Search) 
     assert one(claim(search, fresh)).params == drawn
 
 
+def test_a_trial_that_ends_in_order_while_others_claim_is_not_taken_for_an_orphan(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = open_study(search)
+    trial = one(claim(search, stored))
+    other = search.stored(open_storage(search.url))
+
+    def ends_meanwhile(owner: Owner) -> bool:
+        if other.trials[0].state == TrialState.RUNNING:
+            tell(other, Trial(other, trial._trial_id), "completed", 0.5, {})
+        return True
+
+    monkeypatch.setattr(Owner, "is_dead", property(ends_meanwhile))
+    assert claim(search, stored) is not None
+    assert [t.user_attrs.get("outcome") for t in stored.trials] == ["completed", None]
+    assert stored.trials[0].value == 0.5
+
+
 def test_an_interruption_gives_the_trial_back_and_counts_as_no_death(search: Search) -> None:
     stored = open_study(search)
 

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 import optuna
 import pytest
 from conftest import Checkout, processes_in
+from mlflow.entities import Run
+
+from harness.tracking.recorder import MlflowRecorder
 
 MODULES = ("harness.run", "harness.study", "harness.worker", "harness.tracking.process")
 
@@ -124,3 +127,27 @@ def test_the_run_of_a_live_process_is_left_alone(checkout: Checkout, where: str)
             cut_the_power(checkout)
         assert checkout.command("harness.sync").status == 0
         assert statuses(checkout) == {("run", "RUNNING"): 1}
+
+
+def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(
+    checkout: Checkout,
+) -> None:
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        with checkout.opened():
+            recorder = MlflowRecorder()
+            search = recorder.store.search
+
+            def ends_meanwhile(condition: str) -> Iterator[Run]:
+                found = list(search(condition))
+                assert [run.data.tags["harness.outcome"] for run in found] == ["running"]
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+                return iter(found)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(recorder.store, "search", ends_meanwhile)
+                recorder.clear_up()
+    (run,) = checkout.runs()
+    assert run.data.tags["harness.outcome"] == "interrupted"
+    assert run.data.tags.get("harness.reason") != "its process died"

@@ -145,10 +145,14 @@ def repair(stored: optuna.Study) -> list[FrozenTrial]:
     Hold the lock meanwhile.
     """
     trials = stored.get_trials(deepcopy=False)
-    orphans = [trial for trial in trials if trial.state == TrialState.RUNNING and _is_orphan(trial)]
-    for trial in orphans:
-        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
-    return stored.get_trials(deepcopy=False) if orphans else trials
+    orphans = {trial.number for trial in _running(trials) if _is_orphan(trial)}
+    if not orphans:
+        return trials
+    # Since they were read a worker may have ended its trial, in order, and then itself.
+    for trial in _running(stored.get_trials(deepcopy=False)):
+        if trial.number in orphans:
+            give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
+    return stored.get_trials(deepcopy=False)
 
 
 def outcomes(stored: optuna.Study) -> dict[str, str]:
@@ -252,6 +256,10 @@ def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
     ]
     return sorted(counted, key=lambda trial: str(trial.datetime_complete))
+
+
+def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:

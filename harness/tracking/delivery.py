@@ -19,7 +19,6 @@ import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from harness.ownership import Owner
 from harness.tracking.model import log_model
 from harness.tracking.record import ModelRecord
 from harness.tracking.store import Store
@@ -153,7 +152,7 @@ class Delivery:
         known = {self.stored_id(child): outcome for child, outcome in outcomes.items()}
         for run in self.store.search(f"tags.`mlflow.parentRunId` = '{parent}'", [experiment]):
             outcome = recorded = run.data.tags["harness.outcome"]
-            if recorded == "running" and Owner.from_text(run.data.tags["harness.owner"]).is_dead:
+            if self.store.is_left_open(run):
                 outcome = "interrupted"
             outcome = known.get(run.info.run_id, outcome)
             if outcome != recorded and outcome in STATUS:

@@ -19,7 +19,6 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
-from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import peak_memory_bytes
 from harness.tracking import figures, provenance
@@ -80,8 +79,7 @@ class MlflowRecorder:
         """
         sent, waiting = self._spool.send_others() if self._spool else (0, 0)
         for run in list(self.store.search("tags.harness.outcome = 'running'")):
-            owner = run.data.tags.get("harness.owner")
-            if owner and Owner.from_text(owner).is_dead:
+            if self.store.is_left_open(run):
                 reason = "its process died"
                 self.finish(run.info.run_id, "interrupted", tags={"reason": reason})
         return sent, waiting
@@ -290,12 +288,9 @@ class MlflowRecorder:
         )
         for run in self.store.search(unfinished):
             tags = run.data.tags
-            running = tags["harness.outcome"] == "running"
-            if "mlflow.parentRunId" in tags or (
-                running and not Owner.from_text(tags["harness.owner"]).is_dead
-            ):
-                continue
-            return str(run.info.run_id)
+            is_ended = tags["harness.outcome"] != "running" or self.store.is_left_open(run)
+            if is_ended and "mlflow.parentRunId" not in tags:
+                return str(run.info.run_id)
         raise BadRequest("There is no run here that was interrupted and can go on.")
 
     def resume(

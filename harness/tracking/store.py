@@ -20,6 +20,7 @@ from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 
 from harness.errors import RunFailed
+from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import ROOT
 from harness.tracking import address
@@ -99,6 +100,15 @@ class Store:
             yield from page
             if not (token := page.token):
                 return
+
+    def is_left_open(self, run: Run) -> bool:
+        """Whether a run's process died before it had ended the run."""
+        tags = run.data.tags
+        owner = tags.get("harness.owner")
+        if tags["harness.outcome"] != "running" or not owner or not Owner.from_text(owner).is_dead:
+            return False
+        # Since this was read the process may have ended the run, in order, and then itself.
+        return self.client.get_run(run.info.run_id).data.tags["harness.outcome"] == "running"
 
     def _create_experiment(self, name: str, about: str) -> str:
         tags = {"mlflow.note.content": about} if about else {}
