@@ -20,7 +20,7 @@ import torch
 
 from harness import project
 from harness.errors import BadRequest, RunFailed
-from harness.interruption import Interrupted, deferred
+from harness.interruption import Interrupted, deferred, raise_again
 from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import MLRUNS, ROOT, peak_memory_bytes
@@ -335,6 +335,7 @@ def _train(
                 saving_seconds += saved - epoch_over
                 record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
+            raise_again()
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
             digest = state.weights_digest()

@@ -136,6 +136,7 @@ class Worker:
         def on_epoch(result: EpochResult) -> None:
             self.recorder.epoch(run_id, result.epoch, result.metrics)
             self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
+            interruption.raise_again()
 
         try:
             result = run_trial(self.stored, trial, build, on_epoch)

@@ -122,6 +122,17 @@ sys.meta_path.insert(0, Swallowing)
     assert not checkout.store.exists()
 
 
+def test_an_interruption_that_an_experiment_swallows_ends_the_run_after_the_epoch(
+    checkout: Checkout,
+) -> None:
+    (checkout.root / "experiments" / "deaf.py").write_text(DEAF)
+    ended = checkout.run("deaf", "--dataset", "digits", "--num-epochs", "100000")
+    assert ended.status == 130
+    assert ended.output.count("epoch") == 1
+    (run,) = checkout.runs()
+    assert run.data.tags["harness.outcome"] == "interrupted"
+
+
 # ---- a run that ends by itself ----
 
 
@@ -262,6 +273,23 @@ class Notes:
     def finish(self, run_id: str, outcome: str, **options: Any) -> None:
         self.finished.append((run_id, outcome, options))
 
+
+DEAF = '''"""Swallows an interruption while its network is built."""
+
+import os
+import signal
+
+from experiments.baseline import Baseline
+
+
+class Deaf(Baseline):
+    def network(self):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except BaseException:
+            pass
+        return super().network()
+'''
 
 FAILING = (
     '"""Fails in its third epoch."""\n'

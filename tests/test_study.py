@@ -88,6 +88,36 @@ class Fragile(Experiment):
         return torch.optim.SGD(parameters, lr=1e30 if self.mode == "diverges" else self.lr)
 '''
 
+DEAF = '''"""Swallows whatever comes while its network is built, as the import of a library may."""
+
+import time
+from pathlib import Path
+
+from experiments.baseline import Baseline
+
+
+class Deaf(Baseline):
+    def network(self):
+        Path(__file__).with_name("building").touch()
+        try:
+            time.sleep(60)
+        except BaseException:
+            pass
+        return super().network()
+'''
+
+DEAF_SEARCH = '''"""One trial."""
+
+from experiments.deaf import Deaf
+from harness.search import FloatDistribution, Study
+
+study = Study(
+    experiment=Deaf(dataset="digits", num_epochs=1),
+    space={"lr": FloatDistribution(0.01, 1)},
+    n_trials=1,
+)
+'''
+
 FRAGILE_SEARCH = '''"""Every way in which a trial can end."""
 
 from experiments.fragile import Fragile
@@ -678,6 +708,21 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
     assert len({run.info.run_name for run in runs}) == len(runs)
     answers = [text[text.index("14 of 14 trials") :] for text in (ended.output, reference.output)]
     assert answers[0].partition("\nrun ")[0] == answers[1].partition("\nrun ")[0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_a_worker_ends_with_its_launcher_though_a_library_swallows_the_signal(
+    checkout: Checkout,
+) -> None:
+    (checkout.root / "experiments" / "deaf.py").write_text(DEAF)
+    (checkout.root / "studies" / "deaf_search.py").write_text(DEAF_SEARCH)
+    with running(checkout, "deaf_search", "--threads", "1", "--workers", "1") as process:
+        wait_until((checkout.root / "experiments" / "building").exists)
+        process.kill()
+        wait_until(lambda: not processes(checkout, "harness"))
+    given_back, queued = stored(checkout, "deaf_search").trials
+    assert given_back.user_attrs["outcome"] == "interrupted"
+    assert queued.state == TrialState.WAITING
 
 
 # What the answer says
