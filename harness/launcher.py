@@ -187,27 +187,11 @@ class Launcher:
                 if error is None:
                     raise  # else what ended the block is the news
 
-    def start_workers(self, threads: int) -> None:
-        """Start one worker for each connection that the recorder shares; they wait for a task."""
-        for number, share in enumerate(self.recorder.shares):
-            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the worker has died)
-            process = subprocess.Popen(
-                [sys.executable, "-m", "harness.worker"],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                pass_fds=[share.fileno()],
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-                # Ctrl-C is for the launcher, which then ends its workers in order.
-                start_new_session=True,
-            )
-            worker = WorkerProcess(number, process, errors, share.fileno())
-            self.workers.append(worker)
-            threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-        for share in self.recorder.shares:
-            share.close()
+    def start_workers(self, number: int, threads: int) -> None:
+        """Start so many workers with so many threads each; they wait for a task."""
+        for i in range(number):
+            with self.recorder.share() as connection:
+                self._start_worker(i, connection.fileno(), threads)
         self.watcher.started(self.progress)
 
     def begin(self, record: RunRecord) -> None:
@@ -240,7 +224,6 @@ class Launcher:
             "search": {name: getattr(self.search, name) for name in names},
             "execution": dataclasses.asdict(execution),
             "data_root": data_root,
-            "parent": self.run_id,
             "timeout": timeout,
         }
         for worker in self.workers:
@@ -253,7 +236,7 @@ class Launcher:
             RunFailed: every worker died, or too many trials failed.
         """
         for worker in self.workers:
-            worker.give(job="trials")
+            worker.give(job="trials", parent=self.run_id)
         self._until(lambda: not any(worker.job for worker in self.workers), self._trial_event)
         self._find_progress()
         reason = claim.failure_row(self.stored, self.stored.get_trials(deepcopy=False))
@@ -271,7 +254,12 @@ class Launcher:
         with lock(self.search.url, f"confirmation of {self.search.study_name}"):
             known = self.stored.user_attrs
             waiting = [
-                {"job": "confirm", "config": config, "fields": seeded.fields()}
+                {
+                    "job": "confirm",
+                    "parent": self.run_id,
+                    "config": config,
+                    "fields": seeded.fields(),
+                }
                 for seed in seeds
                 for config, experiment in configs.items()
                 if _key(seeded := _confirmed(experiment, seed)) not in known
@@ -307,6 +295,24 @@ class Launcher:
             self._until(lambda: not waiting and not any(w.job for w in self.workers), heard)
         if failures:
             raise RunFailed(f"A confirmation failed: {failures[0]}")
+
+    def _start_worker(self, number: int, recorder: int, threads: int) -> None:
+        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the worker has died)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness.worker"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            pass_fds=[recorder],
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+            # Ctrl-C is for the launcher, which then ends its workers in order.
+            start_new_session=True,
+        )
+        worker = WorkerProcess(number, process, errors, recorder)
+        self.workers.append(worker)
+        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
 
     def _end_workers(self) -> None:
         for worker in self.workers:

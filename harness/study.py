@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.search.claim import Search
     from harness.search.study import Study
     from harness.study_settings import StudySettings
+    from harness.tracking.process import RecorderProcess
     from harness.training.experiment import Experiment
 
 USAGE = """\
@@ -42,6 +43,19 @@ def main(arguments: Sequence[str]) -> int:
     door.refuse_repeated_flags(rest)
     project.find("studies", name)
     address.check()
+    if {"-h", "--help", "--dry-run"} & set(rest):
+        return _parsed(name, rest, None)
+    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
+    from harness.tracking.process import RecorderProcess
+
+    recorder = RecorderProcess()
+    try:
+        return _parsed(name, rest, recorder)
+    finally:
+        recorder.close()
+
+
+def _parsed(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness.search.study import load_study
@@ -51,17 +65,23 @@ def main(arguments: Sequence[str]) -> int:
     experiment, settings = door.parse(
         declared.experiment,
         StudySettings,
-        rest,
+        arguments,
         f"python -m harness.study {name}",
         project.summary(project.ROOT / "studies" / f"{name}.py"),
     )
     from harness.search.storage import failures_told, storage_url
 
     with failures_told(storage_url(settings.storage)):
-        return _run(name, declared, experiment, settings)
+        return _run(name, declared, experiment, settings, recorder)
 
 
-def _run(name: str, declared: Study, experiment: Experiment, settings: StudySettings) -> int:
+def _run(
+    name: str,
+    declared: Study,
+    experiment: Experiment,
+    settings: StudySettings,
+    recorder: RecorderProcess | None,
+) -> int:
     import dataclasses
 
     from harness import launcher, runner, study_screen
@@ -70,7 +90,6 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     from harness.search import claim, opening
     from harness.search.storage import lock
     from harness.study_result import configurations, result
-    from harness.tracking.process import RecorderProcess
     from harness.training.data import data_root
 
     execution, workers = settings.execution_and_workers()
@@ -83,12 +102,10 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
         for i in range(settings.confirm_seeds)
     ]
     prepared = runner.prepare(experiment, root, with_test=False)
-    if settings.dry_run:
+    if recorder is None or settings.dry_run:
         print(study_screen.dry_run(search, prepared, execution, device, workers))
         return 0
 
-    # It imports MLflow while the storage is opened here.
-    recorder = RecorderProcess(shares=min(workers, search.n_trials))
     try:
         stored = opening.open_study(search, settings.warm_start)
         with lock(search.url):
@@ -110,7 +127,8 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
         clear_up(recorder)
         watcher = study_screen.watcher(settings.quiet)
         with launcher.Launcher(search, stored, recorder, watcher) as crew:
-            crew.start_workers(execution.threads)
+            crew.start_workers(min(workers, search.n_trials), execution.threads)
+            crew.set_task(name, execution, str(root), settings.timeout)
             labels = runner.Labels(
                 kind="study",
                 name=search.study_name,
@@ -118,7 +136,6 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
                 user_tags={"harness.study": name},
             )
             crew.begin(runner.run_record(prepared, execution, device, labels))
-            crew.set_task(name, execution, str(root), settings.timeout)
             crew.search_trials()
             best = claim.best(stored)
             if best and crew.progress.counts.finished >= search.n_trials:
@@ -132,8 +149,6 @@ def _run(name: str, declared: Study, experiment: Experiment, settings: StudySett
     except Interrupted:
         print(f"Stopped. Go on with the same command: {study_screen.again()}")
         raise
-    finally:
-        recorder.close()
     print(ended.on_screen())
     if not ended.is_finished:
         print(f"Go on with the same command: {study_screen.again()}")

@@ -35,7 +35,7 @@ from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult, Training
 
-WAIT_SECONDS = 0.5
+WAIT_SECONDS = 0.2
 """Between two looks at trials that other workers hold: one of them may die."""
 
 
@@ -83,27 +83,26 @@ class Worker:
         self.execution = Execution(**task["execution"])
         self.device = self.execution.apply()
         self.data_root = Path(task["data_root"])
-        self.parent = task["parent"]
         self.timeout = task["timeout"] or float("inf")
         self.recorder = RecorderClient.inherited(task["recorder"])
         self.stored = self.search.stored(storage.open_storage(self.search.url))
         self.prepared = runner.prepare(experiment, self.data_root, with_test=False)
         self.full: runner.Prepared | None = None
 
-    def search_trials(self) -> None:
-        """Take trials until the budget is spent or the time is over."""
+    def search_trials(self, parent: str) -> None:
+        """Take trials, below the study's run, until the budget is spent or the time is over."""
         started = time.monotonic()
         with contextlib.suppress(claim.Finished):
             while time.monotonic() < started + self.timeout:
                 interruption.raise_again()
                 with claim.claimed(self.search, self.stored) as trial:
                     if trial is not None:
-                        self.run_trial(trial)
+                        self.run_trial(parent, trial)
                 if trial is None:
                     time.sleep(WAIT_SECONDS)
         self.line.say(event="finished")
 
-    def run_trial(self, trial: Trial) -> None:
+    def run_trial(self, parent: str, trial: Trial) -> None:
         """Train one trial and record it."""
         started = time.perf_counter()
         problem: Exception | None = None
@@ -119,7 +118,7 @@ class Worker:
             kind="trial",
             name=name,
             experiment=self.search.study_name,
-            parent=self.parent,
+            parent=parent,
             settings=dataclasses.asdict(self.execution),
             user_tags={"harness.trial": str(trial.number)},
         )
@@ -134,12 +133,13 @@ class Worker:
             return runner.training(prepared, self.execution, self.device)
 
         def on_epoch(result: EpochResult) -> None:
-            self.recorder.epoch(run_id, result.epoch, result.metrics)
+            # Optuna writes what it is told meanwhile.
+            self.recorder.epoch(run_id, result.epoch, result.metrics, wait=False)
             self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
             interruption.raise_again()
 
         try:
-            result = run_trial(self.stored, trial, build, on_epoch)
+            result = run_trial(self.stored, trial, build, on_epoch, self.recorder.wait)
         except Interrupted:
             self.recorder.finish(run_id, "interrupted")
             raise
@@ -167,7 +167,7 @@ class Worker:
             f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
         )
 
-    def confirm(self, fields: dict[str, Any], config: str) -> None:
+    def confirm(self, parent: str, fields: dict[str, Any], config: str) -> None:
         """Train one configuration on the full training set and test it once, at the end."""
         experiment = type(self.study.experiment)(**fields)
         if self.full is None:
@@ -177,7 +177,7 @@ class Worker:
             kind="confirm",
             name=f"{config} seed={experiment.seed}",
             experiment=self.search.study_name,
-            parent=self.parent,
+            parent=parent,
             settings=dataclasses.asdict(self.execution),
             user_tags={"harness.config": config},
         )
@@ -259,11 +259,11 @@ def main(arguments: list[str]) -> NoReturn:
 def _work(worker: Worker, line: Line) -> NoReturn:
     while True:
         match line.hear():
-            case {"job": "trials"}:
-                worker.search_trials()
-            case {"job": "confirm", "fields": fields, "config": config}:
+            case {"job": "trials", "parent": parent}:
+                worker.search_trials(parent)
+            case {"job": "confirm", "parent": parent, "fields": fields, "config": config}:
                 try:
-                    worker.confirm(fields, config)
+                    worker.confirm(parent, fields, config)
                 except RunFailed as error:
                     line.say(event="unconfirmed", reason=str(error))
 

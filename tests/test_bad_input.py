@@ -416,9 +416,6 @@ for name in sys.argv[1:]:
 
 
 class Untouched:  # the recorder's process, which may be started and ended, and nothing else
-    def __init__(self, shares=0):
-        pass
-
     def close(self):
         pass
 

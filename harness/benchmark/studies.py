@@ -55,7 +55,8 @@ def time_studies(settings: BenchSettings, root: Path) -> str:
         ("exact, one worker", 1, "highest", "none"),
         ("exact", cores, "highest", "none"),
         ("medium", cores, "medium", "none"),
-        ("medium, pruning", cores, "medium", "median"),
+        ("medium, median", cores, "medium", "median"),
+        ("medium, hyperband", cores, "medium", "hyperband"),
     ]
     for label, workers, precision, pruner in ways:
         measured.append(_harness(settings, root, label, workers, precision, pruner))

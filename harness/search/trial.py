@@ -46,14 +46,17 @@ def run_trial(
     trial: Trial,
     build: Callable[[], Training],
     on_epoch: Callable[[EpochResult], None],
+    on_end: Callable[[], None] = lambda: None,
 ) -> TrialResult:
     """Train what `build` returns, and tell the study how it ended.
 
-    `on_epoch` hears of each epoch before the next one is trained. What goes wrong in the training
-    is the trial's failure; what goes wrong in `on_epoch` or in the storage is not, and is raised.
+    `on_epoch` hears of each epoch before the next one is trained, `on_end` of their end before the
+    study does. What goes wrong in the training is the trial's failure; what goes wrong in those two
+    or in the storage is not, and is raised.
     """
     try:
         result = _train(trial, build, on_epoch)
+        on_end()
         with deferred():
             attributes: dict[str, Any] = {"training_seconds": result.training_seconds}
             if result.reason:

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,25 @@ class RecorderClient:
         """Go on with a run that had ended, in another process's hands."""
         self._call("resume", run_id, owner, allowed, record)
 
-    def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
-        """Record one epoch's metrics; they are on disk when this returns."""
-        self._call("epoch", run_id, epoch, metrics)
+    def epoch(
+        self, run_id: str, epoch: int, metrics: dict[str, float], *, wait: bool = True
+    ) -> None:
+        """Record one epoch's metrics.
+
+        Args:
+            wait: until they are on disk; else what goes wrong is raised by the next call.
+        """
+        if wait:
+            self._call("epoch", run_id, epoch, metrics)
+        else:
+            with deferred():
+                self._received()
+                self._send("epoch", run_id, epoch, metrics)
+
+    def wait(self) -> None:
+        """Wait until all that was sent is on disk."""
+        with deferred():
+            self._received()
 
     def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
         """Keep files with a run, by their path among its artifacts."""
@@ -176,25 +193,21 @@ class RecorderProcess(RecorderClient):
     `close` it ends by itself when all processes that are connected to it have ended.
     """
 
-    def __init__(self, shares: int = 0) -> None:
-        """Start the process, with connections for this many other processes."""
+    def __init__(self) -> None:
+        """Start the process."""
         self._registration: Path | None = None
-        pairs = [socket.socketpair() for _ in range(1 + shares)]
-        descriptors = [theirs.fileno() for _, theirs in pairs]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.tracking.process", *map(str, descriptors)],
-            cwd=ROOT,
-            env=ENVIRONMENT | os.environ,
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C is for the training process, which then ends its runs in order.
-            start_new_session=True,
-        )
-        for _, theirs in pairs:
-            theirs.close()
-        super().__init__(Connection(pairs[0][0].detach()))
-        self.shares = [ours for ours, _ in pairs[1:]]
-        """Sockets for other processes, which pass them on and then close them here."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "harness.tracking.process", str(theirs.fileno())],
+                cwd=ROOT,
+                env=ENVIRONMENT | os.environ,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C is for the training process, which then ends its runs in order.
+                start_new_session=True,
+            )
+        super().__init__(Connection(ours.detach()))
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         reply = super()._call(method, *arguments, **options)
@@ -204,13 +217,25 @@ class RecorderProcess(RecorderClient):
                 self._registration = register({"store": fingerprint()})
         return reply
 
+    def share(self) -> socket.socket:
+        """A connection for another process: to be passed on and then closed here.
+
+        Returns at once; the recorder may still be importing MLflow.
+        """
+        ours, theirs = socket.socketpair()
+        with deferred(), theirs:
+            self._send("connect")
+            try:
+                send_handle(self._connection, theirs.fileno(), self._process.pid)
+            except OSError:
+                raise self._died() from None
+        return ours
+
     def close(self) -> None:
         """End the process; runs that are still open end as interrupted.
 
         What a tracking server has not taken by now stays on disk, and the user is told.
         """
-        for share in self.shares:
-            share.close()
         with contextlib.suppress(RunFailed):
             if self._used and (waiting := self.send_waiting()):
                 warnings.warn(
@@ -227,15 +252,15 @@ class RecorderProcess(RecorderClient):
             self._registration.unlink(missing_ok=True)
 
 
-def serve(connections: list[Connection]) -> None:
-    """Answer requests until all other ends are closed.
+def serve(first: Connection) -> None:
+    """Answer requests until all other ends are closed, of the first connection and of shared ones.
 
     The runs that were begun through a connection end as interrupted when it closes on them.
     """
     from harness.tracking.recorder import MlflowRecorder
 
     recorder = MlflowRecorder()
-    begun: dict[Connection, set[str]] = {connection: set() for connection in connections}
+    begun: dict[Connection, set[str]] = {first: set()}
     while begun:
         heard = wait(list(begun), timeout=IDLE_SECONDS if recorder.waiting else None)
         if not heard:
@@ -243,7 +268,12 @@ def serve(connections: list[Connection]) -> None:
         for connection in heard:
             assert isinstance(connection, Connection)
             try:
-                connection.send(_answer(recorder, connection.recv(), begun[connection]))
+                request = connection.recv()
+                if request[0] == "connect":
+                    begun[Connection(recv_handle(connection))] = set()
+                    connection.send((None, None))
+                else:
+                    connection.send(_answer(recorder, request, begun[connection]))
             except (EOFError, OSError):
                 recorder.abandon(begun.pop(connection))
     recorder.send_waiting(at_once=True)
@@ -272,9 +302,9 @@ def _answer(
 
 
 def main() -> None:
-    """Serve on the sockets whose file descriptors are the arguments."""
+    """Serve on the socket whose file descriptor is the argument."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve([Connection(int(descriptor)) for descriptor in sys.argv[1:]])
+    serve(Connection(int(sys.argv[1])))
     sys.stderr.flush()
     # Interpreter exit takes up to a second after MLflow; everything is on disk by now.
     os._exit(0)
