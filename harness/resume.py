@@ -13,6 +13,7 @@ from harness import door, runner, screen
 from harness.errors import BadRequest
 from harness.ownership import Owner
 from harness.repair import clear_up
+from harness.statistics import counted
 from harness.tracking.process import RecorderProcess
 from harness.tracking.record import StoredRun
 from harness.training.device import Execution, describe
@@ -70,7 +71,8 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
         raise BadRequest(f"resume: {stored.run_id} is one of a group; repeat the group instead.")
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
-            f"resume: {stored.run_id} has {stored.outcome} after {len(stored.epochs)} epochs; "
+            f"resume: {stored.run_id} has {stored.outcome} "
+            f"after {counted(len(stored.epochs), 'epoch')}; "
             "there is nothing left of it."
         )
     if stored.outcome == "running":  # those of dead processes were ended a moment ago

@@ -16,6 +16,7 @@ from harness import runner
 from harness.launcher import Progress, StudyWatcher, WorkerProcess
 from harness.search.claim import Search
 from harness.search.study import describe_space
+from harness.statistics import counted
 from harness.tracking import provenance
 from harness.tracking.address import described
 from harness.training.device import Execution
@@ -96,7 +97,8 @@ def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any])
             best = progress.best_value
             return (
                 f"[{progress.counts.finished}/{progress.n_trials}] {event['name']}: "
-                f"{event['outcome']}, {value} after {event['num_epochs']} epochs{reason}"
+                f"{event['outcome']}, {value} "
+                f"after {counted(event['num_epochs'], 'epoch')}{reason}"
                 + (f"; best {best:.4f}" if best is not None else "")
             )
         case "confirmed":

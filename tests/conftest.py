@@ -17,7 +17,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
@@ -98,19 +98,24 @@ class Checkout:
         own = {"PYTHONPATH": str(self.root), "HARNESS_DATA_MIRROR": NOWHERE}
         return kept | own | changes
 
+    def start(
+        self, module: str, *words: str, changes: Mapping[str, str] = NO_CHANGES, **options: Any
+    ) -> subprocess.Popen[str]:
+        """A command at work, its output in a pipe; whoever starts it ends it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words],
+            env=self.environment(**changes),
+            text=True,
+            **{"cwd": self.root, "stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, **options},
+        )
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
         """MLflow's pages on what was recorded here, by `python -m harness.ui`: its link."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.ui", "--no-browser", "--port", str(port)],
-            cwd=self.root,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = self.start("harness.ui", "--no-browser", "--port", str(port))
         try:
             assert process.stdout
             words = process.stdout.readline().split()
@@ -149,15 +154,8 @@ class Checkout:
     @contextlib.contextmanager
     def running(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """An experiment while it runs, in a process group of its own as in a terminal."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.run", *arguments],
-            cwd=self.root,
-            env=self.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+        process = self.start(
+            "harness.run", *arguments, stderr=subprocess.PIPE, start_new_session=True
         )
         try:
             yield process

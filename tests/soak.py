@@ -193,14 +193,8 @@ class Soak:
     @contextlib.contextmanager
     def started(self, module: str, words: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
         """A command at work."""
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *words],
-            cwd=self.checkout.root,
-            env=self.checkout.environment(**self.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        process = self.checkout.start(
+            module, *words, changes=self.environment, stderr=subprocess.STDOUT
         )
         try:
             yield process

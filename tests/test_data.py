@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import bound_by_file_modes
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import datasets, transforms
@@ -659,12 +660,7 @@ for child in children:
 
 
 def test_what_may_not_be_read_or_written_is_named(mirror: Mirror, tmp_path: Path) -> None:
-    may_no_more_than_its_files = []
-    if os.geteuid() == 0:
-        capabilities = "-dac_override,-dac_read_search"
-        may_no_more_than_its_files = ["setpriv", "--bounding-set", capabilities]
-        if not shutil.which("setpriv") or subprocess.call([*may_no_more_than_its_files, "true"]):
-            pytest.skip("root, whom file modes do not bind, and setpriv does not change that here")
+    may_no_more_than_its_files = bound_by_file_modes()
     unreadable, unsearchable, unwritable = (
         tmp_path / name for name in ("unreadable", "unsearchable", "unwritable")
     )

@@ -8,7 +8,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -27,14 +26,7 @@ ENDLESS = ("baseline", "--dataset", "digits", "--threads", "1", "--num-epochs", 
 
 @contextlib.contextmanager
 def running(checkout: Checkout, module: str, *words: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *words],
-        cwd=checkout.root,
-        env=checkout.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = checkout.start(module, *words, stderr=subprocess.DEVNULL)
     try:
         yield process
     finally:

@@ -329,15 +329,7 @@ def test_a_full_disk_stops_a_study_that_goes_on_once_there_is_room(checkout: Che
     words = ("--n-trials", "16", "--num-epochs", "3", "--confirm-seeds", "0", "--workers", "2")
     command = ("harness.study", "lr_search", *DIGITS, *words)
     with small_disk(mlruns):
-        process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=checkout.root,
-            env=checkout.environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = checkout.start(*command, stderr=subprocess.PIPE)
         assert process.stdout
         while not re.match(r"\[\d+/16\] trial", process.stdout.readline()):
             assert process.poll() is None
@@ -376,13 +368,7 @@ def test_a_moved_checkout_shows_its_figures(finished: Recorded, tmp_path: Path) 
     moved = Checkout(tmp_path / "another" / "place")
     shutil.copytree(recorded.root, moved.root)
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.ui", "--no-browser", "--port", str(port)],
-        cwd=tmp_path,
-        env=moved.environment(),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = moved.start("harness.ui", "--no-browser", "--port", str(port), cwd=tmp_path)
     try:
         assert process.stdout
         assert str(port) in process.stdout.readline()

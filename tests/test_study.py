@@ -142,13 +142,8 @@ def run(checkout: Checkout, *arguments: str) -> Ended:
 @contextlib.contextmanager
 def running(checkout: Checkout, *arguments: str, **streams: Any) -> Iterator[subprocess.Popen[str]]:
     """A study while it runs; whatever is left of it in the end is killed."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.study", *arguments],
-        cwd=checkout.root,
-        env=checkout.environment(),
-        stdin=subprocess.DEVNULL,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **streams},
-        text=True,
+    process = checkout.start(
+        "harness.study", *arguments, **{"stderr": subprocess.STDOUT, **streams}
     )
     try:
         yield process

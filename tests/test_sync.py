@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -64,13 +63,11 @@ def server(only_server: Server) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def running(checkout: Checkout, server: Server, *words: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "harness.run", *words],
-        cwd=checkout.root,
-        env=checkout.environment(MLFLOW_TRACKING_URI=server.uri),
-        stdout=subprocess.PIPE,
+    process = checkout.start(
+        "harness.run",
+        *words,
+        changes={"MLFLOW_TRACKING_URI": server.uri},
         stderr=subprocess.PIPE,
-        text=True,
     )
     try:
         yield process

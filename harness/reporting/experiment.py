@@ -26,6 +26,7 @@ from harness.reporting.page import (
     Value,
     render,
 )
+from harness.statistics import counted
 
 HARDWARE = ("device", "device_name", "threads", "git_commit")
 """Columns of a run that are tags."""
@@ -100,8 +101,8 @@ class _Report:
             if repeats := sum(len(row.repeats) for row in found):
                 blocks.append(
                     Text(
-                        f"{repeats} run{'s' if repeats > 1 else ''} left out here: a later one has "
-                        "the same fields and seed."
+                        f"{counted(repeats, 'run')} left out here: a later one has the same fields "
+                        "and seed."
                     )
                 )
             ends = "; ".join(f"{self._named(row)} {row.summary(objective)}" for row in found)
