@@ -13,7 +13,7 @@ from harness import door, runner, screen
 from harness.errors import BadRequest
 from harness.ownership import Owner
 from harness.repair import clear_up
-from harness.statistics import counted
+from harness.statistics import number_of
 from harness.tracking.process import RecorderProcess
 from harness.tracking.record import StoredRun
 from harness.training.device import Execution, describe
@@ -72,11 +72,11 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "
-            f"after {counted(len(stored.epochs), 'epoch')}; "
+            f"after {number_of(len(stored.epochs), 'epoch')}; "
             "there is nothing left of it."
         )
-    if stored.outcome == "running":  # those of dead processes were ended a moment ago
-        owner = Owner.from_text(stored.tags["owner"])
+    owner = Owner.from_text(stored.tags["owner"])
+    if stored.outcome == "running" and not owner.is_dead:
         where = f"process {owner.pid}" if owner.is_here else "a process of another machine"
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 

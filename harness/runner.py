@@ -24,7 +24,7 @@ from harness.interruption import Interrupted, deferred, raise_again
 from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import MLRUNS, ROOT, peak_memory_bytes
-from harness.statistics import Summary, counted, summarize
+from harness.statistics import Summary, number_of, summarize
 from harness.tracking import provenance
 from harness.tracking.record import (
     DataRecord,
@@ -376,7 +376,7 @@ def _train(
         if resumable:
             watcher.stopped()
             print(
-                f"Stopped after {counted(len(state.history), 'epoch')}. "
+                f"Stopped after {number_of(len(state.history), 'epoch')}. "
                 f"Go on: python -m harness.run --resume {run_id}"
             )
         raise

@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 from harness.runner import Prepared, RunResult, Watcher
-from harness.statistics import Summary, counted
+from harness.statistics import Summary, number_of
 from harness.training.loop import EpochResult, Training
 
 KINDS = ("loss", "accuracy")
@@ -138,7 +138,7 @@ def summary(result: RunResult, prepared: Prepared) -> str:
         f"({len(prepared.evaluation):,} images, n = 1 seed)"
     )
     lines = [
-        f"{experiment}: {result.outcome} after {counted(len(result.epochs), 'epoch')}, {figures}",
+        f"{experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, {figures}",
         f"{experiment.dataset} on {result.device}, {result.seconds:.1f} s",
     ]
     if result.outcome == "diverged":

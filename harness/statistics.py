@@ -144,6 +144,6 @@ def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return sums
 
 
-def counted(n: int, thing: str) -> str:
+def number_of(n: int, thing: str) -> str:
     """A number of things in words: `1 epoch`, `2,000 epochs`."""
     return f"{n:,} {thing}{'' if n == 1 else 's'}"

@@ -16,7 +16,7 @@ from harness import runner
 from harness.launcher import Progress, StudyWatcher, WorkerProcess
 from harness.search.claim import Search
 from harness.search.study import describe_space
-from harness.statistics import counted
+from harness.statistics import number_of
 from harness.tracking import provenance
 from harness.tracking.address import described
 from harness.training.device import Execution
@@ -98,7 +98,7 @@ def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any])
             return (
                 f"[{progress.counts.finished}/{progress.n_trials}] {event['name']}: "
                 f"{event['outcome']}, {value} "
-                f"after {counted(event['num_epochs'], 'epoch')}{reason}"
+                f"after {number_of(event['num_epochs'], 'epoch')}{reason}"
                 + (f"; best {best:.4f}" if best is not None else "")
             )
         case "confirmed":

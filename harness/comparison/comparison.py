@@ -13,7 +13,7 @@ from harness.comparison.rows import FINISHED, Row, ordered, rows
 from harness.comparison.selection import Run, data, images, named, refuse_mixed_data, select
 from harness.comparison.settings import CompareSettings
 from harness.errors import BadRequest, nearest
-from harness.statistics import FEWEST_PAIRS, counted
+from harness.statistics import FEWEST_PAIRS, number_of
 from harness.tracking import reading
 
 PARTS = {"trial": "trials", "confirm": "confirmations on the test images"}
@@ -75,11 +75,11 @@ class Comparison:
         runs = [run for row in self.rows for run in row.runs]
         seen = sorted({words for run in runs if (words := images(run))})
         where = sorted(
-            {f"{run['device_name']}, {counted(run['threads'] or 0, 'thread')}" for run in runs}
+            {f"{run['device_name']}, {number_of(run['threads'] or 0, 'thread')}" for run in runs}
         )
         parts = [
-            f"{self.of}: {counted(len(runs), 'run')}"
-            + (f" in {counted(len(self.rows), 'row')}" if len(runs) > len(self.rows) else ""),
+            f"{self.of}: {number_of(len(runs), 'run')}"
+            + (f" in {number_of(len(self.rows), 'row')}" if len(runs) > len(self.rows) else ""),
             *([seen[0]] if len(seen) == 1 else []),
             *([where[0]] if len(where) == 1 and runs[0]["device_name"] else []),
             f"sorted by {self.sorted_by.removeprefix('metrics.').removeprefix('params.')}",
@@ -91,10 +91,10 @@ class Comparison:
         """What a reader should know before believing the numbers."""
         notes = []
         if more := len(self.rows) - len(self.shown):
-            notes.append(f"{counted(more, 'more row')}: raise --limit.")
+            notes.append(f"{number_of(more, 'more row')}: raise --limit.")
         if repeats := sum(len(row.repeats) for row in self.rows):
             notes.append(
-                f"{counted(repeats, 'run')} left out: a later one has the same fields and seed."
+                f"{number_of(repeats, 'run')} left out: a later one has the same fields and seed."
             )
         if any(run["outcome"] not in (*FINISHED, "pruned") for r in self.rows for run in r.runs):
             notes.append("Runs that have not come to their end stand alone, with what they have.")

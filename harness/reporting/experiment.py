@@ -26,7 +26,7 @@ from harness.reporting.page import (
     Value,
     render,
 )
-from harness.statistics import counted
+from harness.statistics import number_of
 
 HARDWARE = ("device", "device_name", "threads", "git_commit")
 """Columns of a run that are tags."""
@@ -101,8 +101,8 @@ class _Report:
             if repeats := sum(len(row.repeats) for row in found):
                 blocks.append(
                     Text(
-                        f"{counted(repeats, 'run')} left out here: a later one has the same fields "
-                        "and seed."
+                        f"{number_of(repeats, 'run')} left out here: a later one has the same "
+                        "fields and seed."
                     )
                 )
             ends = "; ".join(f"{self._named(row)} {row.summary(objective)}" for row in found)

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial
 from harness.search import claim
 from harness.search.importance import importances
 from harness.search.storage import StoredStudy
-from harness.statistics import counted, expected_maximum, summarize
+from harness.statistics import expected_maximum, number_of, summarize
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#767676"
 """From Okabe and Ito's palette, which colour-blind readers tell apart; each has its own marker."""
@@ -406,7 +406,7 @@ def _importances(trials: Trials, importance: Mapping[str, float]) -> Figure:
 @_styled
 def _confirmation(study_name: str, confirmed: Mapping[str, Sequence[float]]) -> Figure:
     n = len(next(iter(confirmed.values())))
-    seeds = f"n = {counted(n, 'seed')}, trained on all training images"
+    seeds = f"n = {number_of(n, 'seed')}, trained on all training images"
     figure = _figure(6.4, 1.7 + 0.7 * len(confirmed), f"{study_name}: confirmation\n{seeds}")
     axes = figure.add_subplot()
     for row, values in enumerate(confirmed.values()):

@@ -165,7 +165,7 @@ class RecorderClient:
     def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         # An answer that is left half read would be taken for the next call's.
         with deferred():
-            self._received()  # to `prepare`: what cannot be opened is not tried twice
+            self._received()  # not waited for so far: what cannot be opened is not tried twice
             self._send(method, *arguments, **options)
             return self._received()
 
@@ -220,14 +220,17 @@ class RecorderProcess(RecorderClient):
     def share(self) -> socket.socket:
         """A connection for another process: to be passed on and then closed here.
 
-        Returns at once; the recorder may still be importing MLflow.
+        The recorder may still be importing MLflow, and is not waited for, except on macOS.
         """
         ours, theirs = socket.socketpair()
         with deferred(), theirs:
+            if sys.platform == "darwin":
+                # There the receipt comes at once, through this very connection.
+                self._received()
             self._send("connect")
             try:
                 send_handle(self._connection, theirs.fileno(), self._process.pid)
-            except OSError:
+            except (OSError, RuntimeError):
                 raise self._died() from None
         return ours
 

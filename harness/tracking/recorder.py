@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.errors import BadRequest
+from harness.ownership import Owner
 from harness.privacy import mask
 from harness.project import peak_memory_bytes
 from harness.tracking import figures, provenance
@@ -288,9 +289,12 @@ class MlflowRecorder:
         )
         for run in self.store.search(unfinished):
             tags = run.data.tags
-            is_ended = tags["harness.outcome"] != "running" or self.store.is_left_open(run)
-            if is_ended and "mlflow.parentRunId" not in tags:
-                return str(run.info.run_id)
+            running = tags["harness.outcome"] == "running"
+            if "mlflow.parentRunId" in tags or (
+                running and not Owner.from_text(tags["harness.owner"]).is_dead
+            ):
+                continue
+            return str(run.info.run_id)
         raise BadRequest("There is no run here that was interrupted and can go on.")
 
     def resume(
