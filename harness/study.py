@@ -44,18 +44,18 @@ def main(arguments: Sequence[str]) -> int:
     project.find("studies", name)
     address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):
-        return _parsed(name, rest, None)
+        return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
     recorder = RecorderProcess()
     try:
-        return _parsed(name, rest, recorder)
+        return _run(name, rest, recorder)
     finally:
         recorder.close()
 
 
-def _parsed(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
+def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with interruption.deferred():
         from harness.search.study import load_study
@@ -72,10 +72,10 @@ def _parsed(name: str, arguments: list[str], recorder: RecorderProcess | None) -
     from harness.search.storage import failures_told, storage_url
 
     with failures_told(storage_url(settings.storage)):
-        return _run(name, declared, experiment, settings, recorder)
+        return _carry_out(name, declared, experiment, settings, recorder)
 
 
-def _run(
+def _carry_out(
     name: str,
     declared: Study,
     experiment: Experiment,

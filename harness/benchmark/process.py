@@ -71,7 +71,10 @@ def run_id(finished: Finished) -> str:
 
 
 def recorded(run_id: str, environment: dict[str, str]) -> dict[str, list[float]]:
-    """The metrics of a run, epoch by epoch, read by another process that has the memory for it."""
+    """The metrics of a run, epoch by epoch, read by another process.
+
+    What it imports must not slow this one's children.
+    """
     program = (
         "import harness, json, sys; epochs = harness.epochs(run_ids=sys.argv[1:]);"
         "metrics = epochs.groupby('metric', observed=True)['value'].agg(list);"
