@@ -8,8 +8,8 @@ import errno
 import io
 import os
 import re
-import signal
 import sys
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -144,7 +144,8 @@ def wait_for_interruption() -> NoReturn:
         Interrupted: always, in the end.
     """
     while True:
-        signal.pause()
+        # Not for ever, as `signal.pause` does: a signal that comes just before it would be missed.
+        time.sleep(1)
 
 
 REPEATABLE = {"--tag", "--allow"}

@@ -70,10 +70,10 @@ def main(arguments: Sequence[str]) -> int:
     clear_up()
     with serving(settings.host, settings.port) as here:
         page = here + _run_list(here, settings.experiment)
-        print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
-        if not settings.no_browser:
-            webbrowser.open(page)
         try:
+            print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
+            if not settings.no_browser:
+                webbrowser.open(page)
             door.wait_for_interruption()
         except Interrupted:
             print()

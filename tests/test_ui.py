@@ -24,11 +24,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def ui(tmp_path: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def ui(tmp_path: Path, *words: str, browser: str = "") -> Iterator[subprocess.Popen[str]]:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.ui", "--no-browser", *words],
+        [sys.executable, "-m", "harness.ui", *([] if browser else ["--no-browser"]), *words],
         cwd=ROOT,
-        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"},
+        env=os.environ | {"MLFLOW_TRACKING_URI": uri} | ({"BROWSER": browser} if browser else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -84,6 +85,18 @@ def test_it_answers_until_it_is_interrupted(tmp_path: Path, number: signal.Signa
         assert process.wait(timeout=20) == 0
     if sys.platform == "linux":
         assert processes_with(f"--port\0{port}") == []
+
+
+def test_an_interruption_ends_it_in_order_as_soon_as_it_has_said_that_it_is_ready(
+    tmp_path: Path,
+) -> None:
+    browser = tmp_path / "browser"
+    browser.write_text("#!/bin/sh\nkill -TERM $PPID\n")
+    browser.chmod(0o755)
+    with ui(tmp_path, "--port", str(free_port()), browser=f"{browser} %s") as process:
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+    assert "Ctrl-C ends it." in output
 
 
 def test_a_busy_port_is_explained_and_the_next_free_one_offered(tmp_path: Path) -> None:
