@@ -157,7 +157,7 @@ def test_the_optimizer_is_vanilla_sgd_over_every_parameter() -> None:
     """Plain stochastic gradient descent at the learning rate, no parameter left out."""
     network = SMALL.network()
     optimizer = SMALL.optimizer(network.parameters())
-    assert type(optimizer) is torch.optim.SGD
+    assert isinstance(optimizer, torch.optim.SGD)
     (group,) = optimizer.param_groups
     assert list(map(id, group["params"])) == list(map(id, network.parameters()))
     extras = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
@@ -348,7 +348,7 @@ def test_every_parameter_and_every_batch_is_moved_to_the_chosen_device() -> None
     assert len(tensors) == 4
     positions = torch.arange(4, device=device)
     tensors += training.train_images.batch(positions)
-    tensors += next(training.evaluation_images.batches_in_order(4))
+    tensors += next(training.evaluation_images.batches(4))
     assert {tensor.device.type for tensor in tensors} == {device.type}
 
 

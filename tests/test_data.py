@@ -162,17 +162,24 @@ def test_every_grey_value_becomes_what_to_tensor_makes_of_it() -> None:
     assert torch.equal(converted[0], transforms.ToTensor()(pixels.view(28, 28, 1).numpy()))
 
 
-@given(n=SIZES, size=st.integers(min_value=1, max_value=60), seed=SEEDS, chosen=st.booleans())
-def test_batches_in_order_are_all_images_in_order(
-    n: int, size: int, seed: int, chosen: bool
+@given(
+    n=SIZES,
+    size=st.integers(min_value=1, max_value=60),
+    seed=SEEDS,
+    chosen=st.booleans(),
+    shuffled=st.booleans(),
+)
+def test_batches_are_all_images_in_their_order_or_the_one_given(
+    n: int, size: int, seed: int, chosen: bool, shuffled: bool
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     images = noise_images(n, torch.randperm(n, generator=generator)[: n // 2] if chosen else None)
-    batches = list(images.batches_in_order(size))
+    order = torch.randperm(len(images), generator=generator) if shuffled else None
+    batches = list(images.batches(size, order))
     assert all(len(labels) == size for _, labels in batches[:-1])
     assert sum(len(labels) for _, labels in batches) == len(images)
     if len(images):
-        pixels, labels = images.batch(torch.arange(len(images)))
+        pixels, labels = images.batch(torch.arange(len(images)) if order is None else order)
         assert torch.equal(torch.cat([part for part, _ in batches]), pixels)
         assert torch.equal(torch.cat([part for _, part in batches]), labels)
 
@@ -299,7 +306,7 @@ def test_without_test_images_none_are_read(tmp_path: Path, name: DatasetName) ->
     dataset = data.open_dataset(name, tmp_path, with_test=False)
     assert len(dataset.train) == {"fashion-mnist": 120, "digits": 1437}[name]
     assert len(dataset.test) == 0
-    assert list(dataset.test.batches_in_order(10)) == []
+    assert list(dataset.test.batches(10)) == []
 
 
 def test_opening_from_disk_writes_nothing(tmp_path: Path) -> None:

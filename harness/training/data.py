@@ -67,7 +67,7 @@ class Images:
     """Images with their labels, on one device.
 
     Attributes:
-        pixels: (n, 784), uint8.
+        pixels: (n, 784), uint8, or float32 where they are converted already.
         labels: (n,), int64, in 0..9.
         rows: (m,), int64: which of the n belong to this set; None for all of them.
     """
@@ -91,18 +91,29 @@ class Images:
             self.labels.index_select(0, positions),
         )
 
-    def batches_in_order(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images in batches of `size`, the last one as large as what is left."""
-        for start in range(0, len(self), size):
-            if self.rows is None:
-                part = slice(start, start + size)
-                yield _as_float(self.pixels[part]), self.labels[part]
-            else:
-                positions = self.rows[start : start + size]
-                yield (
-                    _as_float(self.pixels.index_select(0, positions)),
-                    self.labels.index_select(0, positions),
-                )
+    def batches(
+        self, size: int, order: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images and labels as `batch` has them, `size` at once and in the end what is left.
+
+        Args:
+            order: positions, (m,) int64; those of all images, as they come, unless given.
+        """
+        rows = self.rows
+        if order is not None:
+            rows = order if rows is None else rows.index_select(0, order)
+        # Labels and rows are small: they are looked up for all batches at once.
+        labels = self.labels if rows is None else self.labels.index_select(0, rows)
+        for start in range(0, len(labels), size):
+            part = slice(start, start + size)
+            pixels = self.pixels[part] if rows is None else self.pixels.index_select(0, rows[part])
+            yield _as_float(pixels), labels[part]
+
+    def converted(self) -> Images:
+        """This set alone, with pixels as batches have them: four times the memory."""
+        rows = slice(None) if self.rows is None else self.rows
+        pixels = _as_float(self.pixels[rows]).view(-1, PIXELS)
+        return Images(pixels, self.labels[rows].clone())
 
     def to(self, device: torch.device) -> Images:
         """The same images on another device (themselves where they are there already)."""
@@ -208,7 +219,8 @@ def read_images(images: Path, labels: Path) -> Images:
 
 
 def _as_float(pixels: torch.Tensor) -> torch.Tensor:
-    return pixels.view(-1, 1, SIDE, SIDE).to(torch.float32).div_(255)
+    images = pixels.view(-1, 1, SIDE, SIDE)
+    return images if images.is_floating_point() else images.to(torch.float32).div_(255)
 
 
 def _paths(name: str, root: Path) -> list[Path]:

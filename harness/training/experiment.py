@@ -25,6 +25,7 @@ from harness import fields, project
 from harness.errors import BadRequest
 from harness.fields import Count, NonNegative, Positive, Seed
 from harness.training.data import DatasetName
+from harness.training.optimizer import VanillaSGD
 
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
 """Fields that say on what, how long and with which chance, and not what is trained."""
@@ -80,11 +81,8 @@ class Experiment(ABC):
         return nn.CrossEntropyLoss()
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimizer: vanilla SGD.
-
-        The fused kernel updates all parameters in one call and gives the bits of the plain one.
-        """
-        return torch.optim.SGD(parameters, lr=self.lr, fused=True)
+        """The optimizer: vanilla SGD."""
+        return VanillaSGD(parameters, lr=self.lr)
 
     def scheduler(
         self, optimizer: torch.optim.Optimizer

@@ -30,7 +30,7 @@ def inspect(training: Training, mistakes: int = 24) -> Inspection:
     training.network.eval()
     evaluation = training.evaluation_images
     predicted, sure, true = [], [], []
-    for images, labels in evaluation.batches_in_order(training.experiment.batch_size):
+    for images, labels in evaluation.batches(training.experiment.batch_size):
         logits = training.network(images)
         best = logits.argmax(dim=1)
         predicted.append(best)

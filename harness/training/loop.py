@@ -83,6 +83,7 @@ class Training:
         self.scheduler = experiment.scheduler(self.optimizer)
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
+        self._converted: Images | None = None
         self.history: list[EpochResult] = []
         self.images_seen = 0
         """Images trained on in all epochs so far, counted as they go to the device."""
@@ -174,8 +175,7 @@ class Training:
         _draw_seed()
         order = _shuffled(len(self.train_images)).to(self.device)
         outcomes = _Outcomes()
-        for positions in order.split(self.experiment.batch_size):
-            images, labels = self.train_images.batch(positions)
+        for images, labels in self.train_images.batches(self.experiment.batch_size, order):
             logits, loss = self._update(images, labels)
             outcomes.add(logits, loss, labels)
             self.images_seen += len(labels)
@@ -188,9 +188,15 @@ class Training:
         """Mean loss and accuracy on the evaluation images, in evaluation mode."""
         self.network.eval()
         outcomes = _Outcomes()
-        for images, labels in self.evaluation_images.batches_in_order(self.experiment.batch_size):
+        evaluation = self._converted
+        if evaluation is None:
+            evaluation = self.evaluation_images.converted()
+        version = evaluation.pixels._version
+        for images, labels in evaluation.batches(self.experiment.batch_size):
             logits = self.network(images)
             outcomes.add(logits, self.loss_fn(logits, labels), labels)
+        # Converted once for all epochs, unless the network writes into what it is given.
+        self._converted = evaluation if evaluation.pixels._version == version else None
         return outcomes.means()
 
     def _eager_update(
