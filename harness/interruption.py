@@ -27,7 +27,12 @@ _seen: int | None = None
 
 
 def install() -> None:
-    """Make SIGINT and SIGTERM raise `Interrupted` in the main thread, and the next one exit."""
+    """Make SIGINT and SIGTERM raise `Interrupted` in the main thread, and the next one exit.
+
+    A forked process calls it anew: what its parent was in the middle of does not concern it.
+    """
+    global _deferring, _pending, _seen
+    _deferring, _pending, _seen = 0, None, None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _handle)
 

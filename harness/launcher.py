@@ -1,28 +1,21 @@
-"""The launcher of a study: starts workers, watches them, records the study, confirms its best."""
+"""The launcher of a study: gives its workers work, records the study, confirms its best."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
-import queue
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+from harness.crew import Crew, WorkerProcess
 from harness.errors import RunFailed
 from harness.interruption import Interrupted, deferred
 from harness.ownership import Owner
-from harness.project import ROOT
 from harness.search import claim
 from harness.search.claim import Counts, Search
 from harness.search.storage import StoredStudy, lock
@@ -31,48 +24,6 @@ from harness.tracking.process import RecorderProcess
 from harness.tracking.record import Outcome, RunRecord
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
-
-
-@dataclass(eq=False)
-class WorkerProcess:
-    """One worker: its process, and what it was last heard to do.
-
-    Attributes:
-        job: what it was sent and has not finished.
-    """
-
-    number: int
-    process: subprocess.Popen[str]
-    errors: IO[str]
-    recorder: int
-    job: dict[str, Any] | None = None
-    doing: str = "starting"
-    epoch: int = 0
-    value: float | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self.process.poll() is None
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Send it one line; a worker that has died will not read it."""
-        assert self.process.stdin
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(message), file=self.process.stdin, flush=True)
-
-    def give(self, **job: Any) -> None:
-        """Send it a job."""
-        self.job = job
-        self.send(job)
-
-    def death(self) -> str:
-        """How it ended, with the end of what it wrote to standard error."""
-        status = self.process.wait()
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        self.errors.seek(0)
-        words = self.errors.read()[-500:].strip()
-        return f"{how}: {words}" if words else how
 
 
 @dataclass(frozen=True)
@@ -143,27 +94,33 @@ class StudyWatcher(Protocol):
 
 
 class Launcher:
-    """Runs a study's workers and keeps its record; use it in a `with` statement.
+    """Runs a study with its crew and keeps its record; use it in a `with` statement.
 
     However the block ends, the workers end with it, their trials go back into the queue, and no
     run of theirs stays open.
     """
 
     def __init__(
-        self, search: Search, stored: StoredStudy, recorder: RecorderProcess, watcher: StudyWatcher
+        self,
+        search: Search,
+        stored: StoredStudy,
+        crew: Crew,
+        recorder: RecorderProcess,
+        watcher: StudyWatcher,
     ) -> None:
         self.search = search
         self.stored = stored
+        self.crew = crew
+        self.workers = crew.workers
         self.recorder = recorder
         self.watcher = watcher
         self.run_id = ""
-        self.workers: list[WorkerProcess] = []
-        self._events: queue.Queue[tuple[WorkerProcess, dict[str, Any] | None]] = queue.Queue()
         counts, best = self._counts(), claim.best(stored)
         value = best.value if best else None
         self.progress = Progress(search.n_trials, self.workers, counts, value, counts.finished)
 
     def __enter__(self) -> Launcher:
+        self.watcher.started(self.progress)
         return self
 
     def __exit__(
@@ -173,7 +130,7 @@ class Launcher:
         trace: TracebackType | None,
     ) -> None:
         with deferred():
-            self._end_workers()
+            self.crew.end()
             self.watcher.stopped()
             with lock(self.search.url):
                 claim.repair(self.stored)
@@ -186,13 +143,6 @@ class Launcher:
             except RunFailed:
                 if error is None:
                     raise  # else what ended the block is the news
-
-    def start_workers(self, number: int, threads: int) -> None:
-        """Start so many workers with so many threads each; they wait for a task."""
-        for i in range(number):
-            with self.recorder.share() as connection:
-                self._start_worker(i, connection.fileno(), threads)
-        self.watcher.started(self.progress)
 
     def begin(self, record: RunRecord) -> None:
         """Begin the study's own run, or go on with the one that the stored study names."""
@@ -226,8 +176,7 @@ class Launcher:
             "data_root": data_root,
             "timeout": timeout,
         }
-        for worker in self.workers:
-            worker.send({**task, "recorder": worker.recorder})
+        self.crew.set_task(task)
 
     def search_trials(self) -> None:
         """Let the workers take trials until the budget is spent or the time is over.
@@ -296,42 +245,10 @@ class Launcher:
         if failures:
             raise RunFailed(f"A confirmation failed: {failures[0]}")
 
-    def _start_worker(self, number: int, recorder: int, threads: int) -> None:
-        errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the worker has died)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.worker"],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            pass_fds=[recorder],
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            # Ctrl-C is for the launcher, which then ends its workers in order.
-            start_new_session=True,
-        )
-        worker = WorkerProcess(number, process, errors, recorder)
-        self.workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), daemon=True).start()
-
-    def _end_workers(self) -> None:
-        for worker in self.workers:
-            assert worker.process.stdin
-            with contextlib.suppress(BrokenPipeError):
-                worker.process.stdin.close()
-        for worker in self.workers:
-            worker.process.wait()
-
     def _settle(self) -> None:
         """Make the record agree with the storage about trials whose process died."""
         if self.run_id:
             self.recorder.settle(self.run_id, claim.outcomes(self.stored))
-
-    def _listen(self, worker: WorkerProcess) -> None:
-        assert worker.process.stdout
-        for line in worker.process.stdout:
-            self._events.put((worker, json.loads(line)))
-        self._events.put((worker, None))
 
     def _until(
         self,
@@ -339,9 +256,7 @@ class Launcher:
         heard: Callable[[WorkerProcess, dict[str, Any]], None],
     ) -> None:
         while not done():
-            worker, event = self._events.get()
-            if event is None:
-                event = {"event": "died", "how": worker.death()}
+            worker, event = self.crew.hear()
             heard(worker, event)
             if event["event"] == "died":
                 worker.doing = "dead"

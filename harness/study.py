@@ -7,6 +7,7 @@ python -m harness.study NAME --help
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness.search.claim import Search
+    from harness.search.storage import StoredStudy
     from harness.search.study import Study
     from harness.study_settings import StudySettings
     from harness.tracking.process import RecorderProcess
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str]) -> int:
     address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
+    # Its threads, which are for nothing here, would stand in the way of a fork.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
@@ -85,65 +89,62 @@ def _carry_out(
     import dataclasses
 
     from harness import launcher, runner, study_screen
+    from harness.crew import Crew
     from harness.interruption import Interrupted
     from harness.repair import clear_up
-    from harness.search import claim, opening
-    from harness.search.storage import lock
+    from harness.search import claim
     from harness.study_result import configurations, result
     from harness.training.data import data_root
 
     execution, workers = settings.execution_and_workers()
     device = execution.apply()
     root = data_root(settings.data_root)
-    search = _search(name, declared, experiment, settings, root)
-    experiment = search.study.experiment
-    seeds = [
-        dataclasses.replace(experiment, seed=experiment.seed + i).seed
-        for i in range(settings.confirm_seeds)
-    ]
-    prepared = runner.prepare(experiment, root, with_test=False)
     if recorder is None or settings.dry_run:
+        search = _search(name, declared, experiment, settings, root)
+        prepared = runner.prepare(search.study.experiment, root, with_test=False)
         print(study_screen.dry_run(search, prepared, execution, device, workers))
         return 0
 
     try:
-        stored = opening.open_study(search, settings.warm_start)
-        with lock(search.url):
-            claim.repair(stored)
-            claim.forgive_failures(stored)
-            if settings.release_trials:
-                print(f"{claim.release(stored)} trials of other machines are given back.")
-            elif foreign := claim.foreign(stored):
+        workers = min(workers, settings.n_trials or declared.n_trials)
+        # Before this process computes anything, and so has threads that no fork would survive.
+        with Crew(workers, execution.threads, recorder, on_cpu=device.type == "cpu") as crew:
+            search = _search(name, declared, experiment, settings, root)
+            experiment = search.study.experiment
+            prepared = runner.prepare(experiment, root, with_test=False)
+            seeds = [
+                dataclasses.replace(experiment, seed=experiment.seed + i).seed
+                for i in range(settings.confirm_seeds)
+            ]
+            stored = _open(search, settings)
+            ended = result(search, stored, seeds, str(device))
+            if ended and ended.is_finished and ended.is_reported:
                 print(
-                    f"{len(foreign)} trials are in the hands of other machines (or containers). "
-                    "If those have died: --release-trials"
+                    f"{search.study_name} has finished already; "
+                    "a larger --n-trials goes on with it."
                 )
-        ended = result(search, stored, seeds, str(device))
-        if ended and ended.is_finished and ended.is_reported:
-            print(f"{search.study_name} has finished already; a larger --n-trials goes on with it.")
-            print(ended.on_screen())
-            return 0
-        recorder.prepare()
-        clear_up(recorder)
-        watcher = study_screen.watcher(settings.quiet)
-        with launcher.Launcher(search, stored, recorder, watcher) as crew:
-            crew.start_workers(min(workers, search.n_trials), execution.threads)
-            crew.set_task(name, execution, str(root), settings.timeout)
-            labels = runner.Labels(
-                kind="study",
-                name=search.study_name,
-                experiment=search.study_name,
-                user_tags={"harness.study": name},
-            )
-            crew.begin(runner.run_record(prepared, execution, device, labels))
-            crew.search_trials()
-            best = claim.best(stored)
-            if best and crew.progress.counts.finished >= search.n_trials:
-                crew.confirm(configurations(search, best), seeds)
+                print(ended.on_screen())
+                return 0
+            recorder.prepare()
+            clear_up(recorder)
+            watcher = study_screen.watcher(settings.quiet)
+            with launcher.Launcher(search, stored, crew, recorder, watcher) as running:
+                running.set_task(name, execution, str(root), settings.timeout)
+                labels = runner.Labels(
+                    kind="study",
+                    name=search.study_name,
+                    experiment=search.study_name,
+                    user_tags={"harness.study": name},
+                )
+                running.begin(runner.run_record(prepared, execution, device, labels))
+                running.search_trials()
+                best = claim.best(stored)
+                if best and running.progress.counts.finished >= search.n_trials:
+                    running.confirm(configurations(search, best), seeds)
         ended = result(search, stored, seeds, str(device))
         if ended is None:
-            reason = f"No trial was completed ({crew.progress.counts})."
-            recorder.finish(crew.run_id, "failed", tags={"reason": reason})
+            reason = f"No trial was completed ({running.progress.counts})."
+            recorder.finish(running.run_id, "failed", tags={"reason": reason})
             raise RunFailed(reason)
         ended.report(recorder)
     except Interrupted:
@@ -153,6 +154,25 @@ def _carry_out(
     if not ended.is_finished:
         print(f"Go on with the same command: {study_screen.again()}")
     return 0
+
+
+def _open(search: Search, settings: StudySettings) -> StoredStudy:
+    """The stored study, with the trials of dead processes back in its queue."""
+    from harness.search import claim, opening
+    from harness.search.storage import lock
+
+    stored = opening.open_study(search, settings.warm_start)
+    with lock(search.url):
+        claim.repair(stored)
+        claim.forgive_failures(stored)
+        if settings.release_trials:
+            print(f"{claim.release(stored)} trials of other machines are given back.")
+        elif foreign := claim.foreign(stored):
+            print(
+                f"{len(foreign)} trials are in the hands of other machines (or containers). "
+                "If those have died: --release-trials"
+            )
+    return stored
 
 
 def _search(

@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import runner
-from harness.launcher import Progress, StudyWatcher, WorkerProcess
+from harness.crew import WorkerProcess
+from harness.launcher import Progress, StudyWatcher
 from harness.search.claim import Search
 from harness.search.study import describe_space
 from harness.statistics import number_of
@@ -153,7 +154,10 @@ def dry_run(
     rows = {
         "experiment": str(experiment),
         **{f"search {name}": words for name, words in space.items()},
-        "budget": f"{search.n_trials} trials of {experiment.num_epochs} epochs, no pruning counted",
+        "budget": (
+            f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
+            "no pruning counted"
+        ),
         "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
         "workers": f"{workers} with {execution.threads} threads on {device}",
         "images": f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on",

@@ -1,21 +1,20 @@
 """A worker of a study: a process that takes trials and confirmation runs until there are no more.
 
-Started by `harness.study`, not by hand. It reads one JSON object a line from standard input: first
-what it works on, then its jobs; and writes one a line to standard output: what happens. It ends
-when its standard input does.
+Started by `harness.crew`, not by hand. On its line to the launcher it hears what it works on and
+then its jobs, and says what happens. It ends when the line does.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import queue
 import signal
 import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -39,13 +38,33 @@ WAIT_SECONDS = 0.2
 """Between two looks at trials that other workers hold: one of them may die."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """The descriptors that a worker inherits: its line, its standard error, its recorder."""
+
+    line: int
+    errors: int
+    recorder: int
+
+    @classmethod
+    def from_text(cls, text: str) -> Place:
+        """Read what `str` wrote."""
+        return cls(*map(int, text.split(",")))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.descriptors))
+
+    @property
+    def descriptors(self) -> tuple[int, int, int]:
+        """All three."""
+        return self.line, self.errors, self.recorder
+
+
 class Line:
     """The connection to the launcher."""
 
-    def __init__(self) -> None:
-        # What an experiment prints must not get between the messages.
-        self._out = os.fdopen(os.dup(1), "w", buffering=1)
-        os.dup2(2, 1)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -58,12 +77,13 @@ class Line:
 
     def say(self, **event: Any) -> None:
         """Tell the launcher; one that has died will not hear."""
-        with contextlib.suppress(BrokenPipeError):
-            print(json.dumps(event), file=self._out)
+        with contextlib.suppress(OSError):
+            self._connection.send(event)
 
     def _listen(self) -> None:
-        for line in sys.stdin:
-            self._heard.put(json.loads(line))
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._heard.put(self._connection.recv())
         # The launcher wants no more, or is dead: what is at hand goes back into the queue.
         os.kill(os.getpid(), signal.SIGTERM)
         self._heard.put({})  # whoever waits looks up, should the signal have been lost
@@ -72,7 +92,7 @@ class Line:
 class Worker:
     """One process's share of a study."""
 
-    def __init__(self, task: dict[str, Any], line: Line) -> None:
+    def __init__(self, task: dict[str, Any], line: Line, recorder: RecorderClient) -> None:
         """Open storage and data once; `task` is what `harness.launcher` sends."""
         sys.argv = task["command"]  # what is recorded as the way to repeat it
         declared = load_study(task["study"])
@@ -84,7 +104,7 @@ class Worker:
         self.device = self.execution.apply()
         self.data_root = Path(task["data_root"])
         self.timeout = task["timeout"] or float("inf")
-        self.recorder = RecorderClient.inherited(task["recorder"])
+        self.recorder = recorder
         self.stored = self.search.stored(storage.open_storage(self.search.url))
         self.prepared = runner.prepare(experiment, self.data_root, with_test=False)
         self.full: runner.Prepared | None = None
@@ -240,23 +260,26 @@ def once(number: int) -> None:
     signal.signal(number, first)
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Work on what standard input says, until it ends."""
+def work(place: Place) -> NoReturn:
+    """Work on what comes through the line of a place, until it ends."""
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(place.errors, 1)  # what an experiment prints is for nobody
+    os.dup2(place.errors, 2)
     once(signal.SIGTERM)
-    line = Line()
+    line = Line(Connection(place.line))
     task = line.hear()
     url = task["search"]["url"]
     work = {"store": fingerprint(), "study": task["search"]["study_name"]}
     registration = register(work | ({"storage": url} if mask(url) == url else {}))
     try:
         with storage.failures_told(url):
-            _work(Worker(task, line), line)
+            _carry_out(Worker(task, line, RecorderClient.inherited(place.recorder)), line)
     except Interrupted:  # its trial is given back; after anything else somebody has to look
         registration.unlink(missing_ok=True)
         raise
 
 
-def _work(worker: Worker, line: Line) -> NoReturn:
+def _carry_out(worker: Worker, line: Line) -> NoReturn:
     while True:
         match line.hear():
             case {"job": "trials", "parent": parent}:
@@ -266,6 +289,11 @@ def _work(worker: Worker, line: Line) -> NoReturn:
                     worker.confirm(parent, fields, config)
                 except RunFailed as error:
                     line.say(event="unconfirmed", reason=str(error))
+
+
+def main(arguments: list[str]) -> NoReturn:
+    """Work in the place that is given."""
+    work(Place.from_text(arguments[0]))
 
 
 if __name__ == "__main__":

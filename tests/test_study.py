@@ -166,6 +166,18 @@ def processes(checkout: Checkout, module: str) -> list[int]:
     return found
 
 
+def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
+    """The living workers of a launcher: they are forked from it, and have its command line."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if int(parent) == launcher.pid and b"harness.study" in words and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
 def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not true():
@@ -605,7 +617,7 @@ def test_on_a_terminal_a_table_shows_the_workers_though_two_of_three_die(
                 break
             if not died and "died (killed by SIGKILL)" in screen:
                 died = True
-                os.kill(processes(checkout, "harness.worker")[0], signal.SIGKILL)
+                os.kill(workers_of(process)[0], signal.SIGKILL)
         assert process.wait(timeout=10) == 0, screen
     os.close(ours)
     for words in ("validation accuracy", "of 7 trials finished", "s left", "[7/7] trial"):
@@ -632,7 +644,7 @@ def kill(checkout: Checkout, process: subprocess.Popen[str]) -> None:
 
 
 def kill_worker(checkout: Checkout, process: subprocess.Popen[str]) -> None:
-    (worker,) = processes(checkout, "harness.worker")
+    (worker,) = workers_of(process)
     os.kill(worker, signal.SIGKILL)
 
 

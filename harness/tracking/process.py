@@ -234,6 +234,10 @@ class RecorderProcess(RecorderClient):
                 raise self._died() from None
         return ours
 
+    def let_go(self) -> None:
+        """In a forked process: close the connection, which is the parent's."""
+        self._connection.close()
+
     def close(self) -> None:
         """End the process; runs that are still open end as interrupted.
 
