@@ -161,6 +161,27 @@ def test_a_validation_run_is_a_plain_run_on_the_same_rows() -> None:
     assert same_bits(training.network, network)
 
 
+class Centred(nn.Module):
+    """Centres the images that it is given where they are, as a network may."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.sub_(0.5)
+
+
+class InPlace(Baseline):
+    def network(self) -> nn.Module:
+        return nn.Sequential(Centred(), super().network())
+
+
+def test_a_network_may_write_into_its_images() -> None:
+    """Evaluation images are converted once for all epochs, and are whole in each."""
+    experiment = InPlace(dataset="digits", num_epochs=4)
+    prepared = prepared_on_digits(experiment)
+    found = numbers(begin(prepared).epochs())
+    _, expected = plainly(experiment, Pictures(prepared.train), Pictures(prepared.evaluation))
+    assert found == expected
+
+
 def test_the_split_moves_with_its_own_seed_alone() -> None:
     experiment = Baseline(dataset="digits", validation_size=300)
 

@@ -628,6 +628,40 @@ def test_on_a_terminal_a_table_shows_the_workers_though_two_of_three_die(
     check_both_stores_agree(checkout, "lr_search")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_workers_are_started_where_a_fork_would_lose_a_thread(checkout: Checkout) -> None:
+    """They search as forked ones do, and end at once with a launcher that is refused."""
+    thread = (
+        "import threading\n\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    docstring, code = SMALL_SEARCH.split("\n\n", 1)
+    for name, source in (
+        ("forked_search", SMALL_SEARCH),
+        ("started_search", f"{docstring}\n\n{thread}\n\n{code}"),
+    ):
+        (checkout.root / "studies" / f"{name}.py").write_text(source)
+    words = ("--threads", "1", "--workers", "1", "--n-trials", "4", "--confirm-seeds", "1")
+    with running(checkout, "forked_search", *words) as process:
+        read_until(process, ENDED)
+        assert len(workers_of(process)) == 1
+        assert processes(checkout, "harness.worker") == []
+        process.communicate(timeout=60)
+    with running(checkout, "started_search", *words) as process:
+        read_until(process, ENDED)
+        assert workers_of(process) == []
+        assert len(processes(checkout, "harness.worker")) == 1
+        process.communicate(timeout=60)
+    forked, started = (
+        [(t.params, t.value) for t in counted(stored(checkout, name))]
+        for name in ("forked_search", "started_search")
+    )
+    assert len(forked) == 4
+    assert forked == started
+    refused = run(checkout, "started_search", *words, "--sampler", "random")
+    assert refused.status == 2, refused.errors
+    assert processes(checkout, "harness") == []
+
+
 # Stopped in every way, and continued
 
 

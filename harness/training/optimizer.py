@@ -67,4 +67,4 @@ _step_of_torch: Callable[..., float | None] = (
 
 def _is_vanilla(group: dict[str, Any]) -> bool:
     options = ("momentum", "weight_decay", "maximize", "differentiable")
-    return isinstance(group["lr"], float) and not any(group[option] for option in options)
+    return not any(group[option] for option in options)
