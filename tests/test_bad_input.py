@@ -407,7 +407,7 @@ HEAVY = ("torch", "torchvision", "numpy", "mlflow", "optuna", "sqlalchemy", "pan
 
 
 SERVER = """
-import importlib, json, os, sys, tempfile
+import importlib, json, os, socket, sys, tempfile
 from pathlib import Path
 from harness import door
 
@@ -415,7 +415,13 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 
 
-class Untouched:  # the recorder's process, which may be started and ended, and nothing else
+class Untouched:  # the recorder's process: started, shared with workers, ended, and nothing else
+    def share(self):
+        return socket.socketpair()[0]
+
+    def let_go(self):
+        pass
+
     def close(self):
         pass
 
