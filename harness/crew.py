@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Protocol
 
+import torch
+
 from harness import door
 from harness.interruption import deferred
 from harness.project import ROOT
@@ -70,18 +72,23 @@ class Crew:
         forked = on_cpu and _may_fork()
         if forked:
             gc.freeze()  # else the first collection copies what is shared
-        for i in range(number):
-            ours, theirs = Pipe()
-            errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has died)
-            self.workers.append(WorkerProcess(i, ours, errors))
-            with theirs, recorder.share() as connection, deferred():
-                place = Place(theirs.fileno(), errors.fileno(), connection.fileno())
-                if not forked:
-                    self._processes.append(_start(place, threads))
-                elif pid := os.fork():
-                    self._processes.append(_Forked(pid))
-                else:
-                    _be_worker(place, recorder, [worker.line for worker in self.workers])
+            sys.stdout.flush()  # else each of them prints it again
+        try:
+            for i in range(number):
+                ours, theirs = Pipe()
+                errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has died)
+                self.workers.append(WorkerProcess(i, ours, errors))
+                with theirs, recorder.share() as connection, deferred():
+                    place = Place(theirs.fileno(), errors.fileno(), connection.fileno())
+                    if not forked:
+                        self._processes.append(_start(place, threads))
+                    elif pid := os.fork():
+                        self._processes.append(_Forked(pid))
+                    else:
+                        _be_worker(place, recorder, [worker.line for worker in self.workers])
+        except BaseException:
+            self.end()
+            raise
 
     def __enter__(self) -> Crew:
         return self
@@ -120,7 +127,7 @@ class Crew:
             for process in self._processes:
                 if not self._has_task:
                     # They may still be importing, for a request that was refused meanwhile.
-                    with contextlib.suppress(ProcessLookupError):
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
                         os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
@@ -152,17 +159,23 @@ class _Forked:
 
     def wait(self) -> int:
         if self.status is None:
-            self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            try:
+                self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            except ChildProcessError:  # whoever started this command ignores the ends of children
+                self.status = 0
         return self.status
 
 
 def _may_fork() -> bool:
-    """Whether a fork takes all of this process along: it leaves other threads behind.
+    """Whether a fork takes all of this process along.
 
-    Those of OpenMP begin with the first tensor that is large enough, and a fork would wait for
-    them for ever. On macOS the system's own libraries begin some.
+    It leaves other threads behind: those of OpenMP, which `torch.set_num_threads` starts, would be
+    waited for without end. CUDA's driver does not survive it, and looking for a GPU loads it. On
+    macOS the system's own libraries have threads.
     """
-    return sys.platform == "linux" and len(list(Path("/proc/self/task").iterdir())) == 1
+    if sys.platform != "linux" or torch.cuda.is_available():
+        return False
+    return len(list(Path("/proc/self/task").iterdir())) == 1
 
 
 def _be_worker(place: Place, recorder: RecorderProcess, lines: list[Connection]) -> NoReturn:

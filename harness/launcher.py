@@ -120,7 +120,6 @@ class Launcher:
         self.progress = Progress(search.n_trials, self.workers, counts, value, counts.finished)
 
     def __enter__(self) -> Launcher:
-        self.watcher.started(self.progress)
         return self
 
     def __exit__(
@@ -166,6 +165,7 @@ class Launcher:
         self, study_file: str, execution: Execution, data_root: str, timeout: float | None
     ) -> None:
         """Tell the workers what they work on."""
+        self.watcher.started(self.progress)
         names = ("study_name", "url", "n_trials", "sampler", "pruner", "sampler_seed")
         task = {
             "command": sys.argv,

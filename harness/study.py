@@ -95,11 +95,13 @@ def _carry_out(
     from harness.search import claim
     from harness.study_result import configurations, result
     from harness.training.data import data_root
+    from harness.training.device import choose
 
     execution, workers = settings.execution_and_workers()
-    device = execution.apply()
+    device = choose(settings.device)
     root = data_root(settings.data_root)
     if recorder is None or settings.dry_run:
+        execution.apply()
         search = _search(name, declared, experiment, settings, root)
         prepared = runner.prepare(search.study.experiment, root, with_test=False)
         print(study_screen.dry_run(search, prepared, execution, device, workers))
@@ -107,8 +109,9 @@ def _carry_out(
 
     try:
         workers = min(workers, settings.n_trials or declared.n_trials)
-        # Before this process computes anything, and so has threads that no fork would survive.
+        # First of all: what comes next starts threads, which no fork takes along.
         with Crew(workers, execution.threads, recorder, on_cpu=device.type == "cpu") as crew:
+            execution.apply()
             search = _search(name, declared, experiment, settings, root)
             experiment = search.study.experiment
             prepared = runner.prepare(experiment, root, with_test=False)

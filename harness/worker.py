@@ -263,14 +263,14 @@ def once(number: int) -> None:
 def work(place: Place) -> NoReturn:
     """Work on what comes through the line of a place, until it ends."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(place.errors, 1)  # what an experiment prints is for nobody
+    os.dup2(place.errors, 1)  # what an experiment prints is shown if this process dies
     os.dup2(place.errors, 2)
     once(signal.SIGTERM)
     line = Line(Connection(place.line))
     task = line.hear()
     url = task["search"]["url"]
-    work = {"store": fingerprint(), "study": task["search"]["study_name"]}
-    registration = register(work | ({"storage": url} if mask(url) == url else {}))
+    holds = {"store": fingerprint(), "study": task["search"]["study_name"]}
+    registration = register(holds | ({"storage": url} if mask(url) == url else {}))
     try:
         with storage.failures_told(url):
             _carry_out(Worker(task, line, RecorderClient.inherited(place.recorder)), line)

@@ -90,6 +90,7 @@ def test_each_group_has_its_own_learning_rate() -> None:
         {"momentum": 0.9, "nesterov": True},
         {"weight_decay": 0.1},
         {"maximize": True},
+        {"fused": True},
         {"lr": torch.tensor(0.2)},
     ],
     ids=str,

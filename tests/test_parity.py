@@ -165,21 +165,33 @@ class Centred(nn.Module):
     """Centres the images that it is given where they are, as a network may."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return images.sub_(0.5)
+        images.numpy()[:] -= 0.5
+        return images
+
+
+class Shifted(nn.CrossEntropyLoss):
+    """Counts another class than the label's, written into the labels."""
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(logits, labels.add_(1).remainder_(10))
 
 
 class InPlace(Baseline):
     def network(self) -> nn.Module:
         return nn.Sequential(Centred(), super().network())
 
+    def loss(self) -> nn.Module:
+        return Shifted()
 
-def test_a_network_may_write_into_its_images() -> None:
-    """Evaluation images are converted once for all epochs, and are whole in each."""
-    experiment = InPlace(dataset="digits", num_epochs=4)
-    prepared = prepared_on_digits(experiment)
-    found = numbers(begin(prepared).epochs())
-    _, expected = plainly(experiment, Pictures(prepared.train), Pictures(prepared.evaluation))
-    assert found == expected
+
+@pytest.mark.parametrize("validation_size", [0, 100])
+def test_an_experiment_may_write_into_its_batches(validation_size: int) -> None:
+    """They are its own: the next pass has them anew."""
+    experiment = InPlace(dataset="digits", num_epochs=2, validation_size=validation_size)
+    training = begin(prepared_on_digits(experiment))
+    *_, last = numbers(training.epochs())
+    for name, value in training.evaluate().items():
+        assert last[f"{training.evaluated_on}/{name}"] == value
 
 
 def test_the_split_moves_with_its_own_seed_alone() -> None:

@@ -662,6 +662,25 @@ def test_workers_are_started_where_a_fork_would_lose_a_thread(checkout: Checkout
     assert processes(checkout, "harness") == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_an_interruption_while_the_workers_start_ends_them_all(checkout: Checkout) -> None:
+    words = ("lr_search", *QUICK, "--confirm-seeds", "0", "--workers", "24", "--n-trials", "99")
+    with running(checkout, *words) as process:
+        wait_until(lambda: len(workers_of(process)) >= 3)
+        process.terminate()
+        assert process.wait(timeout=30) == 143
+        assert processes(checkout, "harness") == []
+
+
+def test_what_a_study_file_prints_is_printed_once(checkout: Checkout) -> None:
+    """Also where it waits in a buffer while the workers are forked."""
+    (checkout.root / "studies" / "small_search.py").write_text(SMALL_SEARCH + "\nprint('read')\n")
+    words = ("small_search", "--workers", "3", "--n-trials", "3", "--confirm-seeds", "0")
+    ended = checkout.command("harness.study", *words, changes={"PYTHONUNBUFFERED": ""})
+    assert ended.status == 0, ended.errors
+    assert ended.output.count("read") == 1
+
+
 # Stopped in every way, and continued
 
 

@@ -428,5 +428,4 @@ def _saved(figure: Figure, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
         figure.savefig(buffer, **options)
-    figure.set_layout_engine("none")  # it is laid out now, for the next format as well
     return buffer.getvalue()

@@ -223,15 +223,21 @@ class RecorderProcess(RecorderClient):
         The recorder may still be importing MLflow, and is not waited for, except on macOS.
         """
         ours, theirs = socket.socketpair()
-        with deferred(), theirs:
-            if sys.platform == "darwin":
-                # There the receipt comes at once, through this very connection.
-                self._received()
-            self._send("connect")
-            try:
-                send_handle(self._connection, theirs.fileno(), self._process.pid)
-            except (OSError, RuntimeError):
-                raise self._died() from None
+        try:
+            with deferred(), theirs:
+                if sys.platform == "darwin":
+                    # There the receipt comes at once, through this very connection.
+                    self._received()
+                self._send("connect")
+                try:
+                    send_handle(self._connection, theirs.fileno(), self._process.pid)
+                except (OSError, RuntimeError):
+                    # It may be waiting for the handle, and would take it for what is sent next.
+                    self._connection.close()
+                    raise self._died() from None
+        except BaseException:
+            ours.close()
+            raise
         return ours
 
     def let_go(self) -> None:

@@ -67,7 +67,7 @@ class Images:
     """Images with their labels, on one device.
 
     Attributes:
-        pixels: (n, 784), uint8, or float32 where they are converted already.
+        pixels: (n, 784), uint8.
         labels: (n,), int64, in 0..9.
         rows: (m,), int64: which of the n belong to this set; None for all of them.
     """
@@ -102,18 +102,13 @@ class Images:
         rows = self.rows
         if order is not None:
             rows = order if rows is None else rows.index_select(0, order)
-        # Labels and rows are small: they are looked up for all batches at once.
-        labels = self.labels if rows is None else self.labels.index_select(0, rows)
+        # Labels and rows are small: they are looked up for all batches at once. It is a copy, as
+        # the pixels' conversion is: whoever trains may write into what he is given.
+        labels = self.labels.clone() if rows is None else self.labels.index_select(0, rows)
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
             pixels = self.pixels[part] if rows is None else self.pixels.index_select(0, rows[part])
             yield _as_float(pixels), labels[part]
-
-    def converted(self) -> Images:
-        """This set alone, with pixels as batches have them: four times the memory."""
-        rows = slice(None) if self.rows is None else self.rows
-        pixels = _as_float(self.pixels[rows]).view(-1, PIXELS)
-        return Images(pixels, self.labels[rows].clone())
 
     def to(self, device: torch.device) -> Images:
         """The same images on another device (themselves where they are there already)."""
@@ -219,8 +214,7 @@ def read_images(images: Path, labels: Path) -> Images:
 
 
 def _as_float(pixels: torch.Tensor) -> torch.Tensor:
-    images = pixels.view(-1, 1, SIDE, SIDE)
-    return images if images.is_floating_point() else images.to(torch.float32).div_(255)
+    return pixels.view(-1, 1, SIDE, SIDE).to(torch.float32).div_(255)
 
 
 def _paths(name: str, root: Path) -> list[Path]:

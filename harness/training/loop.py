@@ -83,7 +83,6 @@ class Training:
         self.scheduler = experiment.scheduler(self.optimizer)
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
-        self._converted: Images | None = None
         self.history: list[EpochResult] = []
         self.images_seen = 0
         """Images trained on in all epochs so far, counted as they go to the device."""
@@ -188,15 +187,9 @@ class Training:
         """Mean loss and accuracy on the evaluation images, in evaluation mode."""
         self.network.eval()
         outcomes = _Outcomes()
-        evaluation = self._converted
-        if evaluation is None:
-            evaluation = self.evaluation_images.converted()
-        version = evaluation.pixels._version
-        for images, labels in evaluation.batches(self.experiment.batch_size):
+        for images, labels in self.evaluation_images.batches(self.experiment.batch_size):
             logits = self.network(images)
             outcomes.add(logits, self.loss_fn(logits, labels), labels)
-        # Converted once for all epochs, unless the network writes into what it is given.
-        self._converted = evaluation if evaluation.pixels._version == version else None
         return outcomes.means()
 
     def _eager_update(

@@ -66,5 +66,6 @@ _step_of_torch: Callable[..., float | None] = (
 
 
 def _is_vanilla(group: dict[str, Any]) -> bool:
-    options = ("momentum", "weight_decay", "maximize", "differentiable")
+    # A fused kernel, which a loaded state may name, has other bits on some devices.
+    options = ("momentum", "weight_decay", "maximize", "differentiable", "fused")
     return not any(group[option] for option in options)
