@@ -315,7 +315,7 @@ def _download(name: DatasetName, root: Path) -> None:
         raise DataUnavailable(
             f"{name} is not in {root} and cannot be downloaded: {reason}\n"
             f"Ways out: a --data-root (or HARNESS_DATA_ROOT) that holds {folder}/raw, a mirror "
-            "(HARNESS_DATA_MIRROR=URL), --dataset digits, or --fallback digits."
+            "(HARNESS_DATA_MIRROR=URL), --dataset digits, or harness.run's --fallback digits."
         ) from None
 
 
