@@ -47,7 +47,12 @@ def python(arguments: list[str], environment: dict[str, str] | None = None) -> F
             stdout=output,
             stderr=errors,
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)

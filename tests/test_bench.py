@@ -1,0 +1,41 @@
+"""Benchmarks leave nothing behind."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.project import ROOT
+
+MEASURING = """
+from harness import door
+from harness.benchmark.process import python
+
+door.enter(lambda _: bool(python(["-c", "import time; time.sleep(60)"])))
+"""
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")
+def test_an_interrupted_benchmark_ends_what_it_measures() -> None:
+    process = subprocess.Popen([sys.executable, "-c", MEASURING], cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not (measured := children_of(process.pid)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    assert not Path(f"/proc/{measured[0]}").exists()
