@@ -17,7 +17,6 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any, NoReturn, Protocol
 
 import torch
@@ -27,6 +26,17 @@ from harness.interruption import deferred
 from harness.project import ROOT
 from harness.tracking.process import RecorderProcess
 from harness.worker import Place, work
+
+
+class Process(Protocol):
+    """A process that leads a session of its own."""
+
+    @property
+    def pid(self) -> int:
+        """Its id, and that of its session."""
+
+    def wait(self) -> int:
+        """Wait for its end: its exit status, or less than 0 for the signal that killed it."""
 
 
 @dataclass(eq=False)
@@ -40,6 +50,7 @@ class WorkerProcess:
     """
 
     number: int
+    process: Process
     line: Connection
     errors: IO[str]
     job: dict[str, Any] | None = None
@@ -58,16 +69,23 @@ class WorkerProcess:
         self.job = job
         self.send(job)
 
+    def death(self) -> str:
+        """How it ended, with the end of what it wrote to standard error."""
+        status = self.process.wait()
+        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+        self.errors.seek(0)
+        words = self.errors.read()[-500:].strip()
+        return f"{how}: {words}" if words else how
+
 
 class Crew:
-    """The workers of a study; use it in a `with` statement, which ends them."""
+    """The workers of a study; `close` ends them."""
 
     def __init__(
         self, number: int, threads: int, recorder: RecorderProcess, *, on_cpu: bool
     ) -> None:
         """Start so many workers with so many threads each; they wait for a task."""
         self.workers: list[WorkerProcess] = []
-        self._processes: list[_Process] = []
         self._has_task = False
         forked = on_cpu and _may_fork()
         if forked:
@@ -77,29 +95,19 @@ class Crew:
             for i in range(number):
                 ours, theirs = Pipe()
                 errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has died)
-                self.workers.append(WorkerProcess(i, ours, errors))
                 with theirs, recorder.share() as connection, deferred():
                     place = Place(theirs.fileno(), errors.fileno(), connection.fileno())
+                    process: Process
                     if not forked:
-                        self._processes.append(_start(place, threads))
+                        process = _start(place, threads)
                     elif pid := os.fork():
-                        self._processes.append(_Forked(pid))
+                        process = _Forked(pid)
                     else:
-                        _be_worker(place, recorder, [worker.line for worker in self.workers])
+                        _be_worker(place, recorder, [*(w.line for w in self.workers), ours])
+                    self.workers.append(WorkerProcess(i, process, ours, errors))
         except BaseException:
-            self.end()
+            self.close()
             raise
-
-    def __enter__(self) -> Crew:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.end()
 
     def set_task(self, task: dict[str, Any]) -> None:
         """Tell the workers what they work on."""
@@ -116,38 +124,20 @@ class Crew:
                 event: dict[str, Any] = worker.line.recv()
             except (EOFError, OSError):
                 worker.alive = False
-                event = {"event": "died", "how": self._death(worker)}
+                event = {"event": "died", "how": worker.death()}
         return worker, event
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the workers; they give back what they hold."""
         with deferred():
             for worker in self.workers:
                 worker.line.close()
-            for process in self._processes:
+            for worker in self.workers:
                 if not self._has_task:
                     # They may still be importing, for a request that was refused meanwhile.
                     with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-    def _death(self, worker: WorkerProcess) -> str:
-        """How a worker ended, with the end of what it wrote to standard error."""
-        status = self._processes[worker.number].wait()
-        how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
-        worker.errors.seek(0)
-        words = worker.errors.read()[-500:].strip()
-        return f"{how}: {words}" if words else how
-
-
-class _Process(Protocol):
-    """A process that leads a session of its own."""
-
-    @property
-    def pid(self) -> int: ...
-
-    def wait(self) -> int:
-        """Wait for its end: its exit status, or less than 0 for the signal that killed it."""
+                        os.killpg(worker.process.pid, signal.SIGKILL)
+                worker.process.wait()
 
 
 @dataclass

@@ -129,7 +129,7 @@ class Launcher:
         trace: TracebackType | None,
     ) -> None:
         with deferred():
-            self.crew.end()
+            self.crew.close()
             self.watcher.stopped()
             with lock(self.search.url):
                 claim.repair(self.stored)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from harness import door, interruption, project
@@ -52,11 +53,8 @@ def main(arguments: Sequence[str]) -> int:
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         return _run(name, rest, recorder)
-    finally:
-        recorder.close()
 
 
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
@@ -110,7 +108,8 @@ def _carry_out(
     try:
         workers = min(workers, settings.n_trials or declared.n_trials)
         # First of all: what comes next starts threads, which no fork takes along.
-        with Crew(workers, execution.threads, recorder, on_cpu=device.type == "cpu") as crew:
+        on_cpu = device.type == "cpu"
+        with closing(Crew(workers, execution.threads, recorder, on_cpu=on_cpu)) as crew:
             execution.apply()
             search = _search(name, declared, experiment, settings, root)
             experiment = search.study.experiment

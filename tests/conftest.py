@@ -267,6 +267,17 @@ def processes_in(root: Path, modules: Sequence[str]) -> list[int]:
     return found
 
 
+def children_of(parent: int) -> list[int]:
+    """The living processes that a process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            state, ppid = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent and state != "Z":
+                found.append(int(folder.name))
+    return found
+
+
 def bound_by_file_modes() -> list[str]:
     """What stands before a command so that file modes bind it, also where root runs it."""
     if os.geteuid() != 0:

@@ -23,6 +23,7 @@ from harness.training.data import PIXELS, Dataset, Images, data_root, open_datas
 from harness.training.device import Execution, choose
 from harness.training.experiment import Experiment
 from harness.training.loop import Training
+from harness.training.optimizer import VanillaSGD
 
 CPU = torch.device("cpu")
 
@@ -157,7 +158,7 @@ def test_the_optimizer_is_vanilla_sgd_over_every_parameter() -> None:
     """Plain stochastic gradient descent at the learning rate, no parameter left out."""
     network = SMALL.network()
     optimizer = SMALL.optimizer(network.parameters())
-    assert isinstance(optimizer, torch.optim.SGD)
+    assert type(optimizer) is VanillaSGD
     (group,) = optimizer.param_groups
     assert list(map(id, group["params"])) == list(map(id, network.parameters()))
     extras = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")

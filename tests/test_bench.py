@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import children_of
 
 from harness.project import ROOT
 
@@ -18,15 +18,6 @@ from harness.benchmark.process import python
 
 door.enter(lambda _: bool(python(["-c", "import time; time.sleep(60)"])))
 """
-
-
-def children_of(parent: int) -> list[int]:
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
-                found.append(int(folder.name))
-    return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are looked for in /proc")

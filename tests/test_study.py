@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 import pytest
-from conftest import Checkout, Ended
+from conftest import Checkout, Ended, children_of
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
@@ -166,16 +166,9 @@ def processes(checkout: Checkout, module: str) -> list[int]:
     return found
 
 
-def workers_of(launcher: subprocess.Popen[str]) -> list[int]:
+def workers_of(checkout: Checkout, launcher: subprocess.Popen[str]) -> list[int]:
     """The living workers of a launcher: they are forked from it, and have its command line."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-            if int(parent) == launcher.pid and b"harness.study" in words and state != "Z":
-                found.append(int(folder.name))
-    return found
+    return sorted(set(children_of(launcher.pid)) & set(processes(checkout, "harness.study")))
 
 
 def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
@@ -617,7 +610,7 @@ def test_on_a_terminal_a_table_shows_the_workers_though_two_of_three_die(
                 break
             if not died and "died (killed by SIGKILL)" in screen:
                 died = True
-                os.kill(workers_of(process)[0], signal.SIGKILL)
+                os.kill(workers_of(checkout, process)[0], signal.SIGKILL)
         assert process.wait(timeout=10) == 0, screen
     os.close(ours)
     for words in ("validation accuracy", "of 7 trials finished", "s left", "[7/7] trial"):
@@ -643,12 +636,12 @@ def test_workers_are_started_where_a_fork_would_lose_a_thread(checkout: Checkout
     words = ("--threads", "1", "--workers", "1", "--n-trials", "4", "--confirm-seeds", "1")
     with running(checkout, "forked_search", *words) as process:
         read_until(process, ENDED)
-        assert len(workers_of(process)) == 1
+        assert len(workers_of(checkout, process)) == 1
         assert processes(checkout, "harness.worker") == []
         process.communicate(timeout=60)
     with running(checkout, "started_search", *words) as process:
         read_until(process, ENDED)
-        assert workers_of(process) == []
+        assert workers_of(checkout, process) == []
         assert len(processes(checkout, "harness.worker")) == 1
         process.communicate(timeout=60)
     forked, started = (
@@ -666,7 +659,7 @@ def test_workers_are_started_where_a_fork_would_lose_a_thread(checkout: Checkout
 def test_an_interruption_while_the_workers_start_ends_them_all(checkout: Checkout) -> None:
     words = ("lr_search", *QUICK, "--confirm-seeds", "0", "--workers", "24", "--n-trials", "99")
     with running(checkout, *words) as process:
-        wait_until(lambda: len(workers_of(process)) >= 3)
+        wait_until(lambda: len(workers_of(checkout, process)) >= 3)
         process.terminate()
         assert process.wait(timeout=30) == 143
         assert processes(checkout, "harness") == []
@@ -697,7 +690,7 @@ def kill(checkout: Checkout, process: subprocess.Popen[str]) -> None:
 
 
 def kill_worker(checkout: Checkout, process: subprocess.Popen[str]) -> None:
-    (worker,) = workers_of(process)
+    (worker,) = workers_of(checkout, process)
     os.kill(worker, signal.SIGKILL)
 
 
