@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,8 +57,7 @@ def run_experiment(
     )
     execution = settings.execution()
     # The recorder's process imports MLflow while this one opens the data.
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         chosen = execution.apply()
         prepared = runner.prepare(experiment, settings.data_root)
         recorder.prepare()
@@ -66,8 +66,6 @@ def run_experiment(
             labels = dataclasses.replace(labels, command=command)
         watcher = screen.watcher(settings.quiet)
         return runner.run(prepared, execution, chosen, recorder, watcher, labels)
-    finally:
-        recorder.close()
 
 
 def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from contextlib import closing
 from pathlib import Path
 
 from harness import ownership
@@ -27,12 +28,9 @@ def clear_up(recorder: RecorderProcess | None = None) -> None:
     if not left:
         return
     if recorder is None:
-        recorder = RecorderProcess()
-        try:
+        with closing(RecorderProcess()) as recorder:
             recorder.clear_up()
             _clear_up_studies(left, recorder)
-        finally:
-            recorder.close()
     else:
         _clear_up_studies(left, recorder)
     for path, _ in left:

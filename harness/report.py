@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,7 @@ def _study(name: str, settings: ReportSettings) -> int:
     # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         recorder.prepare()
         with interruption.deferred():
             from harness.privacy import mask
@@ -89,8 +89,6 @@ def _study(name: str, settings: ReportSettings) -> int:
         _write(settings.out, page)
         run_id = stored.user_attrs["run_id"]
         recorder.artifacts(run_id, {"report.html": page})
-    finally:
-        recorder.close()
     print(f"{settings.out}: the report of the study {name}, kept as report.html with its run, too.")
     print(f"run {run_id}")
     return 0

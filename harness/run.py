@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from harness import door, interruption, project
@@ -53,16 +54,13 @@ def main(arguments: Sequence[str]) -> int:
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     from harness.tracking.process import RecorderProcess
 
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         if resuming:
             with interruption.deferred():
                 from harness import resume
 
             return resume.main(arguments, recorder)
         return _run(name, rest, recorder)
-    finally:
-        recorder.close()
 
 
 def listing(names: Sequence[str], folder: str = "experiments") -> str:

@@ -9,6 +9,7 @@ command sends what it finds there; this one does nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 from harness import door
@@ -33,12 +34,9 @@ def main(arguments: Sequence[str]) -> int:
     from harness.repair import clear_up
     from harness.tracking.process import RecorderProcess
 
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         sent, waiting = recorder.clear_up()
         clear_up(recorder)
-    finally:
-        recorder.close()
     print(f"{address.described()}: {sent} writes sent, {waiting} still waiting")
     return 1 if waiting else 0
 

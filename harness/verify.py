@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,12 +70,9 @@ def main(arguments: Sequence[str]) -> int:
     address.check_run("verify", run_id)
     from harness.tracking.process import RecorderProcess
 
-    recorder = RecorderProcess()
-    try:
+    with closing(RecorderProcess()) as recorder:
         recorder.prepare()
         return _verify(run_id, settings, recorder)
-    finally:
-        recorder.close()
 
 
 def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) -> int:
