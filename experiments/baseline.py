@@ -13,8 +13,7 @@ from typing import Annotated
 
 from torch import nn
 
-from harness.fields import Count, NonNegative
-from harness.training.experiment import Experiment
+from harness import Count, Experiment, NonNegative
 
 
 class Baseline(Experiment):

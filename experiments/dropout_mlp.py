@@ -14,8 +14,7 @@ from typing import Annotated
 
 from torch import nn
 
-from harness.fields import Count, Fraction
-from harness.training.experiment import Experiment
+from harness import Count, Experiment, Fraction
 
 
 class DropoutMlp(Experiment):

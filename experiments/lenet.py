@@ -13,8 +13,7 @@ from typing import Annotated
 
 from torch import nn
 
-from harness.fields import Count
-from harness.training.experiment import Experiment
+from harness import Count, Experiment
 
 
 class LeNet(Experiment):

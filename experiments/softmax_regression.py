@@ -13,8 +13,7 @@ from typing import Annotated
 
 from torch import nn
 
-from harness.fields import NonNegative
-from harness.training.experiment import Experiment
+from harness import Experiment, NonNegative
 
 
 class SoftmaxRegression(Experiment):

@@ -1,33 +1,62 @@
 """An experiment-tracking research harness for small PyTorch models.
 
-In Python and in notebooks:
+An experiment file and a study file import what they need from here:
+
+    from harness import Count, Experiment, Positive
+    from harness import FloatDistribution, Study
+
+So do scripts and notebooks:
 
     import harness
-    harness.runs("baseline")              # one row a run, as a pandas DataFrame
-    harness.epochs("baseline")            # one row a run and epoch and metric
+
     harness.run_experiment(Baseline(lr=0.05))
+    harness.runs("baseline")        # one row per run, as a pandas DataFrame
+    harness.epochs("baseline")      # one row per run, epoch and metric
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.notebook import run_experiment as run_experiment
-    from harness.tracking.reading import epochs as epochs
-    from harness.tracking.reading import runs as runs
+    from optuna.distributions import CategoricalDistribution as CategoricalDistribution
+    from optuna.distributions import FloatDistribution as FloatDistribution
+    from optuna.distributions import IntDistribution as IntDistribution
+
+    from harness.api import run_experiment as run_experiment
+    from harness.base.fields import Count as Count
+    from harness.base.fields import Fraction as Fraction
+    from harness.base.fields import NonNegative as NonNegative
+    from harness.base.fields import Positive as Positive
+    from harness.base.fields import Seed as Seed
+    from harness.search.study import Study as Study
+    from harness.tracking.frames import epochs as epochs
+    from harness.tracking.frames import runs as runs
+    from harness.training.experiment import Experiment as Experiment
 
 _MODULES = {
-    "runs": "harness.tracking.reading",
-    "epochs": "harness.tracking.reading",
-    "run_experiment": "harness.notebook",
+    "CategoricalDistribution": "harness.search",
+    "Count": "harness.base.fields",
+    "Experiment": "harness.training.experiment",
+    "FloatDistribution": "harness.search",
+    "Fraction": "harness.base.fields",
+    "IntDistribution": "harness.search",
+    "NonNegative": "harness.base.fields",
+    "Positive": "harness.base.fields",
+    "Seed": "harness.base.fields",
+    "Study": "harness.search",
+    "epochs": "harness.tracking.frames",
+    "run_experiment": "harness.api",
+    "runs": "harness.tracking.frames",
 }
+"""The module of each public name."""
+
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a function at its first use: most commands need neither torch nor pandas."""
-    import importlib
-
+    """Import a public name on first use: listings and help need neither torch nor pandas."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import door, project
-from harness.errors import BadRequest, nearest
+from harness.base import project
+from harness.base.errors import BadRequest, nearest
+from harness.cli import flags
 from harness.run import listing
 
 DOORS = ("run", "study", "compare", "report", "verify", "sync", "ui", "bench")
@@ -27,4 +28,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -11,23 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness import door
+from harness.cli import flags
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark and print its table; return the exit status."""
-    from harness.benchmark.settings import BenchSettings
+    from harness.cli.bench_flags import BenchSettings
 
-    settings = door.parse_settings(
+    settings = flags.parse_settings(
         BenchSettings,
         arguments,
         "python -m harness.bench",
         "Time the plain script and the harness in turn, on this machine and data.",
     )
-    from harness.benchmark.comparison import time_comparison
-    from harness.benchmark.runs import time_runs
-    from harness.benchmark.studies import time_studies
-    from harness.training.data import data_root
+    from harness.benchmark.compare_timing import time_comparison
+    from harness.benchmark.run_timing import time_runs
+    from harness.benchmark.study_timing import time_studies
+    from harness.training.datasets import data_root
 
     if settings.compare:
         print(time_comparison(settings))
@@ -38,4 +38,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -11,28 +11,28 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness import door
+from harness.cli import flags
 
 if TYPE_CHECKING:
-    from harness.comparison.comparison import Comparison
-    from harness.comparison.settings import CompareSettings
+    from harness.analysis.comparison import Comparison
+    from harness.cli.compare_flags import CompareSettings
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the comparison that the flags ask for; return the exit status."""
-    from harness.comparison.settings import CompareSettings
+    from harness.cli.compare_flags import CompareSettings
 
-    settings: CompareSettings = door.parse_settings(
+    settings: CompareSettings = flags.parse_settings(
         CompareSettings,
         arguments,
         "python -m harness.compare",
         "Compare runs: what differs, what came out, with its spread over seeds.",
     )
-    from harness.tracking import address
+    from harness.tracking import store_address
 
-    address.check()
-    from harness.comparison.comparison import comparisons, nothing_recorded
-    from harness.repair import clear_up
+    store_address.check()
+    from harness.analysis.comparison import comparisons, nothing_recorded
+    from harness.runs.recovery import clear_up
 
     clear_up()
     found = comparisons(settings)
@@ -49,27 +49,27 @@ def main(arguments: Sequence[str]) -> int:
 
 def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
     """Write the files that are asked for."""
-    from harness.comparison import files
+    from harness.analysis import export
 
     records = [record for comparison in found for record in comparison.shown]
     if settings.csv:
-        files.write(settings.csv, "csv", files.csv_text(records))
+        export.write(settings.csv, "csv", export.csv_text(records))
     if settings.json:
-        files.write(settings.json, "json", files.json_text(records))
+        export.write(settings.json, "json", export.json_text(records))
     if settings.curves:
-        from harness.comparison.curves import draw
+        from harness.figures.comparison_figures import draw
 
         first = found[0]
         kind = settings.curves.suffix.removeprefix(".")
         picture = draw(first.rows[: first.limit], first.labels, first.of, kind)
-        files.write(settings.curves, "curves", picture)
+        export.write(settings.curves, "curves", picture)
 
 
 def _print(comparison: Comparison, settings: CompareSettings) -> None:
     """Print one table with what must be said about it; as wide as it is unless on a terminal."""
     from rich.console import Console
 
-    from harness.comparison import table
+    from harness.analysis import table
 
     columns = comparison.columns(settings.column_names)
     notes = comparison.notes
@@ -90,4 +90,4 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import door, interruption, project
-from harness.errors import BadRequest, nearest
+from harness.base import project, signals
+from harness.base.errors import BadRequest, nearest
+from harness.cli import flags
 
 if TYPE_CHECKING:
     from harness.search.storage import StoredStudy
-    from harness.tracking.process import RecorderProcess
+    from harness.tracking.recorder_process import RecorderProcess
 
 USAGE = """\
 usage: python -m harness.report STUDY|EXPERIMENT [--out report.html]
@@ -46,13 +47,13 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0 if arguments else 2
     name, *rest = arguments
-    settings: ReportSettings = door.parse_settings(
+    settings: ReportSettings = flags.parse_settings(
         ReportSettings, rest, "python -m harness.report NAME", "Write a report as an HTML page."
     )
     _check(settings.out)
-    from harness.tracking import bulk
+    from harness.tracking.reader import reader as open_reader
 
-    reader = bulk.reader()
+    reader = open_reader()
     kinds = {run.kind for run in reader.listing(name)} if name in reader.experiments() else set()
     if not kinds:
         raise _nothing(name, reader.experiments())
@@ -63,14 +64,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _study(name: str, settings: ReportSettings) -> int:
     # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
-    from harness.tracking.process import RecorderProcess
+    from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         recorder.prepare()
-        with interruption.deferred():
-            from harness.privacy import mask
-            from harness.reporting import study
-            from harness.search import figures, storage
+        with signals.deferred():
+            from harness.base.privacy import mask
+            from harness.figures import study_figures
+            from harness.reporting import study_report
+            from harness.search import storage
 
         url = storage.storage_url(settings.storage)
         if name not in storage.stored_names(url):
@@ -84,8 +86,8 @@ def _study(name: str, settings: ReportSettings) -> int:
             config: list(confirmation["test_accuracy"].values())
             for config, confirmation in answer["confirmed"].items()
         }
-        drawn = figures.draw(stored, answer["defaults"], confirmed)
-        page = study.report(stored, answer, recorder, drawn).encode()
+        drawn = study_figures.draw(stored, answer["defaults"], confirmed)
+        page = study_report.report(stored, answer, recorder, drawn).encode()
         _write(settings.out, page)
         run_id = stored.user_attrs["run_id"]
         recorder.artifacts(run_id, {"report.html": page})
@@ -119,15 +121,15 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
 
 
 def _experiment(name: str, settings: ReportSettings) -> int:
-    with interruption.deferred():
-        from harness.comparison.selection import select
-        from harness.comparison.settings import CompareSettings
-        from harness.reporting import experiment
+    with signals.deferred():
+        from harness.analysis.query import select
+        from harness.cli.compare_flags import CompareSettings
+        from harness.reporting import experiment_report
 
     runs = select(CompareSettings(experiment=name))
     path = project.ROOT / "experiments" / f"{name}.py"
     question = project.summary(path) if path.is_file() else ""
-    page = experiment.report(name, question, runs)
+    page = experiment_report.report(name, question, runs)
     _write(settings.out, page.encode())
     print(f"{settings.out}: the report of the experiment {name}.")
     return 0
@@ -170,4 +172,4 @@ def _write(out: Path, page: bytes) -> None:
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

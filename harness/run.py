@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from harness import door, interruption, project
-from harness.errors import BadRequest, nearest
-from harness.tracking import address
+from harness.base import project, signals
+from harness.base.errors import BadRequest, nearest
+from harness.cli import flags
+from harness.tracking import store_address
 
 if TYPE_CHECKING:
-    from harness.settings import RunSettings
-    from harness.tracking.process import RecorderProcess
+    from harness.cli.run_flags import RunSettings
+    from harness.tracking.recorder_process import RecorderProcess
     from harness.training.experiment import Experiment
 
 USAGE = """\
@@ -38,26 +39,26 @@ def main(arguments: Sequence[str]) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     resuming = name.partition("=")[0] == "--resume"
-    door.refuse_repeated_flags(arguments)
+    flags.refuse_repeated_flags(arguments)
     if resuming:
         _, equals, run_id = name.partition("=")
         if not equals:
             run_id = rest[0] if rest else ""
-        address.check_run("resume", run_id, "last", "-h", "--help")
+        store_address.check_run("resume", run_id, "last", "-h", "--help")
     elif name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
     else:
         project.find("experiments", name)
-    address.check()
+    store_address.check()
     if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
-    from harness.tracking.process import RecorderProcess
+    from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         if resuming:
-            with interruption.deferred():
-                from harness import resume
+            with signals.deferred():
+                from harness.runs import resume
 
             return resume.main(arguments, recorder)
         return _run(name, rest, recorder)
@@ -74,14 +75,15 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
 
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
-    with interruption.deferred():
-        from harness import runner, screen
-        from harness.repair import clear_up
-        from harness.settings import RunSettings
+    with signals.deferred():
+        from harness.cli import run_progress
+        from harness.cli.run_flags import RunSettings
+        from harness.runs import runner
+        from harness.runs.recovery import clear_up
         from harness.training.experiment import load_experiment
 
     experiment_class = load_experiment(name)
-    experiment, settings = door.parse(
+    experiment, settings = flags.parse(
         experiment_class,
         RunSettings,
         arguments,
@@ -104,26 +106,26 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
             f"{prepared.experiment.dataset} instead, as --fallback allows."
         )
     labels = settings.labels()
-    watcher = screen.watcher(settings.quiet)
+    watcher = run_progress.watcher(settings.quiet)
     if settings.repeats == 1:
         result = runner.run(prepared, execution, device, recorder, watcher, labels)
         results, run_id = [result], result.run_id
-        print(screen.summary(result, prepared))
+        print(run_progress.summary(result, prepared))
     else:
         seeds = range(experiment.seed, experiment.seed + settings.repeats)
         run_id, results, summaries = runner.repeat(
             prepared, seeds, execution, device, recorder, watcher, labels
         )
-        print(screen.group_summary(results, summaries, prepared))
+        print(run_progress.group_summary(results, summaries, prepared))
     print(f"run {run_id}\nsee it with: python -m harness.ui")
     return 1 if any(result.outcome == "diverged" for result in results) else 0
 
 
 def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
     """What would be run: fields, sizes, updates, and where it would be recorded."""
-    from harness.runner import failure
-    from harness.tracking.address import described
-    from harness.training.data import data_root, on_disk, open_dataset
+    from harness.runs.runner import failure
+    from harness.tracking.store_address import described
+    from harness.training.datasets import data_root, on_disk, open_dataset
 
     root = data_root(settings.data_root)
     available = on_disk(experiment.dataset, root)
@@ -153,4 +155,4 @@ def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -12,19 +12,20 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from harness import door, interruption, project
-from harness.errors import BadRequest, RunFailed, nearest
+from harness.base import project, signals
+from harness.base.errors import BadRequest, RunFailed, nearest
+from harness.cli import flags
 from harness.run import listing
-from harness.tracking import address
+from harness.tracking import store_address
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from harness.search.claim import Search
+    from harness.cli.study_flags import StudySettings
     from harness.search.storage import StoredStudy
     from harness.search.study import Study
-    from harness.study_settings import StudySettings
-    from harness.tracking.process import RecorderProcess
+    from harness.search.trial_queue import Search
+    from harness.tracking.recorder_process import RecorderProcess
     from harness.training.experiment import Experiment
 
 USAGE = """\
@@ -43,15 +44,15 @@ def main(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in known:
         raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
-    door.refuse_repeated_flags(rest)
+    flags.refuse_repeated_flags(rest)
     project.find("studies", name)
-    address.check()
+    store_address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # Its threads, which are for nothing here, would stand in the way of a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
-    from harness.tracking.process import RecorderProcess
+    from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         return _run(name, rest, recorder)
@@ -59,12 +60,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
     # Libraries swallow an interruption in the middle of their import, and then fail.
-    with interruption.deferred():
+    with signals.deferred():
+        from harness.cli.study_flags import StudySettings
         from harness.search.study import load_study
-        from harness.study_settings import StudySettings
 
     declared = load_study(name)
-    experiment, settings = door.parse(
+    experiment, settings = flags.parse(
         declared.experiment,
         StudySettings,
         arguments,
@@ -86,14 +87,16 @@ def _carry_out(
 ) -> int:
     import dataclasses
 
-    from harness import launcher, runner, study_screen
-    from harness.crew import Crew
-    from harness.interruption import Interrupted
-    from harness.repair import clear_up
-    from harness.search import claim
-    from harness.study_result import configurations, result
-    from harness.training.data import data_root
+    from harness.base.signals import Interrupted
+    from harness.cli import study_progress
+    from harness.runs import runner
+    from harness.runs.recovery import clear_up
+    from harness.search import trial_queue
+    from harness.training.datasets import data_root
     from harness.training.device import choose
+    from harness.workers import coordinator
+    from harness.workers.local_pool import Crew
+    from harness.workers.study_answer import configurations, result
 
     execution, workers = settings.execution_and_workers()
     device = choose(settings.device)
@@ -102,7 +105,7 @@ def _carry_out(
         execution.apply()
         search = _search(name, declared, experiment, settings, root)
         prepared = runner.prepare(search.study.experiment, root, with_test=False)
-        print(study_screen.dry_run(search, prepared, execution, device, workers))
+        print(study_progress.dry_run(search, prepared, execution, device, workers))
         return 0
 
     try:
@@ -129,8 +132,8 @@ def _carry_out(
                 return 0
             recorder.prepare()
             clear_up(recorder)
-            watcher = study_screen.watcher(settings.quiet)
-            with launcher.Launcher(search, stored, crew, recorder, watcher) as running:
+            watcher = study_progress.watcher(settings.quiet)
+            with coordinator.Launcher(search, stored, crew, recorder, watcher) as running:
                 running.set_task(name, execution, str(root), settings.timeout)
                 labels = runner.Labels(
                     kind="study",
@@ -140,7 +143,7 @@ def _carry_out(
                 )
                 running.begin(runner.run_record(prepared, execution, device, labels))
                 running.search_trials()
-                best = claim.best(stored)
+                best = trial_queue.best(stored)
                 if best and running.progress.counts.finished >= search.n_trials:
                     running.confirm(configurations(search, best), seeds)
         ended = result(search, stored, seeds, str(device))
@@ -150,26 +153,26 @@ def _carry_out(
             raise RunFailed(reason)
         ended.report(recorder)
     except Interrupted:
-        print(f"Stopped. Go on with the same command: {study_screen.again()}")
+        print(f"Stopped. Go on with the same command: {study_progress.again()}")
         raise
     print(ended.on_screen())
     if not ended.is_finished:
-        print(f"Go on with the same command: {study_screen.again()}")
+        print(f"Go on with the same command: {study_progress.again()}")
     return 0
 
 
 def _open(search: Search, settings: StudySettings) -> StoredStudy:
     """The stored study, with the trials of dead processes back in its queue."""
-    from harness.search import claim, opening
+    from harness.search import opening, trial_queue
     from harness.search.storage import lock
 
     stored = opening.open_study(search, settings.warm_start)
     with lock(search.url):
-        claim.repair(stored)
-        claim.forgive_failures(stored)
+        trial_queue.repair(stored)
+        trial_queue.forgive_failures(stored)
         if settings.release_trials:
-            print(f"{claim.release(stored)} trials of other machines are given back.")
-        elif foreign := claim.foreign(stored):
+            print(f"{trial_queue.release(stored)} trials of other machines are given back.")
+        elif foreign := trial_queue.foreign(stored):
             print(
                 f"{len(foreign)} trials are in the hands of other machines (or containers). "
                 "If those have died: --release-trials"
@@ -187,10 +190,10 @@ def _search(
     """
     import dataclasses
 
-    from harness.search.claim import Search
     from harness.search.opening import budget
     from harness.search.storage import storage_url
-    from harness.training.data import open_dataset
+    from harness.search.trial_queue import Search
+    from harness.training.datasets import open_dataset
 
     if not experiment.validation_size:
         size = len(open_dataset(experiment.dataset, root, with_test=False).train)
@@ -210,4 +213,4 @@ def _search(
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
-from harness import door
+from harness.cli import flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,24 +22,24 @@ class SyncSettings:
 
 def main(arguments: Sequence[str]) -> int:
     """Send, close the runs of dead processes, and say what is left; return the exit status."""
-    door.parse_settings(
+    flags.parse_settings(
         SyncSettings,
         arguments,
         "python -m harness.sync",
         "Send what a tracking server could not take, now that it is back.",
     )
-    from harness.tracking import address
+    from harness.tracking import store_address
 
-    address.check()
-    from harness.repair import clear_up
-    from harness.tracking.process import RecorderProcess
+    store_address.check()
+    from harness.runs.recovery import clear_up
+    from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         sent, waiting = recorder.clear_up()
         clear_up(recorder)
-    print(f"{address.described()}: {sent} writes sent, {waiting} still waiting")
+    print(f"{store_address.described()}: {sent} writes sent, {waiting} still waiting")
     return 1 if waiting else 0
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

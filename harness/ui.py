@@ -16,9 +16,10 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from harness import door, fields
-from harness.errors import BadRequest, RunFailed, nearest
-from harness.privacy import mask
+from harness.base import fields
+from harness.base.errors import BadRequest, RunFailed, nearest
+from harness.base.privacy import mask
+from harness.cli import flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +41,15 @@ class UiSettings:
 
 def main(arguments: Sequence[str]) -> int:
     """Serve until Ctrl-C; return the exit status."""
-    settings: UiSettings = door.parse_settings(
+    settings: UiSettings = flags.parse_settings(
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
-    from harness.interruption import Interrupted
-    from harness.tracking import address
-    from harness.tracking.address import tracking_uri
-    from harness.tracking.server import check_place, is_loopback, serving
+    from harness.base.signals import Interrupted
+    from harness.tracking import store_address
+    from harness.tracking.pages import check_place, is_loopback, serving
+    from harness.tracking.store_address import tracking_uri
 
-    address.check()
+    store_address.check()
     if tracking_uri().startswith("http"):
         page = tracking_uri().rstrip("/")
         page += _run_list(page, settings.experiment)
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             webbrowser.open(page)
         return 0
     check_place(settings.host, settings.port)
-    if settings.experiment and address.is_empty():
+    if settings.experiment and store_address.is_empty():
         raise BadRequest(f"experiment: nothing was recorded yet, {settings.experiment!r} neither.")
     if not is_loopback(settings.host):
         print(
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
             "the pages have no login.",
             file=sys.stderr,
         )
-    from harness.repair import clear_up
+    from harness.runs.recovery import clear_up
 
     clear_up()
     with serving(settings.host, settings.port) as here:
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
             print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
             if not settings.no_browser:
                 webbrowser.open(page)
-            door.wait_for_interruption()
+            flags.wait_for_interruption()
         except Interrupted:
             print()
     return 0
@@ -122,4 +123,4 @@ def _post(address: str, method: str, query: dict[str, Any]) -> dict[str, list[di
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -12,12 +12,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from harness import door, fields, interruption
-from harness.errors import BadRequest
-from harness.fields import NonNegative, Positive
+from harness.base import fields, signals
+from harness.base.errors import BadRequest
+from harness.base.fields import NonNegative, Positive
+from harness.cli import flags
 
 if TYPE_CHECKING:
-    from harness.tracking.process import RecorderProcess
+    from harness.tracking.recorder_process import RecorderProcess
 
 USAGE = """\
 usage: python -m harness.verify RUN_ID [--threads N] [--tolerance X] [--exact]
@@ -57,18 +58,18 @@ def main(arguments: Sequence[str]) -> int:
     run_id, rest = (
         (None, arguments) if arguments[0].startswith("-") else (arguments[0], arguments[1:])
     )
-    settings = door.parse_settings(
+    settings = flags.parse_settings(
         VerifySettings, rest, "python -m harness.verify RUN_ID", USAGE.partition("\n\n")[2]
     )
     if run_id is None:
         raise BadRequest(
             f"verify: name the run first: python -m harness.verify RUN_ID {arguments[0]}"
         )
-    from harness.tracking import address
+    from harness.tracking import store_address
 
-    address.check()
-    address.check_run("verify", run_id)
-    from harness.tracking.process import RecorderProcess
+    store_address.check()
+    store_address.check_run("verify", run_id)
+    from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         recorder.prepare()
@@ -78,15 +79,16 @@ def main(arguments: Sequence[str]) -> int:
 def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) -> int:
     stored = recorder.stored(run_id)  # before torch is imported: it may be the wrong one
     # Libraries swallow an interruption in the middle of their import, and then fail.
-    with interruption.deferred():
-        from harness import screen, verification
-        from harness.repair import clear_up
+    with signals.deferred():
+        from harness.cli import run_progress
+        from harness.runs import verification
+        from harness.runs.recovery import clear_up
 
     clear_up(recorder)
     verified = verification.verify(
         stored,
         recorder,
-        screen.watcher(settings.quiet),
+        run_progress.watcher(settings.quiet),
         device=settings.device,
         threads=settings.threads,
         data_root=settings.data_root,
@@ -98,4 +100,4 @@ def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) ->
 
 
 if __name__ == "__main__":
-    door.enter(main)
+    flags.enter(main)

@@ -12,7 +12,7 @@ Measured with 20 trials of ten epochs, median pruner, two one-thread workers, th
 """
 
 from experiments.baseline import Baseline
-from harness.search import CategoricalDistribution, Study
+from harness import CategoricalDistribution, Study
 
 study = Study(
     experiment=Baseline(),

@@ -14,7 +14,7 @@ Measured with 20 trials of ten epochs, median pruner, two one-thread workers, th
 """
 
 from experiments.baseline import Baseline
-from harness.search import IntDistribution, Study
+from harness import IntDistribution, Study
 
 study = Study(
     experiment=Baseline(),

@@ -12,7 +12,7 @@ Measured with 20 trials of ten epochs, median pruner, two one-thread workers, th
 """
 
 from experiments.baseline import Baseline
-from harness.search import FloatDistribution, Study
+from harness import FloatDistribution, Study
 
 study = Study(
     experiment=Baseline(),

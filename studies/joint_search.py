@@ -14,7 +14,7 @@ Fashion-MNIST), then n = 5 seeds each (mean ± standard deviation; paired differ
 """
 
 from experiments.baseline import Baseline
-from harness.search import CategoricalDistribution, FloatDistribution, IntDistribution, Study
+from harness import CategoricalDistribution, FloatDistribution, IntDistribution, Study
 
 study = Study(
     experiment=Baseline(),

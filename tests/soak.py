@@ -35,7 +35,12 @@ STUDY = (
     *("init_std_search", "--dataset", "digits", "--num-epochs", "2", "--threads", "1"),
     *("--n-trials", "5", "--confirm-seeds", "1"),
 )
-MODULES = ("harness.run", "harness.study", "harness.worker", "harness.tracking.process")
+MODULES = (
+    "harness.run",
+    "harness.study",
+    "harness.workers.worker",
+    "harness.tracking.recorder_process",
+)
 
 WEIGHTS = {"run": 6, "study": 3, "server": 1}
 """How often each kind of round is drawn."""

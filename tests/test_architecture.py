@@ -4,43 +4,45 @@ from __future__ import annotations
 
 import ast
 import subprocess
+import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import harness
+
 ROOT = Path(__file__).resolve().parent.parent
 
-GROUND = {
-    *("database", "errors", "fields", "files", "inspection"),
-    *("interruption", "ownership", "privacy", "project", "statistics"),
-}
-"""The top-level modules of the harness on the ground floor; all others are doors."""
+LAYERS = (
+    ("base",),
+    ("training", "figures"),
+    ("tracking", "search"),
+    ("runs",),
+    ("analysis",),
+    ("reporting",),
+    ("workers",),
+    ("cli",),
+    ("commands",),
+)
+"""The rooms of the harness, from the ground up: each imports from itself and from rows below.
 
-MAY_IMPORT = {
-    "plain": set(),
-    "plain_study": {"plain"},
-    "ground": {"ground"},
-    "package": {"doors", "tracking"},
-    "training": {"training", "ground"},
-    "tracking": {"tracking", "training", "ground"},
-    "search": {"search", "training", "ground"},
-    "comparison": {"comparison", "tracking", "ground"},
-    "reporting": {"reporting", "comparison", "search", "tracking", "ground"},
-    "doors": {
-        *("doors", "benchmark", "comparison", "reporting"),
-        *("search", "tracking", "training", "ground"),
-    },
-    "benchmark": {"benchmark", "package", "search", "tracking", "training", "ground"},
-    "experiments": {"experiments", "training", "ground"},
-    "studies": {"studies", "experiments", "search"},
-}
-"""From which rooms a room may import; the plain ones are the yardsticks, the package is what
-`import harness` gives."""
+`commands` are the modules that lie directly in `harness/`.
+"""
 
-ONLY_ROOMS_OF = {"mlflow": {"tracking"}, "optuna": {"search", "plain_study"}}
-"""The libraries that a single room knows, and a yardstick."""
+OUTSIDE = ("benchmark",)
+"""Rooms beside the layers: they may import every room, and only the commands import them."""
+
+REFERENCES = ("harness.benchmark.reference", "harness.benchmark.reference_study")
+"""The plain scripts, which import nothing of the harness but one another."""
+
+PUBLIC = ("experiments", "studies", "tests")
+"""Folders that import the harness as users do, through `from harness import ...`."""
+
+ONLY_ROOMS_OF = {"mlflow": {"tracking"}, "optuna": {"search", "reference"}}
+"""The libraries that a single room knows (and a reference script)."""
 
 VAGUE = {"common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 
@@ -71,12 +73,8 @@ def name(path: Path) -> str:
 
 
 CODE = sources("harness", "experiments", "studies")
-DOORS = (
-    {path.stem for path in (ROOT / "harness").glob("*.py")}
-    - GROUND
-    - {"__init__", "plain", "plain_study"}
-)
-ROOMS = {path.parent.name for path in (ROOT / "harness").glob("*/*.py")} | set(MAY_IMPORT)
+ROOMS = {room for layer in LAYERS for room in layer} | {*OUTSIDE, "reference", "face"}
+LAYER_OF = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
 
 def module_of(path: Path) -> str:
@@ -84,23 +82,41 @@ def module_of(path: Path) -> str:
 
 
 def room(module: str) -> str:
-    """The room of a module, or the library's name where the module is not of this project."""
+    """The room of a module, or the library's name if the module is not of this project."""
     top, _, rest = module.partition(".")
     first = rest.partition(".")[0]
     if top != "harness":
         return top
-    if not rest:
-        return "package"
-    if first in DOORS:
-        return "doors"
-    return first if first in ROOMS else "ground"
+    if module in REFERENCES:
+        return "reference"
+    if (ROOT / "harness" / first / "__init__.py").is_file() and first:
+        return first
+    is_command = (ROOT / "harness" / f"{first}.py").is_file() and first != "__init__"
+    return "commands" if is_command else "face"
+
+
+def is_allowed(home: str, target: str) -> bool:
+    """Whether a room may import another one."""
+    if home == target:
+        return True
+    if home in ("experiments", "studies"):
+        return target == "face" or (home, target) == ("studies", "experiments")
+    if home == "reference" or target == "reference":
+        return False
+    if home in OUTSIDE:
+        return target in ROOMS
+    if home == "face":
+        return True
+    return (target in LAYER_OF and LAYER_OF[target] < LAYER_OF[home]) or (
+        home == "commands" and target in OUTSIDE
+    )
 
 
 def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
     """Line and name of everything that a source imports, wherever in the file it stands.
 
-    `from harness import fields` counts as `harness.fields`; a relative import is resolved from the
-    package that the source belongs to.
+    `from harness.base import fields` counts as `harness.base.fields`; a relative import is resolved
+    from the package that the source belongs to.
     """
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -119,22 +135,38 @@ def imports(source: str, package: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, target
 
 
+def resolved(target: str) -> str:
+    """The module of an imported name: `harness.base.fields.Count` is of `harness.base.fields`."""
+    parts = target.split(".")
+    while parts and parts[0] == "harness" and len(parts) > 1:
+        path = ROOT.joinpath(*parts)
+        if path.with_suffix(".py").is_file() or (path / "__init__.py").is_file():
+            break
+        parts.pop()
+    return ".".join(parts)
+
+
 def breaches(source: str, module: str, package: str) -> list[str]:
     """The imports of a source that its room forbids, one line each."""
     home = room(module)
-    return [
-        f"line {line}: {home} imports {target}"
-        for line, target in imports(source, package)
-        if (room(target) in MAY_IMPORT and room(target) not in MAY_IMPORT[home])
-        or home not in ONLY_ROOMS_OF.get(room(target), {home})
-    ]
+    found = []
+    for line, target in imports(source, package):
+        origin = room(resolved(target))
+        is_ours = origin in ROOMS or origin in ("experiments", "studies")
+        if (is_ours and not is_allowed(home, origin)) or (
+            home not in ONLY_ROOMS_OF.get(origin, {home})
+            and home != "benchmark"
+            and not (home == "face" and origin == "optuna")
+        ):
+            found.append(f"line {line}: {home} imports {target}")
+    return found
 
 
 @pytest.mark.parametrize("path", CODE, ids=name)
 def test_imports_run_downwards(path: Path) -> None:
     module = module_of(path)
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    assert room(module) in MAY_IMPORT, "a new room: give it a floor in MAY_IMPORT"
+    assert room(module) in {*ROOMS, "experiments", "studies"}, "a new room: give it a layer"
     assert breaches(path.read_text(encoding="utf-8"), module, package) == []
 
 
@@ -150,15 +182,20 @@ def test_imports_run_downwards(path: Path) -> None:
         ("harness.training.loop", "def later():\n    import harness.search"),
         ("harness.training.loop", "if TYPE_CHECKING:\n    from mlflow import MlflowClient"),
         ("harness.training.loop", "importlib.import_module('mlflow.pytorch')"),
-        ("harness.tracking.store", "from harness.search import claim"),
+        ("harness.training.loop", "from harness import Study"),
+        ("harness.figures.style", "from harness.training import loop"),
+        ("harness.tracking.store", "from harness.search import study"),
         ("harness.tracking.store", "import optuna"),
-        ("harness.search.claim", "import harness.tracking.store"),
-        ("harness.search.claim", "import mlflow"),
-        ("harness.errors", "from harness.training import loop"),
-        ("harness.fields", "from harness import plain"),
-        ("harness.plain", "import harness"),
-        ("harness.plain", "from harness.errors import BadRequest"),
-        ("harness.training.data", "import experiments.baseline"),
+        ("harness.search.storage", "import harness.tracking.store"),
+        ("harness.search.storage", "import mlflow"),
+        ("harness.runs.resume", "from harness.analysis import rows"),
+        ("harness.analysis.rows", "from harness.cli import flags"),
+        ("harness.workers.worker", "from harness import run"),
+        ("harness.base.errors", "from harness.training import loop"),
+        ("harness.base.fields", "from harness.benchmark import reference"),
+        ("harness.benchmark.reference", "import harness"),
+        ("harness.benchmark.reference", "from harness.base.errors import BadRequest"),
+        ("harness.training.datasets", "import experiments.baseline"),
         ("experiments.baseline", "from harness.search import Study"),
         ("studies.lr_search", "from optuna.distributions import FloatDistribution"),
         ("studies.lr_search", "from harness.training.experiment import Experiment"),
@@ -168,8 +205,64 @@ def test_a_forbidden_import_is_found(module: str, line: str) -> None:
     assert len(breaches(line, module, module.rpartition(".")[0])) == 1
 
 
-def test_every_module_of_the_ground_floor_exists() -> None:
-    assert {stem for stem in GROUND if not (ROOT / "harness" / f"{stem}.py").is_file()} == set()
+def test_every_room_of_the_layers_exists() -> None:
+    folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert folders == {*LAYER_OF, *OUTSIDE} - {"commands"}
+
+
+def test_a_file_name_occurs_once_in_the_package() -> None:
+    """`study.py` is the command and the declaration of a study."""
+    stems = Counter(path.stem for path in sources("harness") if path.stem != "__init__")
+    assert {stem for stem, count in stems.items() if count > 1} <= {"study"}
+
+
+def test_a_public_name_is_defined_in_one_module_of_the_package() -> None:
+    """Commands share `main`; the reference scripts stand alone."""
+    defined: dict[str, list[str]] = {}
+    for path in sources("harness"):
+        if module_of(path) in REFERENCES:
+            continue
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                names = [node.name]
+            elif isinstance(node, ast.Assign):
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names = [node.target.id]
+            else:
+                names = []
+            for one in names:
+                if not one.startswith("_") and one not in ("main", "USAGE"):
+                    defined.setdefault(one, []).append(name(path))
+    assert {one: places for one, places in defined.items() if len(places) > 1} == {}
+
+
+PUBLIC_NAMES = {
+    *("Experiment", "Study", "Count", "Positive", "NonNegative", "Fraction", "Seed"),
+    *("FloatDistribution", "IntDistribution", "CategoricalDistribution"),
+    *("run_experiment", "runs", "epochs"),
+}
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(harness.__all__) == PUBLIC_NAMES
+
+
+@pytest.mark.parametrize("public", sorted(PUBLIC_NAMES))
+def test_a_public_name_can_be_imported(public: str) -> None:
+    assert getattr(harness, public) is not None
+    assert public in dir(harness)
+
+
+def test_importing_the_package_imports_no_slow_library() -> None:
+    program = (
+        "import sys, harness; dir(harness);"
+        "print({'torch', 'mlflow', 'optuna', 'pandas', 'numpy'} & set(sys.modules))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.strip() == "set()"
 
 
 def test_every_package_is_listed_for_installation() -> None:

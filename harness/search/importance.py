@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 
-from harness.search import claim
+from harness.search import trial_queue
 from harness.search.storage import StoredStudy
 
 FEWEST_TRIALS = 20
@@ -16,7 +16,7 @@ def importances(stored: StoredStudy) -> dict[str, float]:
 
     In a conditional space: of the parameters that all completed trials have.
     """
-    trials = claim.completed(stored)
+    trials = trial_queue.completed(stored)
     shared = [n for n in (trials[0].params if trials else ()) if all(n in t.params for t in trials)]
     if len(shared) < 2 or len(trials) < FEWEST_TRIALS:
         return {}

@@ -10,10 +10,10 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from harness.errors import BadRequest, nearest
-from harness.search.claim import Search, completed
-from harness.search.sampling import grid
+from harness.base.errors import BadRequest, nearest
+from harness.search.samplers import grid
 from harness.search.storage import is_empty, lock, open_storage
+from harness.search.trial_queue import Search, completed
 
 WARM_STARTS = 5
 """Trials of another study that a warm start tries first."""

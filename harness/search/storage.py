@@ -18,10 +18,10 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness import database
-from harness.errors import BadRequest, RunFailed
-from harness.privacy import mask
-from harness.project import MLRUNS, ROOT
+from harness.base import sqlite
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.privacy import mask
+from harness.base.project import MLRUNS, ROOT
 
 StoredStudy = optuna.Study
 """A study as its storage has it."""
@@ -68,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         (file.parent if file else MLRUNS).mkdir(parents=True, exist_ok=True)
         if file:
-            database.check(file, f"Optuna {optuna.__version__}", "studies", _knows)
+            sqlite.check(file, f"Optuna {optuna.__version__}", "studies", _knows)
         with lock(url):
             options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {}
             storage = RDBStorage(url, engine_kwargs=options)

@@ -19,9 +19,9 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial
 
-from harness import fields, project
-from harness.errors import BadRequest
-from harness.fields import Count
+from harness.base import fields, project
+from harness.base.errors import BadRequest
+from harness.base.fields import Count
 from harness.training.experiment import Experiment
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]

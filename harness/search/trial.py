@@ -14,9 +14,9 @@ import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
-from harness.errors import RunFailed
-from harness.interruption import deferred
-from harness.search.claim import tell
+from harness.base.errors import RunFailed
+from harness.base.signals import deferred
+from harness.search.trial_queue import tell
 from harness.training.loop import EpochResult, Training
 
 OBJECTIVE = "validation/accuracy"

@@ -18,13 +18,14 @@ from typing import Any
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from harness.errors import BadRequest
-from harness.ownership import Owner
-from harness.privacy import mask
-from harness.project import peak_memory_bytes
-from harness.tracking import figures, provenance
-from harness.tracking.delivery import STATUS, Delivery, ServerAway, answered
-from harness.tracking.record import (
+from harness.base import provenance
+from harness.base.errors import BadRequest
+from harness.base.ownership import Owner
+from harness.base.privacy import mask
+from harness.base.project import peak_memory_bytes
+from harness.figures import run_figures
+from harness.tracking.offline_queue import Spool
+from harness.tracking.schema import (
     DataRecord,
     FiguresRecord,
     ModelRecord,
@@ -32,14 +33,15 @@ from harness.tracking.record import (
     RunRecord,
     StoredRun,
 )
-from harness.tracking.spool import Spool
 from harness.tracking.store import Store
+from harness.tracking.writer import STATUS, Delivery, ServerAway, answered
 
 
 class MlflowRecorder:
-    """Records runs in the store; see `harness.tracking.record.Recorder`.
+    """Records runs in the store; see `harness.tracking.schema.Recorder`.
 
-    What a tracking server that is away cannot take waits on disk; see `harness.tracking.spool`.
+    What a tracking server that is away cannot take waits on disk; see
+    `harness.tracking.offline_queue`.
     """
 
     def __init__(self) -> None:
@@ -174,11 +176,11 @@ class MlflowRecorder:
     def figures(self, run_id: str, record: FiguresRecord) -> None:
         """Draw a run's figures and keep them, with their data, among its artifacts."""
         started = time.perf_counter()
-        drawn = figures.draw(
+        drawn = run_figures.draw(
             record.title, record.dataset, record.class_names, record.history, record.inspection
         )
-        files = {name: figures.png(figure) for name, figure in drawn.items()}
-        tables = figures.tables(record.class_names, record.history, record.inspection)
+        files = {name: run_figures.png(figure) for name, figure in drawn.items()}
+        tables = run_figures.tables(record.class_names, record.history, record.inspection)
         self.artifacts(run_id, files | {name: text.encode() for name, text in tables.items()})
         seconds = time.perf_counter() - started
         self.epoch(run_id, len(record.history), {"time/figures_seconds": seconds})

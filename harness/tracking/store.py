@@ -19,11 +19,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 
-from harness.errors import RunFailed
-from harness.ownership import Owner
-from harness.privacy import mask
-from harness.project import ROOT
-from harness.tracking import address
+from harness.base.errors import RunFailed
+from harness.base.ownership import Owner
+from harness.base.privacy import mask
+from harness.base.project import ROOT
+from harness.tracking import store_address
 
 LOCK_SECONDS = 60.0
 """Longest wait for another process that creates or extends the store."""
@@ -43,12 +43,12 @@ class Store:
         Raises:
             RunFailed: it cannot be opened.
         """
-        self.uri = address.tracking_uri()
-        self.database = address.database_file()
+        self.uri = store_address.tracking_uri()
+        self.database = store_address.database_file()
         try:
             if self.database:
                 self.database.parent.mkdir(parents=True, exist_ok=True)
-                address.check_database(self.database)
+                store_address.check_database(self.database)
             with self._lock():
                 is_new = self.database is not None and _created(self.database)
                 self.client = MlflowClient(self.uri)

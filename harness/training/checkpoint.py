@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from harness.errors import RunFailed
-from harness.files import write_whole
+from harness.base.errors import RunFailed
+from harness.base.files import write_whole
 
 _DIGEST_LENGTH = 65
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from harness import fields
-from harness.errors import BadRequest
-from harness.fields import Threads
+from harness.base import fields
+from harness.base.errors import BadRequest
+from harness.base.fields import Threads
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -21,10 +21,10 @@ from typing import Annotated, Any, ClassVar, dataclass_transform
 import torch
 from torch import nn
 
-from harness import fields, project
-from harness.errors import BadRequest
-from harness.fields import Count, NonNegative, Positive, Seed
-from harness.training.data import DatasetName
+from harness.base import fields, project
+from harness.base.errors import BadRequest
+from harness.base.fields import Count, NonNegative, Positive, Seed
+from harness.training.datasets import DatasetName
 from harness.training.optimizer import VanillaSGD
 
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from harness.training import device as devices
-from harness.training.capture import captured
-from harness.training.data import Images
+from harness.training.datasets import Images
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
+from harness.training.graph_capture import captured
 
 EvaluationSet = Literal["test", "validation"]
 

@@ -1,0 +1,99 @@
+"""Rows against one of them, seed by seed: how large the difference is, and whether it is one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.query import data
+from harness.analysis.rows import Row
+from harness.base.errors import BadRequest
+from harness.base.statistics import FEWEST_PAIRS, Summary, paired_difference, sign_flip_p
+from harness.tracking.reader import best_of
+
+LEVEL = 0.05
+"""Differences that chance alone would make less often than this are called better or worse."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row minus the reference, over the seeds that both have.
+
+    Attributes:
+        summary: of the differences; None without a shared seed.
+        p: of the sign-flip test, two-sided.
+    """
+
+    metric: str
+    summary: Summary | None = None
+    p: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the row is better, in words."""
+        if self.summary is None or self.p is None:
+            return "no shared seeds"
+        if self.summary.n < FEWEST_PAIRS:
+            return f"n = {self.summary.n} is too small"
+        if self.p > LEVEL:
+            return "cannot be told apart"
+        return "better" if (self.summary.mean > 0) == (best_of(self.metric) is max) else "worse"
+
+    def record(self) -> dict[str, Any]:
+        """The difference by column."""
+        summary = self.summary
+        spread = summary if summary and summary.n > 1 else None
+        return {
+            "pairs": summary.n if summary else 0,
+            "difference": summary.mean if summary else None,
+            "difference.low": spread and spread.low,
+            "difference.high": spread and spread.high,
+            "p": self.p,
+            "verdict": self.verdict,
+        }
+
+
+def differences(rows: Sequence[Row], reference: Row) -> list[Difference | None]:
+    """Each row's difference from the reference, None for the reference itself.
+
+    Raises:
+        BadRequest: the reference has nothing that it could be judged by.
+    """
+    metric = reference.objective
+    if metric is None:
+        raise BadRequest(f"against: {reference.label} has no accuracy to compare with.")
+    return [None if row is reference else _difference(row, reference, metric) for row in rows]
+
+
+def _difference(row: Row, reference: Row, metric: str) -> Difference:
+    if data(row.runs[0]) != data(reference.runs[0]):
+        return Difference(metric)
+    values, others = row.by_seed(metric), reference.by_seed(metric)
+    shared = sorted(values.keys() & others.keys())
+    if not shared:
+        return Difference(metric)
+    summary = paired_difference(
+        [values[seed] for seed in shared], [others[seed] for seed in shared]
+    )
+    return Difference(
+        metric, summary, sign_flip_p([values[seed] - others[seed] for seed in shared])
+    )
+
+
+def reference_among(rows: Sequence[Row], name: str, run_ids: set[str]) -> Row | None:
+    """The row that holds one of the runs, or else the one that is called so.
+
+    Of a group that did not come to its end, it is the row with most of its runs.
+
+    Raises:
+        BadRequest: several rows are meant.
+    """
+    found = [row for row in rows if row.holds(run_ids)]
+    if all(str(run["parent"]).startswith(name) for row in found for run in row.runs):
+        found = sorted(found, key=lambda row: -row.n)[:1]
+    found = found or [row for row in rows if row.label == name]
+    if len(found) > 1:
+        ids = ", ".join(f"{row.short_id} ({row.label})" for row in found[:5])
+        raise BadRequest(f"against: {len(found)} rows are called {name!r}; choose one: {ids}")
+    return found[0] if found else None

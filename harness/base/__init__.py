@@ -1,0 +1,1 @@
+"""What every room stands on: errors, field rules, the project, statistics, processes."""

@@ -1,0 +1,229 @@
+"""The plain script against the harness: epochs, whole processes, memory, and the floor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base import project
+from harness.base.project import MLRUNS
+from harness.benchmark.timed_process import python, recorded, run_id, say, spread
+from harness.cli.bench_flags import BenchSettings
+
+FLOP_PER_IMAGE = 2 * (2 * 784 * 256 + 3 * 256 * 10)
+"""Forward and weight gradient of both layers, and the input gradient of the second."""
+
+LIGHT_COMMANDS = {
+    "list of everything": ["harness"],
+    "run --help": ["harness.run", "--help"],
+    "unknown experiment": ["harness.run", "baselin"],
+    "help of an experiment": ["harness.run", "baseline", "--help"],
+    "bad value": ["harness.run", "baseline", "--lr", "-1"],
+}
+"""Commands that answer without training, by what they are."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One training in a process of its own: seconds and bytes."""
+
+    wall: float
+    memory: float
+    train: float
+    evaluate: float
+    checkpoint: float = 0.0
+    record: float = 0.0
+    store: float = 0.0
+    model: float = 0.0
+    figures: float = 0.0
+    recorder_memory: float = 0.0
+
+
+def time_runs(settings: BenchSettings, root: Path) -> str:
+    """Time trainings of the plain script and of the harness in turn; return the table."""
+    from harness.training.datasets import open_dataset
+
+    size = len(open_dataset(settings.dataset, root).train)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "HARNESS_DATA_ROOT": str(root),
+        }
+        kinds: dict[str, Callable[[], Measurement]] = {
+            "plain": lambda: _plain(settings, root),
+            "exact": lambda: _harness(settings, environment, "highest"),
+            "medium": lambda: _harness(settings, environment, "medium"),
+        }
+        # The first recorded run creates the database, which later ones find; a run on the small
+        # digits takes that, and the operating system's first reading of the libraries, out.
+        python(["-m", "harness.run", "baseline", "--dataset", "digits", "--quiet"], environment)
+        measured: dict[str, list[Measurement]] = {kind: [] for kind in kinds}
+        floors = []
+        for number in range(1, settings.rounds + 1):
+            for kind, measure in kinds.items():
+                measured[kind].append(measure())
+                say(f"round {number}/{settings.rounds} {kind}: {measured[kind][-1].wall:.1f} s")
+            floors.append(matrix_product_seconds(size, settings.threads))
+        light = {
+            what: [_answer_seconds(command) for _ in range(settings.rounds)]
+            for what, command in LIGHT_COMMANDS.items()
+        }
+    return report(settings, size, measured, floors, light)
+
+
+def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 256) -> float:
+    """Seconds that the matrix products alone of one baseline epoch take: the floor of training.
+
+    A batch needs five: two forward, two for the weights' gradients, one for the hidden layer's,
+    and none for the images'. They are timed in float32 at full precision.
+    """
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    images, hidden, logits = (torch.randn(batch_size, width) for width in (784, 256, 10))
+    first, second = torch.randn(256, 784), torch.randn(10, 256)
+
+    def products() -> None:
+        torch.mm(images, first.t())
+        torch.mm(hidden, second.t())
+        torch.mm(logits.t(), hidden)
+        torch.mm(logits, second)
+        torch.mm(hidden.t(), images)
+
+    batches = -(-num_images // batch_size)
+    for _ in range(batches // 4):
+        products()
+    started = time.perf_counter()
+    for _ in range(batches):
+        products()
+    return time.perf_counter() - started
+
+
+def report(
+    settings: BenchSettings,
+    size: int,
+    measured: dict[str, list[Measurement]],
+    floors: list[float],
+    light: dict[str, list[float]],
+) -> str:
+    """The table: medians, ranges, ratios to the plain script, and the machine."""
+    import torch
+
+    from harness.training.device import describe
+
+    machine = describe(torch.device("cpu"))
+    lines = [
+        f"{settings.dataset}, {size:,} training images, baseline, {settings.num_epochs} epochs, "
+        f"n = {settings.rounds} processes of each kind in turn",
+        f"{machine['processor']}, {settings.threads or machine['threads']} threads, "
+        f"torch {machine['torch']}, Python {sys.version.partition(' ')[0]}",
+        "",
+        "median (lowest-highest); ratio = plain / harness",
+        "",
+        f"{'':<36}{'plain':>24}{'exact':>24}{'medium':>24}{'ratio exact':>13}{'medium':>8}",
+    ]
+
+    def row(name: str, value: Callable[[Measurement], float], digits: int = 3) -> None:
+        columns = {kind: [value(m) for m in runs] for kind, runs in measured.items()}
+        middle = {kind: statistics.median(values) for kind, values in columns.items()}
+        cells = "".join(f"{spread(values, digits):>24}" for values in columns.values())
+        if middle["plain"]:
+            exact, medium = (middle["plain"] / middle[kind] for kind in ("exact", "medium"))
+            cells += f"{exact:>12.2f}x{medium:>7.2f}x"
+        lines.append(f"{name:<36}{cells}")
+
+    row("epoch: training and evaluation, s", lambda m: m.train + m.evaluate)
+    row("  training, s", lambda m: m.train)
+    row("  evaluation, s", lambda m: m.evaluate)
+    row(f"whole process, {settings.num_epochs} epochs, s", lambda m: m.wall, 2)
+    row("peak memory, training process, MB", lambda m: m.memory / 1e6, 0)
+    row("peak memory, recorder process, MB", lambda m: m.recorder_memory / 1e6, 0)
+    epochs = settings.num_epochs
+    row("checkpoint an epoch, s", lambda m: m.checkpoint / epochs, 4)
+    row("  share of training, %", lambda m: 100 * m.checkpoint / epochs / m.train, 1)
+    row("record an epoch, s", lambda m: m.record / epochs, 4)
+    row("  share of training, %", lambda m: 100 * m.record / epochs / m.train, 1)
+    row("waiting for the store, s", lambda m: m.store)
+    row("export and log the model, s", lambda m: m.model)
+    row("draw and log the figures, s", lambda m: m.figures)
+    floor = statistics.median(floors)
+    lines += [
+        "",
+        f"matrix products of an epoch alone, s: {spread(floors, 3)}, "
+        f"{FLOP_PER_IMAGE * size / floor / 1e9:.0f} GFLOP/s",
+        *(
+            f"  training / matrix products, {kind}: "
+            f"{statistics.median(m.train for m in measured[kind]) / floor:.2f}"
+            for kind in measured
+        ),
+        "",
+        "answers without training, s:",
+        *(f"  {what:<24}{spread(seconds, 2):>22}" for what, seconds in light.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _plain(settings: BenchSettings, root: Path) -> Measurement:
+    from harness.training.datasets import TORCHVISION_CLASSES
+
+    options = {
+        "--dataset": TORCHVISION_CLASSES[settings.dataset],
+        "--data-root": str(root),
+        "--num-epochs": str(settings.num_epochs),
+        "--threads": str(settings.threads),
+    }
+    words = [word for pair in options.items() for word in pair]
+    finished = python(["-m", "harness.benchmark.reference", *words])
+    epochs = [json.loads(line) for line in finished.output.splitlines()]
+    return Measurement(
+        wall=finished.seconds,
+        memory=finished.memory,
+        train=statistics.median(epoch["time/train_seconds"] for epoch in epochs),
+        evaluate=statistics.median(epoch["time/evaluate_seconds"] for epoch in epochs),
+    )
+
+
+def _harness(
+    settings: BenchSettings, environment: dict[str, str], matmul_precision: str
+) -> Measurement:
+    options = {
+        "--dataset": settings.dataset,
+        "--num-epochs": str(settings.num_epochs),
+        "--threads": str(settings.threads),
+        "--device": "cpu",
+        "--matmul-precision": matmul_precision,
+    }
+    words = [word for pair in options.items() for word in pair]
+    finished = python(["-m", "harness.run", "baseline", *words], environment)
+    metrics = recorded(run_id(finished), environment)
+    shutil.rmtree(MLRUNS / "checkpoints" / run_id(finished), ignore_errors=True)
+    return Measurement(
+        wall=finished.seconds,
+        memory=metrics["memory/process_peak_bytes"][0],
+        train=statistics.median(metrics["time/train_seconds"]),
+        evaluate=statistics.median(metrics["time/evaluate_seconds"]),
+        checkpoint=metrics["time/checkpoint_seconds"][0],
+        record=metrics["time/record_seconds"][0],
+        store=metrics["time/store_seconds"][0],
+        model=metrics["time/model_seconds"][0],
+        figures=metrics.get("time/figures_seconds", [0.0])[0],
+        recorder_memory=metrics["memory/recorder_peak_bytes"][0],
+    )
+
+
+def _answer_seconds(command: list[str]) -> float:
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", *command], cwd=project.ROOT, capture_output=True, check=False
+    )
+    return time.perf_counter() - started

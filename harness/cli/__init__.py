@@ -1,0 +1,1 @@
+"""The command line: flags, their refusals, progress on the screen, exit statuses."""

@@ -1,0 +1,1 @@
+"""Figures of runs, of studies, of comparisons, in one style."""

@@ -1,0 +1,1 @@
+"""Trainings, executed: prepared, driven, recorded, resumed, verified, recovered."""

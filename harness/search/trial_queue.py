@@ -1,0 +1,268 @@
+"""Claims: how workers take trials, so that the budget is met exactly and no trial is lost.
+
+Under one lock, `claim` gives the trials of dead processes back, counts, and asks for the next one.
+What happened to a trial is its user attribute `outcome`; who works on it is `owner`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from harness.base.ownership import Owner
+from harness.base.signals import deferred
+from harness.search.samplers import PrunerName, SamplerName, grid, make_pruner, make_sampler
+from harness.search.storage import lock
+from harness.search.study import Study
+
+LONGEST_FAILURE_ROW = 5
+"""A study stops after this many failures in a row: the next one would fail as well."""
+
+MOST_RETRIES = 2
+"""How often the trial of a dead process is queued again before it counts as failed."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a study is searched: everything that a claim needs."""
+
+    study: Study
+    study_name: str
+    url: str
+    n_trials: int
+    sampler: SamplerName = "tpe"
+    pruner: PrunerName = "median"
+    sampler_seed: int = 0
+
+    def stored(self, storage: RDBStorage) -> optuna.Study:
+        """The stored study. Keep it: it remembers the finished trials that it has read."""
+        return optuna.load_study(
+            study_name=self.study_name,
+            storage=storage,
+            sampler=make_sampler(self.sampler, self.sampler_seed, 0),
+            pruner=make_pruner(self.pruner, self.study.experiment.num_epochs),
+        )
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a study is; each trial is in one of these, or was interrupted."""
+
+    completed: int
+    pruned: int
+    diverged: int
+    failed: int
+    running: int
+    waiting: int
+
+    @property
+    def finished(self) -> int:
+        """Trials that count towards the budget."""
+        return self.completed + self.pruned + self.diverged + self.failed
+
+    def __str__(self) -> str:
+        return (
+            f"{self.completed} completed, {self.pruned} pruned, {self.diverged} diverged, "
+            f"{self.failed} failed"
+        )
+
+
+class Finished(Exception):
+    """There is nothing more to claim: the budget is spent, or too many trials failed in a row."""
+
+
+def count(trials: Sequence[FrozenTrial]) -> Counts:
+    """Count trials by outcome; interrupted ones, whose copies are queued, count nowhere."""
+    outcomes = [trial.user_attrs.get("outcome") for trial in trials if trial.state.is_finished()]
+    states = [trial.state for trial in trials]
+    return Counts(
+        completed=outcomes.count("completed"),
+        pruned=outcomes.count("pruned"),
+        diverged=outcomes.count("diverged"),
+        failed=outcomes.count("failed"),
+        running=states.count(TrialState.RUNNING),
+        waiting=states.count(TrialState.WAITING),
+    )
+
+
+@contextlib.contextmanager
+def claimed(search: Search, stored: optuna.Study) -> Iterator[Trial | None]:
+    """`claim` a trial for a block; where the block does not tell how it ended, it is given back."""
+    trial = None
+    try:
+        with deferred():
+            trial = claim(search, stored)
+        yield trial
+    finally:
+        if trial is not None:
+            with deferred():
+                frozen = stored._storage.get_trial(trial._trial_id)
+                if not frozen.state.is_finished():
+                    give_back(stored, frozen, retries=frozen.user_attrs.get("retries", 0))
+
+
+def claim(search: Search, stored: optuna.Study) -> Trial | None:
+    """Take the next trial; None where all that is left is in the hands of other workers.
+
+    Raises:
+        Finished: the budget is spent, or the last trials all failed.
+    """
+    with lock(search.url):
+        trials = repair(stored)
+        counts = count(trials)
+        if counts.finished >= search.n_trials:
+            raise Finished("the budget is spent")
+        if reason := failure_row(stored, trials):
+            raise Finished(reason)
+        if counts.finished + counts.running >= search.n_trials:
+            return None
+        if search.sampler == "grid" and not counts.waiting:
+            taken = [trial.params for trial in trials]
+            point = next((point for point in grid(search.study) if point not in taken), None)
+            if point is None:
+                return None
+            stored.enqueue_trial(point)
+        draws = counts.finished + counts.running
+        stored.sampler = make_sampler(search.sampler, search.sampler_seed, draws)
+        with warnings.catch_warnings():
+            # Trial 0 holds the experiment's defaults, inside the searched range or not.
+            warnings.simplefilter("ignore")
+            trial = stored.ask(dict(search.study.space))
+        trial.set_user_attr("owner", str(Owner.current()))
+        return trial
+
+
+def repair(stored: optuna.Study) -> list[FrozenTrial]:
+    """Give the running trials of dead processes of this machine back; return all trials.
+
+    Hold the lock meanwhile.
+    """
+    trials = stored.get_trials(deepcopy=False)
+    orphans = {trial.number for trial in _running(trials) if _is_orphan(trial)}
+    if not orphans:
+        return trials
+    # Since they were read a worker may have ended its trial, in order, and then itself.
+    for trial in _running(stored.get_trials(deepcopy=False)):
+        if trial.number in orphans:
+            give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
+    return stored.get_trials(deepcopy=False)
+
+
+def outcomes(stored: optuna.Study) -> dict[str, str]:
+    """By the id of its run, how each trial stands: its outcome, or `running`."""
+    return {
+        trial.user_attrs["run_id"]: (
+            trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
+        )
+        for trial in stored.get_trials(deepcopy=False)
+        if "run_id" in trial.user_attrs
+    }
+
+
+def release(stored: optuna.Study) -> int:
+    """Give the running trials of other machines back; return how many there were."""
+    trials = foreign(stored)
+    for trial in trials:
+        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0))
+    return len(trials)
+
+
+def foreign(stored: optuna.Study) -> list[FrozenTrial]:
+    """The running trials of other machines, which only a person can know to be dead."""
+    return [
+        trial
+        for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if "owner" in trial.user_attrs and not Owner.from_text(trial.user_attrs["owner"]).is_here
+    ]
+
+
+def give_back(stored: optuna.Study, trial: FrozenTrial, retries: int) -> None:
+    """End a trial as interrupted and queue its parameters again, at most twice after deaths."""
+    storage, trial_id = stored._storage, trial._trial_id
+    attributes: dict[str, Any] = {"outcome": "interrupted"}
+    if retries > MOST_RETRIES:
+        attributes = {"outcome": "failed", "reason": f"its process died {retries} times"}
+    elif not any(
+        t.user_attrs.get("retry_of") == trial.number for t in stored.get_trials(deepcopy=False)
+    ):
+        # Queued first: whoever dies here has queued it, and it is not queued twice.
+        parameters = dict(trial.system_attrs.get("fixed_params", {}))
+        if "owner" in trial.user_attrs:  # else they may not be all, and would be drawn otherwise
+            parameters |= trial.params
+        stored.enqueue_trial(parameters, user_attrs={"retries": retries, "retry_of": trial.number})
+    for name, attribute in attributes.items():
+        storage.set_trial_user_attr(trial_id, name, attribute)
+    stored.tell(trial.number, state=TrialState.FAIL)
+
+
+def tell(
+    stored: optuna.Study,
+    trial: Trial,
+    outcome: str,
+    value: float | None,
+    attributes: Mapping[str, Any],
+) -> None:
+    """End a trial with its outcome: completed, pruned, diverged or failed.
+
+    A diverged trial counts as a validation accuracy of 0: every sampler learns from that.
+    """
+    for name, attribute in {**attributes, "outcome": outcome}.items():
+        trial.set_user_attr(name, attribute)
+    if outcome == "failed":
+        stored.tell(trial, state=TrialState.FAIL)
+    elif outcome == "pruned":
+        stored.tell(trial, state=TrialState.PRUNED)
+    else:
+        stored.tell(trial, 0.0 if outcome == "diverged" else value)
+
+
+def best(stored: optuna.Study) -> FrozenTrial | None:
+    """The completed trial with the highest validation accuracy; the earliest among equals."""
+    return max(completed(stored), key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def completed(stored: optuna.Study) -> list[FrozenTrial]:
+    """The trials that were trained to the end."""
+    trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return [trial for trial in trials if trial.user_attrs.get("outcome") == "completed"]
+
+
+def forgive_failures(stored: optuna.Study) -> None:
+    """Let a study that failures have stopped go on: what made them fail may be mended."""
+    stored.set_user_attr("forgiven", len(_ended(stored.get_trials(deepcopy=False))))
+
+
+def failure_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
+    """Why a study that has only failed lately should stop; "" if it should not."""
+    last = _ended(trials)[stored.user_attrs.get("forgiven", 0) :][-LONGEST_FAILURE_ROW:]
+    if [trial.user_attrs.get("outcome") for trial in last] != ["failed"] * LONGEST_FAILURE_ROW:
+        return ""
+    reason = last[-1].user_attrs.get("reason", "unknown")
+    return f"the last {LONGEST_FAILURE_ROW} trials failed: {reason}"
+
+
+def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials that count, in the order in which they ended."""
+    counted = [
+        trial
+        for trial in trials
+        if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
+    ]
+    return sorted(counted, key=lambda trial: str(trial.datetime_complete))
+
+
+def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state == TrialState.RUNNING]
+
+
+def _is_orphan(trial: FrozenTrial) -> bool:
+    # Without an owner its process died between asking and signing, both under the lock.
+    owner = trial.user_attrs.get("owner")
+    return owner is None or Owner.from_text(owner).is_dead

@@ -1,0 +1,114 @@
+"""The logged model: an exported inference graph that `mlflow.pytorch.load_model` reads.
+
+MLflow's own `pytorch.log_model` would import torch here and export the network a second time; the
+training process has exported it already, so only MLflow's description is written around the file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient, pyfunc
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Run
+from mlflow.models import Model, ModelSignature
+from mlflow.models.utils import _save_example
+from mlflow.types import Schema, TensorSpec
+
+from harness.tracking.schema import ModelRecord
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 1, 28, 28))]),
+    outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 10))]),
+)
+"""Images as float32 in [0, 1] to logits, any batch size."""
+
+
+DESCRIPTION = """\
+Signature: images, float32 (batch, 1, 28, 28) in [0, 1], to logits, float32 (batch, 10).
+
+Load it in the project's root, with MLflow's tracking URI set to the store:
+
+    mlflow.pytorch.load_model("{uri}")
+"""
+"""What the model's page says, in Markdown."""
+
+
+def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
+    """Log the model under the name `model` and return its id; again, where that was cut off."""
+    run = client.get_run(run_id)
+    begun = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'"
+    )
+    logged = (
+        begun[0]
+        if begun
+        else client.create_logged_model(
+            run.info.experiment_id,
+            name="model",
+            source_run_id=run_id,
+            params=run.data.params,
+            tags={
+                "harness.experiment": run.data.tags["harness.experiment"],
+                "mlflow.note.content": DESCRIPTION.format(uri=f"runs:/{run_id}/model"),
+            },
+            model_type="pt2",
+        )
+    )
+    model = Model(
+        artifact_path=logged.artifact_location,
+        run_id=run_id,
+        model_id=logged.model_id,
+        signature=SIGNATURE,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "data").mkdir()
+        shutil.copyfile(record.path, path / "data" / "model.pt2")
+        _save_example(model, np.asarray(record.example, dtype=np.float32), folder)
+        model.add_flavor(
+            "pytorch", model_data="data", pytorch_version=record.torch_version, code=None
+        )
+        pyfunc.add_to_model(
+            model, loader_module="mlflow.pytorch", data="data", model_config={"device": None}
+        )
+        model.save(str(path / "MLmodel"))
+        requirements = f"torch=={record.torch_version.partition('+')[0]}\nmlflow\n"
+        (path / "requirements.txt").write_text(requirements)
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_batch(run_id, metrics=_results(client, run, logged.model_id, record.step))
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
+    return str(logged.model_id)
+
+
+def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:
+    """The run's losses and accuracies at a step once more, as the model's.
+
+    With their own times they are the same values to the store, which keeps them once.
+    """
+    sets = {
+        tag.value: entry.dataset
+        for entry in (run.inputs.dataset_inputs if run.inputs else [])
+        for tag in entry.tags
+        if tag.key == "mlflow.data.context"
+    }
+    found = []
+    for name in run.data.metrics:
+        part, _, quantity = name.partition("/")
+        dataset = sets.get("training" if part == "train" else part)
+        if quantity not in ("loss", "accuracy") or dataset is None:
+            continue
+        for metric in client.get_metric_history(run.info.run_id, name):
+            if metric.step == step:
+                found.append(
+                    Metric(
+                        *(name, metric.value, metric.timestamp, step),
+                        model_id=model_id,
+                        dataset_name=dataset.name,
+                        dataset_digest=dataset.digest,
+                    )
+                )
+    return found

@@ -1,0 +1,136 @@
+"""MLflow's pages over this project's store, served to this machine alone unless told otherwise."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.privacy import mask
+from harness.base.project import ROOT
+from harness.tracking import store_address
+
+LOOPBACK = "127.0.0.1"
+"""The pages have no login: unless told otherwise, nobody else may reach them."""
+
+START_SECONDS = 60.0
+"""Longest wait for the server to answer; the first start creates the database."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what is served there."""
+    return ipaddress.ip_address(host).is_loopback
+
+
+def check_place(host: str, port: int) -> None:
+    """Make sure that one can serve there.
+
+    Raises:
+        BadRequest: the host is no address of this machine, or the port is taken; the message
+            offers the next free one.
+    """
+    try:
+        ipaddress.ip_address(host)
+        _bind(host, 0)
+    except (ValueError, OSError):
+        raise BadRequest(
+            f"host: {host!r} is no address of this machine, like {LOOPBACK}, or 0.0.0.0 for all."
+        ) from None
+    if not _is_free(host, port):
+        others = range(port + 1, min(port + 100, 65536))
+        free = next((other for other in others if _is_free(host, other)), None)
+        offer = f" Free: --port {free}" if free else ""
+        raise BadRequest(f"port: {port} is in use.{offer}")
+
+
+@contextlib.contextmanager
+def serving(host: str, port: int) -> Iterator[str]:
+    """Serve the store there until the block ends; yields its address here when it answers.
+
+    Raises:
+        RunFailed: the store cannot be opened, or the server ended, or did not answer in time.
+    """
+    if file := store_address.database_file():
+        if store_address.is_empty():
+            # A server that creates it beside a run that does so too would fail.
+            from harness.tracking.recorder_process import ENVIRONMENT
+
+            os.environ |= ENVIRONMENT | os.environ
+            from harness.tracking.store import Store
+
+            Store()
+        store_address.check_database(file)
+    environment = os.environ | {
+        # Not on its command line, which other users of the machine can read.
+        "MLFLOW_BACKEND_STORE_URI": store_address.tracking_uri(),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        # Without it the server keeps more processes for jobs that the harness has none of.
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    }
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+                *("--host", host, "--port", str(port)),
+            ],
+            # Artifact locations in the store are relative to the root.
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            reached = LOOPBACK if host in ("0.0.0.0", "::") else host
+            here = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+            deadline = time.monotonic() + START_SECONDS
+            while not _answers(here):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    last = log.read().strip().rpartition("\n")[2]
+                    raise RunFailed(f"MLflow's server did not start: {mask(last)}")
+                time.sleep(0.1)
+            yield here
+        finally:
+            # The server's own workers are in its group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=5)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(here: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{here}/health", timeout=1) as reply:
+            return bool(reply.status == 200)
+    except OSError:
+        return False
+
+
+def _is_free(host: str, port: int) -> bool:
+    try:
+        _bind(host, port)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, port))

@@ -1,0 +1,1 @@
+"""Trainings on several processes: the coordinator, the worker pool, the worker."""

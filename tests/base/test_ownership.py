@@ -1,0 +1,128 @@
+"""Who works on a run or trial: told apart from a later process, another boot, another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.base import ownership
+from harness.base.ownership import Owner
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PROGRAM = """
+import sys
+from harness.base.ownership import Owner
+print(Owner.current(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[str]]:
+    """Another process that says who it is and then waits."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def owner_of(process: subprocess.Popen[str]) -> Owner:
+    assert process.stdout
+    return Owner.from_text(process.stdout.readline())
+
+
+def test_this_process_is_here_and_lives() -> None:
+    owner = Owner.current()
+    assert owner.is_here
+    assert not owner.is_dead
+    assert Owner.from_text(str(owner)) == owner
+
+
+def test_another_process_lives_until_it_is_killed(other: subprocess.Popen[str]) -> None:
+    owner = owner_of(other)
+    assert owner != Owner.current()
+    assert owner.is_here
+    assert not owner.is_dead
+    other.send_signal(signal.SIGSTOP)
+    assert not owner.is_dead, "a process that was stopped for a while works on afterwards"
+    other.kill()
+    deadline = time.monotonic() + 5
+    while not owner.is_dead and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert other.returncode is None, "nobody has waited for it: it is a zombie"
+    assert owner.is_dead
+    other.wait()
+    assert owner.is_dead
+
+
+def test_a_process_id_that_is_used_again_is_another_process() -> None:
+    assert dataclasses.replace(Owner.current(), started="1").is_dead
+
+
+def test_a_process_of_an_earlier_boot_is_dead() -> None:
+    earlier = dataclasses.replace(Owner.current(), boot="an earlier one")
+    assert earlier.is_here
+    assert earlier.is_dead
+
+
+def test_a_process_of_another_machine_is_never_known_to_be_dead() -> None:
+    there = dataclasses.replace(Owner.current(), machine="another", boot="x", started="1", pid=1)
+    assert not there.is_here
+    assert not there.is_dead
+
+
+def test_an_owner_says_nothing_about_who_and_where() -> None:
+    text = str(Owner.current()).lower()
+    machine_id = Path("/etc/machine-id")
+    secrets = [platform.node(), getpass.getuser(), str(uuid.getnode()), str(Path.home())]
+    if machine_id.is_file():
+        secrets.append(machine_id.read_text().strip())
+    for secret in secrets:
+        assert f'"{secret.lower()}"' not in text
+        assert len(secret) < 8 or secret.lower() not in text
+    assert set(json.loads(text)) == {"pid", "started", "boot", "machine"}
+
+
+def test_without_a_network_card_all_processes_agree_on_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = []
+    for drawn in (0x1234_5678_9ABC | 1 << 40, 0xCBA9_8765_4321 | 1 << 40):
+        monkeypatch.setattr(uuid, "getnode", lambda node=drawn: node)
+        ownership._machine.cache_clear()
+        names.append(Owner.current().machine)
+    ownership._machine.cache_clear()
+    assert names[0] == names[1]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_name_with_spaces_and_parentheses_is_read() -> None:
+    name = Path("/proc/self/comm")
+    before = name.read_text()
+    started = Owner.current().started
+    try:
+        name.write_text("a) Z 1 (b")
+        assert Owner.current().started == started
+        assert not Owner.current().is_dead
+    finally:
+        name.write_text(before.strip())
+    assert os.getpid() == Owner.current().pid

@@ -1,0 +1,186 @@
+"""Means with their uncertainty agree with SciPy's, and say how many values they stand on."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scipy import stats
+
+from harness.base.statistics import (
+    FEWEST_PAIRS,
+    MOST_EXACT_PAIRS,
+    Summary,
+    expected_maximum,
+    paired_difference,
+    sign_flip_p,
+    summarize,
+)
+
+# Rounded, because NumPy's squares of tiny numbers are zero.
+VALUES = st.floats(min_value=-1e6, max_value=1e6).map(lambda value: round(value, 9))
+SAMPLES = st.lists(VALUES, min_size=2, max_size=30)
+
+
+@given(SAMPLES)
+@example([0.1] * 3)
+def test_a_summary_is_that_of_numpy_and_scipy(values: list[float]) -> None:
+    summary = summarize(values)
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    # Rounding in NumPy is relative to the values, not to what is left of them in the difference.
+    rounding = 1e-9 * max(map(abs, values))
+    assert summary.n == len(values)
+    assert summary.mean == pytest.approx(mean, abs=rounding)
+    assert summary.std == pytest.approx(std, rel=1e-9, abs=rounding)
+    half = stats.t.ppf(0.975, len(values) - 1) * std / math.sqrt(len(values))
+    assert summary.low == pytest.approx(mean - half, rel=1e-9, abs=20 * rounding)
+    assert summary.high == pytest.approx(mean + half, rel=1e-9, abs=20 * rounding)
+
+
+def test_the_interval_is_the_one_in_the_tables() -> None:
+    summary = summarize([1.0, 2.0, 3.0, 4.0, 5.0])
+    interval = stats.t.interval(0.95, df=4, loc=3, scale=stats.sem([1, 2, 3, 4, 5]))
+    assert (summary.low, summary.high) == pytest.approx(interval)
+    assert summary.high == pytest.approx(3 + 2.7764451 * math.sqrt(2.5 / 5))
+
+
+@given(SAMPLES)
+def test_the_order_of_the_values_does_not_matter(values: list[float]) -> None:
+    assert summarize(values[::-1]) == summarize(values)
+
+
+@given(SAMPLES)
+def test_the_interval_holds_the_mean(values: list[float]) -> None:
+    summary = summarize(values)
+    assert summary.low <= summary.mean <= summary.high
+    assert summary.std >= 0
+
+
+@given(VALUES)
+def test_a_single_value_has_no_spread(value: float) -> None:
+    summary = summarize([value])
+    assert (summary.n, summary.mean) == (1, value)
+    assert all(map(math.isnan, (summary.std, summary.low, summary.high)))
+    assert summary.metrics("loss") == {"loss/n": 1.0, "loss/mean": value}
+    assert "(n = 1)" in str(summary)
+    assert "nan" not in str(summary)
+
+
+@pytest.mark.parametrize("summarized", [summarize, lambda _: paired_difference([], [])])
+def test_no_values_have_no_summary(summarized: Callable[[list[float]], Summary]) -> None:
+    with pytest.raises(ValueError, match="no values"):
+        summarized([])
+
+
+@pytest.mark.parametrize("values", [[math.nan, 1.0], [math.inf, 1.0], [math.inf, -math.inf]])
+def test_what_is_not_finite_has_no_spread(values: list[float]) -> None:
+    summary = summarize(values)
+    assert not math.isfinite(summary.mean)
+    assert all(map(math.isnan, (summary.std, summary.low, summary.high)))
+
+
+def test_a_summary_prints_n_spread_and_interval() -> None:
+    assert str(Summary(3, 0.91, 0.01, 0.885, 0.935)) == (
+        "0.9100 ± 0.0100 (n = 3, 95% interval 0.8850 to 0.9350)"
+    )
+
+
+def test_the_metrics_of_a_summary_carry_its_name() -> None:
+    assert Summary(3, 0.91, 0.01, 0.885, 0.935).metrics("test/accuracy") == {
+        "test/accuracy/n": 3.0,
+        "test/accuracy/mean": 0.91,
+        "test/accuracy/std": 0.01,
+        "test/accuracy/low": 0.885,
+        "test/accuracy/high": 0.935,
+    }
+
+
+@given(st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=10))
+def test_a_paired_difference_summarizes_the_differences(pairs: list[tuple[float, float]]) -> None:
+    first, second = zip(*pairs, strict=True)
+    assert paired_difference(first, second) == summarize([a - b for a, b in pairs])
+
+
+def test_pairs_need_a_partner() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference([1.0, 2.0], [1.0])
+
+
+# ---- the sign-flip test ----
+
+
+@given(st.lists(st.integers(-20, 20), min_size=1, max_size=10))
+def test_p_is_the_share_of_all_flips_that_are_as_far_from_zero(hundredths: list[int]) -> None:
+    flips = itertools.product((-1, 1), repeat=len(hundredths))
+    sums = [sum(a * b for a, b in zip(signs, hundredths, strict=True)) for signs in flips]
+    share = sum(abs(found) >= abs(sum(hundredths)) for found in sums) / len(sums)
+    # As accuracies are: hundredths that no floating-point number is exactly.
+    assert sign_flip_p([value / 100 for value in hundredths]) == share
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_p_is_that_of_scipy(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.5, 1, n)
+    expected = stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert sign_flip_p(list(differences)) == pytest.approx(expected.pvalue)
+
+
+@given(st.lists(VALUES, min_size=1, max_size=14), st.floats(0.01, 100))
+def test_p_knows_neither_direction_nor_unit(values: list[float], unit: float) -> None:
+    p = sign_flip_p(values)
+    assert 2 ** (1 - len(values)) <= p <= 1
+    assert sign_flip_p([-value for value in values]) == p
+    assert sign_flip_p(values[::-1]) == p
+    assert sign_flip_p([value * unit for value in values]) == p
+
+
+def test_fewer_pairs_than_the_fewest_cannot_reach_the_level() -> None:
+    assert sign_flip_p([1.0] * (FEWEST_PAIRS - 1)) > 0.05
+    assert sign_flip_p([1.0] * FEWEST_PAIRS) == 2 / 2**FEWEST_PAIRS < 0.05
+
+
+def test_very_many_pairs_are_sampled_and_agree_with_the_exact_test() -> None:
+    draws = np.random.default_rng(1).normal(0.3, 1, MOST_EXACT_PAIRS + 1)
+    sampled, exact = sign_flip_p(list(draws)), sign_flip_p(list(draws[:-1]))
+    assert sampled == sign_flip_p(list(draws))
+    assert 0.001 < exact < 0.5
+    t_test = stats.ttest_1samp(draws, 0).pvalue
+    assert sampled == pytest.approx(t_test, rel=0.2)
+    assert exact == pytest.approx(stats.ttest_1samp(draws[:-1], 0).pvalue, rel=0.2)
+    assert sign_flip_p([1.0] * 1000) == pytest.approx(1e-4, rel=0.1)
+
+
+@pytest.mark.parametrize("differences", [[], [math.nan], [1.0, math.inf]])
+def test_what_cannot_be_tested_is_refused(differences: list[float]) -> None:
+    with pytest.raises(ValueError, match="no differences"):
+        sign_flip_p(differences)
+
+
+def test_an_interval_does_not_wait_for_all_of_scipy_stats() -> None:
+    program = (
+        "import sys; from harness.base.statistics import summarize; summarize([1.0, 2.0]);"
+        "sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# ---- the expected maximum ----
+
+
+@given(st.lists(st.sampled_from([0.0, 0.25, 0.5, 0.875]), min_size=1, max_size=4))
+def test_the_expected_maximum_is_that_of_all_possible_draws(values: list[float]) -> None:
+    expected = expected_maximum(values)
+    assert len(expected) == len(values)
+    for n, (mean, std) in enumerate(expected, start=1):
+        largest = [max(draw) for draw in itertools.product(values, repeat=n)]
+        assert mean == pytest.approx(np.mean(largest))
+        assert std == pytest.approx(np.std(largest), abs=1e-9)

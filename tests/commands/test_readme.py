@@ -1,0 +1,152 @@
+"""The README's commands run, its links lead somewhere, its examples work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/log.md"]
+PYTHON_COMMANDS = [
+    command
+    for command in re.findall(r"^    (python -m harness[^#\n]*?) *(?:#.*)?$", README, re.MULTILINE)
+    if "--resume" not in command  # needs a run that was interrupted: test_resume.py has them
+]
+NOTEBOOK = "import harness\n"
+PYTHON_BLOCKS, NOTEBOOK_BLOCKS = (
+    [
+        block
+        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        if block.startswith(NOTEBOOK) == for_notebooks
+    ]
+    for for_notebooks in (False, True)
+)
+
+# What a command of the README is shortened by, so that it ends within seconds here. A command that
+# sets the same itself keeps its own.
+QUICK = {
+    "run": {"--dataset": "digits", "--num-epochs": "2"},
+    "study": {
+        "--dataset": "digits",
+        "--num-epochs": "2",
+        "--n-trials": "2",
+        "--confirm-seeds": "2",
+        "--study-name": "from the README",
+    },
+}
+
+
+def test_the_readme_has_commands_and_examples() -> None:
+    assert len(PYTHON_COMMANDS) > 8
+    assert len(PYTHON_BLOCKS) == 2
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize("command", PYTHON_COMMANDS)
+def test_every_command_of_the_readme_runs(command: str, store: Path, tmp_path: Path) -> None:
+    _, _, module, *words = shlex.split(command)
+    door = module.removeprefix("harness").removeprefix(".")
+    if door in ("ui", "bench", "compare", "report"):  # there may be no run yet, or different data
+        words = ["--help"]
+    elif words and "--help" not in words:
+        name, *rest = words
+        given = dict(itertools.pairwise(rest))
+        if door == "study":
+            rest += ["--storage", f"sqlite:///{tmp_path}/optuna.db"]
+        for flag, value in QUICK[door].items():
+            if flag not in given:
+                rest += [flag, value]
+        smaller = {**QUICK[door], "--validation-size": "100"}
+        for flag in given.keys() & smaller.keys():
+            rest[rest.index(flag) + 1] = smaller[flag]
+        words = [name, *rest]
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *words],
+        cwd=ROOT,
+        env=os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.strip()
+
+
+def test_the_example_experiment_trains(tmp_path: Path) -> None:
+    name, checkout = "batch_norm_mlp", tmp_path / "checkout"
+    checkout.mkdir()
+    for folder in ("harness", "experiments", "studies"):
+        (checkout / folder).mkdir()
+        for path in (ROOT / folder).rglob("*.py"):
+            target = checkout / path.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (checkout / "experiments" / f"{name}.py").write_text(PYTHON_BLOCKS[0])
+    (checkout / "studies" / "example_search.py").write_text(PYTHON_BLOCKS[1])
+    quickly = ["--dataset", "digits", "--num-epochs", "1"]
+    finished = subprocess.run(
+        [sys.executable, "-m", "harness.run", name, *quickly, "--hidden-width", "16"],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "batch_norm_mlp dataset=digits num_epochs=1 hidden_width=16" in finished.stdout
+    listed = subprocess.run(
+        [sys.executable, "-m", "harness.study", "example_search", *quickly, "--dry-run"],
+        cwd=checkout,
+        env=os.environ | {"PYTHONPATH": str(checkout)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "0.001 to 1.0, logarithmic" in listed.stdout, listed.stderr
+
+
+def test_the_notebook_examples_run_one_after_the_other(tmp_path: Path) -> None:
+    # Fields of an experiment that takes no time; the rest stands as it is in the README.
+    quickly = "Baseline(dataset='digits', num_epochs=2, "
+    program = "".join(NOTEBOOK_BLOCKS).replace("Baseline(", quickly)
+    finished = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=os.environ
+        | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "MPLBACKEND": "agg"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file(document: str) -> None:
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_annotated_tree_names_what_there_is() -> None:
+    tree = README.partition("## What is where")[2]
+    for name in re.findall(r"\b(\w+\.py)\b", tree):
+        assert (ROOT / "harness" / name).is_file(), name
+    for folder in re.findall(r"^    (\w+)/", tree, re.MULTILINE):
+        assert (ROOT / folder).is_dir(), folder

@@ -1,0 +1,441 @@
+"""Reports hold what was recorded, all of it and nothing else, in one file that needs no network."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import statistics
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import HOSTILE, Checkout, Recorded
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial
+
+from experiments.baseline import Baseline
+from harness import report
+from harness.base.errors import BadRequest
+from harness.base.statistics import summarize
+from harness.reporting.page import (
+    Column,
+    Commands,
+    Fact,
+    Page,
+    Section,
+    Table,
+    Text,
+    Warnings,
+    render,
+)
+from harness.search import CategoricalDistribution, FloatDistribution, Study
+from harness.search.opening import open_study
+from harness.search.storage import load_stored, storage_url
+from harness.search.trial_queue import Search, claim, tell
+from harness.tracking.schema import DataRecord, StoredRun
+from harness.workers.coordinator import Confirmation
+from harness.workers.study_answer import result
+
+VOID = {"meta", "link", "img", "br", "input"}
+
+
+class Parsed(HTMLParser):
+    """A page: its tags with their attributes, the text and tables between them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.tables: list[list[list[str]]] = []
+        self.values: list[list[list[str | None]]] = []
+        self.commands: list[str] = []
+        self.feed(page)
+        assert self.open == [], "every element is closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, attributes))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+            self.values.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+            self.values[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.values[-1][-1].append(attributes.get("data-value"))
+        elif tag == "pre":
+            self.commands.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, text: str) -> None:
+        if {"style", "script", "title"} & set(self.open):
+            return
+        self.text += text
+        if {"td", "th"} & set(self.open):
+            self.tables[-1][-1][-1] += text
+        if "pre" in self.open:
+            self.commands[-1] += text
+
+    def table(self, head: str) -> tuple[list[str], list[list[str]]]:
+        """Head and body of the table that has a column of this name."""
+        (found,) = (table for table in self.tables if head in table[0])
+        return found[0], found[1:]
+
+
+def check_needs_nothing_else(page: str) -> None:
+    for tag, attributes in Parsed(page).tags:
+        for name in ("src", "href", "srcset", "action", "poster", "data"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        if tag == "img":
+            assert len(attributes["alt"]) > 40
+    outside_pictures = re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", page)
+    assert not re.search(r"https?:|//\w|@import|url\(|fetch\(|import\(", outside_pictures)
+
+
+@pytest.fixture(scope="module")
+def written(reports: dict[str, Path]) -> tuple[str, str]:
+    """The pages of a study and of an experiment."""
+    study, experiment = (path.read_text(encoding="utf-8") for path in reports.values())
+    return study, experiment
+
+
+def runs_of(checkout: Checkout, kind: str, name: str) -> list[Run]:
+    """The runs of a kind in one of MLflow's experiments, the latest first."""
+    with checkout.opened() as client:
+        experiment = client.get_experiment_by_name(name)
+        assert experiment
+        condition = f"tags.harness.kind = '{kind}'"
+        return list(client.search_runs([experiment.experiment_id], condition))
+
+
+def trials_of(checkout: Checkout) -> list[FrozenTrial]:
+    url = f"sqlite:///{checkout.root}/mlruns/optuna.db"
+    return list(load_stored(url, "joint_search").get_trials())
+
+
+# Of a study
+
+
+def test_both_reports_need_nothing_else(written: tuple[str, str]) -> None:
+    for page in written:
+        check_needs_nothing_else(page)
+        assert page.startswith("<!doctype html>")
+        assert '<html lang="en">' in page
+        assert len(page) < 3_000_000
+
+
+def test_the_report_of_a_study_answers_the_question(
+    written: tuple[str, str], worked: Recorded
+) -> None:
+    checkout, _ = worked
+    page = Parsed(written[0])
+    assert "What can the baseline reach with learning rate, batch size" in page.text
+    (parent,) = runs_of(checkout, "study", "joint_search")
+    (folder,) = (checkout.root / "mlruns" / "artifacts").glob(f"*/{parent.info.run_id}/artifacts")
+    answer = json.loads((folder / "study.json").read_text())
+    assert answer["verdict"] in page.text
+    for warning in answer["warnings"]:
+        assert warning in page.text
+    accuracies: dict[str, list[float]] = {}
+    for run in runs_of(checkout, "confirm", "joint_search"):
+        config = run.data.tags["harness.config"]
+        accuracies.setdefault(config, []).append(run.data.metrics["test/accuracy"])
+    head, rows = page.table("configuration")
+    found = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+    assert accuracies.keys() <= found.keys()
+    for config, values in accuracies.items():
+        expected = summarize(values)
+        for name, number in (
+            ("mean", statistics.fmean(values)),
+            ("std", statistics.stdev(values)),
+            ("95% low", expected.low),
+            ("95% high", expected.high),
+        ):
+            assert found[config][name] == f"{number:.4f}"
+        assert found[config]["n seeds"] == "2"
+
+
+def test_all_trials_are_in_the_table_with_their_values(
+    written: tuple[str, str], worked: Recorded
+) -> None:
+    page, trials = Parsed(written[0]), trials_of(worked[0])
+    head, rows = page.table("trial")
+    assert len(rows) == len(trials) == 6
+    for row, trial in zip(rows, trials, strict=True):
+        cells = dict(zip(head, row, strict=True))
+        assert cells["trial"] == str(trial.number)
+        assert cells["outcome"] == trial.user_attrs["outcome"]
+        assert cells["validation accuracy"] == f"{trial.value:.4f}"
+        assert cells["lr"] == f"{trial.params['lr']:.4g}"
+        assert cells["batch_size"] == str(trial.params["batch_size"])
+    # What a click sorts by is the whole number, not its rounded words.
+    (values,) = (v for v, t in zip(page.values, page.tables, strict=True) if t[0][0] == "trial")
+    assert [row[2] for row in values[1:]] == [str(trial.value) for trial in trials]
+
+
+def test_the_checklist_is_filled_in_from_the_record(
+    written: tuple[str, str], worked: Recorded
+) -> None:
+    checkout, _ = worked
+    page = Parsed(written[0])
+    (checklist,) = (t for t in page.tables if t[0][0].endswith(("yes", "open")))
+    items = {name: record for _, name, record in checklist}
+    (parent,) = runs_of(checkout, "study", "joint_search")
+    tags = parent.data.tags
+    confirmation = runs_of(checkout, "confirm", "joint_search")[0].data.tags
+    for digest in (
+        tags["harness.data.training_sha256"],
+        tags["harness.data.validation_sha256"],
+        confirmation["harness.data.training_sha256"],
+        confirmation["harness.data.test_sha256"],
+    ):
+        assert digest in items["Data"]
+    assert "239 training images set aside" in items["Split"]
+    assert "0.01 to 1.0, logarithmic" in items["Search space"]
+    assert items["Number of runs"].startswith("6 trials (")
+    assert items["Number of runs"].endswith("(2 configurations, 2 seeds each)")
+    assert tags["harness.processor"] in items["Hardware"]
+    for package in ("torch", "mlflow", "optuna", "python"):
+        assert f"{package} {tags[f'harness.{package}']}" in items["Versions"]
+    seconds = sum(t.duration.total_seconds() for t in trials_of(checkout) if t.duration)
+    assert f"trials {seconds:.1f} s" in items["Compute time"]
+    (commands,) = page.commands
+    assert tags["harness.command"] in commands
+    assert "python -m harness.run baseline --dataset digits --seed 0 --lr" in commands
+
+
+def test_the_commands_of_a_report_give_its_numbers(
+    written: tuple[str, str], worked: Recorded, tmp_path: Path
+) -> None:
+    checkout, _ = worked
+    (command,) = re.findall(
+        r"# defaults.*\npython -m harness.run (.*)", Parsed(written[0]).commands[0]
+    )
+    elsewhere = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    ended = checkout.run(*command.split(), "--no-figures", "--quiet", changes=elsewhere)
+    head, rows = Parsed(written[0]).table("configuration")
+    (mean,) = (row[head.index("mean")] for row in rows if row[0] == "defaults")
+    assert re.search(rf"test/accuracy +{mean} ", ended.output)
+
+
+def test_the_report_is_kept_with_its_study(written: tuple[str, str], worked: Recorded) -> None:
+    checkout, _ = worked
+    (parent,) = runs_of(checkout, "study", "joint_search")
+    (folder,) = (checkout.root / "mlruns" / "artifacts").glob(f"*/{parent.info.run_id}/artifacts")
+    assert (folder / "report.html").read_text(encoding="utf-8") == written[0]
+
+
+# Of an experiment
+
+
+def test_the_report_of_an_experiment_compares_its_configurations(
+    written: tuple[str, str], worked: Recorded
+) -> None:
+    checkout, _ = worked
+    page = Parsed(written[1])
+    assert "784-256-10" in page.text
+    runs = runs_of(checkout, "run", "baseline")
+    head, rows = page.table("accuracy")
+    found = {row[head.index("lr")]: row for row in rows}
+    assert len(rows) == len(runs) == 3
+    for run in runs:
+        row = dict(zip(head, found[f"{float(run.data.params['lr']):.4g}"], strict=True))
+        assert row["accuracy"] == f"{run.data.metrics['test/accuracy']:.4f}"
+        assert row["hidden_width"] == run.data.params["hidden_width"]
+        assert (row["n seeds"], row["std"]) == ("1", "—")
+    assert [row[head.index("accuracy")] for row in rows] == sorted(
+        (row[head.index("accuracy")] for row in rows), reverse=True
+    )
+    head, rows = page.table("name")
+    assert [row[0] for row in rows] == [run.info.run_name for run in runs]
+    for run in runs:
+        assert run.data.tags["harness.command"] in page.commands[0]
+
+
+def test_seeds_are_summarized_and_a_hostile_name_is_only_shown(
+    worked: Recorded, tmp_path: Path
+) -> None:
+    checkout, _ = worked
+    path = tmp_path / "report.html"
+    path.write_text("an older one")
+    ended = checkout.command("harness.report", "softmax_regression", "--out", str(path))
+    assert (ended.status, ended.errors) == (0, "")
+    text = path.read_text(encoding="utf-8")
+    check_needs_nothing_else(text)
+    assert HOSTILE not in text
+    page = Parsed(text)
+    assert [name for name, _ in page.tags].count("script") == 1
+    _, rows = page.table("name")
+    assert [row[0] for row in rows] == [f"{HOSTILE} seed={seed}" for seed in (2, 1, 0)]
+    accuracies = [
+        run.data.metrics["test/accuracy"] for run in runs_of(checkout, "run", "softmax_regression")
+    ]
+    head, (row,) = page.table("configuration")
+    assert row[0] == HOSTILE
+    cells = dict(zip(head, row, strict=True))
+    assert cells["accuracy"] == f"{statistics.fmean(accuracies):.4f}"
+    assert cells["std"] == f"{statistics.stdev(accuracies):.4f}"
+    assert cells["n seeds"] == "3"
+
+
+# What is refused
+
+
+def test_what_cannot_be_reported_is_explained(worked: Recorded, tmp_path: Path) -> None:
+    checkout, _ = worked
+    elsewhere = f"sqlite:///{tmp_path}/other.db"
+    for words, message in (
+        (("joint_serch",), "Did you mean joint_search?"),
+        (("lenet",), "lenet has no runs yet. Make some: python -m harness.run lenet"),
+        (("lr_search",), "lr_search has no runs yet. Make some: python -m harness.study lr_search"),
+        (("baseline", "--out", str(tmp_path)), "is a folder"),
+        (("baseline", "--out", str(tmp_path / "none" / "x.html")), "there is no folder"),
+        (("joint_search", "--storage", elsewhere), "give the --storage"),
+        (("joint_search", "--storage", "nonsense"), "is no URL of a database"),
+    ):
+        ended = checkout.command("harness.report", *words)
+        assert ended.status == 2, words
+        assert message in ended.errors
+        assert "Traceback" not in ended.errors
+    assert list(tmp_path.iterdir()) == []
+    assert not (checkout.root / "report.html").exists()
+
+
+def test_where_nothing_was_run_yet_nothing_is_made(checkout: Checkout) -> None:
+    ended = checkout.command("harness.report", "baseline")
+    assert ended.status == 2
+    assert "baseline has no runs yet" in ended.errors
+    assert not (checkout.root / "mlruns").exists()
+
+
+def test_a_report_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("an older one")
+
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(BadRequest, match="No space left on device"):
+        report._write(path, b"new")
+    assert path.read_text() == "an older one"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Studies of every kind, without training
+
+
+class Shelf:
+    """A recorder that only knows how to be read."""
+
+    def stored(self, run_id: str) -> StoredRun:
+        tags = {"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study x"}
+        data = (DataRecord("digits", "training", "d" * 64, 1198),)
+        return StoredRun(run_id, "study", "completed", "some", {}, {}, tags, data, {})
+
+
+Trial = tuple[str, float | None]
+
+
+@pytest.fixture
+def studied(tmp_path: Path) -> Callable[..., str]:
+    """The page of a study with these trials and confirmations."""
+
+    def page(trials: list[Trial], name: str = "some", **accuracies: list[float]) -> str:
+        study = Study(
+            experiment=Baseline(dataset="digits"),
+            space={
+                "lr": FloatDistribution(1e-3, 1, log=True),
+                "batch_size": CategoricalDistribution([64, 256]),
+            },
+        )
+        url = storage_url(f"sqlite:///{tmp_path}/optuna.db")
+        search = Search(study, name, url, n_trials=len(trials), sampler="random")
+        stored = open_study(search)
+        stored.set_user_attr("run_id", "0" * 32)
+        for outcome, value in trials:
+            trial = claim(search, stored)
+            assert trial is not None
+            if value is not None:
+                trial.report(value, 1)
+            tell(
+                stored, trial, outcome, value, {"reason": "as told"} if outcome == "failed" else {}
+            )
+        found = result(search, stored, [], "cpu")
+        assert found is not None
+        confirmed = {
+            name: Confirmation(study.experiment.fields(), dict(enumerate(values)), [])
+            for name, values in accuracies.items()
+        }
+        shelf: Any = Shelf()
+        return dataclasses.replace(found, confirmed=confirmed).page(shelf).decode()
+
+    return page
+
+
+def test_a_study_without_confirmation_says_so(studied: Callable[..., str]) -> None:
+    page = studied([("completed", 0.5)])
+    check_needs_nothing_else(page)
+    parsed = Parsed(page)
+    assert "has not been confirmed on the test set" in parsed.text
+    assert "Test accuracy, best" not in parsed.text
+    assert "! open" in parsed.text  # uncommitted changes, one seed
+    assert "git apply changes.diff" in parsed.commands[0]
+
+
+def test_every_outcome_is_counted_and_one_seed_proves_nothing(studied: Callable[..., str]) -> None:
+    trials: list[Trial] = [
+        *[("completed", 0.5), ("pruned", 0.2), ("diverged", 0.0)],
+        *[("failed", None), ("completed", 0.75)],
+    ]
+    page = Parsed(studied(trials, best=[0.7], defaults=[0.6]))
+    assert "2 completed, 1 pruned, 1 diverged, 1 failed" in page.text
+    assert "+10.00 points n = 1" in page.text
+    assert "whether it is better cannot be told" in page.text
+    _, rows = page.table("trial")
+    assert [row[1] for row in rows] == ["completed", "pruned", "diverged", "failed", "completed"]
+    assert rows[3][2] == "—"
+    assert rows[3][-1] == "as told"
+    # Of four draws (the defaults are none) three have a value: 0, 0.2 and 0.75.
+    head, rows = page.table("standard deviation")
+    assert head == ["trials", "mean", "standard deviation"]
+    assert rows[0][:2] == ["1", f"{(0 + 0.2 + 0.75) / 3:.4f}"]
+    assert rows[1][:2] == ["2", f"{(0 * 1 + 0.2 * 3 + 0.75 * 5) / 9:.4f}"]
+    assert rows[2][0] == "3"
+    assert "The sampler was random, so the trials were drawn so." in page.text
+
+
+def test_names_in_a_report_are_never_obeyed(studied: Callable[..., str]) -> None:
+    text = studied([("completed", 0.5)], HOSTILE)
+    assert HOSTILE not in text
+    assert HOSTILE in Parsed(text).text
+    hostile = Page(
+        f"{HOSTILE}\"'&",
+        HOSTILE,
+        HOSTILE,
+        [Fact(HOSTILE, HOSTILE, HOSTILE)],
+        [
+            Section(
+                HOSTILE,
+                [
+                    *(Text(HOSTILE), Warnings([HOSTILE]), Commands([HOSTILE])),
+                    Table(HOSTILE, [Column(HOSTILE)], [[f'" onclick="{HOSTILE}']], sortable=True),
+                ],
+            )
+        ],
+    )
+    text = render(hostile)
+    check_needs_nothing_else(text)
+    assert [name for name, _ in Parsed(text).tags].count("script") == 1

@@ -1,0 +1,150 @@
+"""What dead processes left open is closed at the next command; what lives is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import optuna
+import pytest
+from conftest import Checkout, processes_in
+from mlflow.entities import Run
+
+from harness.tracking.recorder import MlflowRecorder
+
+MODULES = (
+    "harness.run",
+    "harness.study",
+    "harness.workers.worker",
+    "harness.tracking.recorder_process",
+)
+
+ENDLESS = ("baseline", "--dataset", "digits", "--threads", "1", "--num-epochs", "100000")
+
+
+@contextlib.contextmanager
+def running(checkout: Checkout, module: str, *words: str) -> Iterator[subprocess.Popen[str]]:
+    process = checkout.start(module, *words, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        cut_the_power(checkout)
+        process.communicate()
+
+
+def cut_the_power(checkout: Checkout) -> None:
+    """Kill every process of a checkout at once."""
+    victims = processes_in(checkout.root, MODULES)
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first: nobody sees another die
+        for pid in victims:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+    while processes_in(checkout.root, MODULES):
+        time.sleep(0.02)
+
+
+def begun(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith(word):
+            return
+    raise AssertionError(f"it has ended without a line that begins with {word!r}")
+
+
+def statuses(checkout: Checkout) -> Counter[tuple[str, str]]:
+    return Counter((run.data.tags["harness.kind"], run.info.status) for run in checkout.runs())
+
+
+def test_a_run_whose_processes_all_died_is_closed_by_the_next_command(checkout: Checkout) -> None:
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        cut_the_power(checkout)
+    assert statuses(checkout) == {("run", "RUNNING"): 1}
+    assert checkout.command("harness.sync").status == 0
+    (run,) = checkout.runs()
+    assert run.info.status == "KILLED"
+    assert run.data.tags["harness.outcome"] == "interrupted"
+    assert run.data.tags["harness.reason"] == "its process died"
+    assert list((checkout.root / "mlruns" / "processes").glob("*.json")) == []
+
+
+def test_a_study_whose_processes_all_died_is_closed_by_any_command(checkout: Checkout) -> None:
+    words = ("init_std_search", *ENDLESS[1:], "--workers", "1")
+    with running(checkout, "harness.study", *words) as process:
+        begun(process, "0 of ")
+        deadline = time.monotonic() + 60
+        while not begun_trials(checkout):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(0.3)
+        cut_the_power(checkout)
+    assert statuses(checkout) == {("study", "RUNNING"): 1, ("trial", "RUNNING"): 1}
+    other = checkout.run("softmax_regression", *ENDLESS[1:-1], "1", "--no-figures")
+    assert other.status == 0, other.errors
+    assert statuses(checkout) == {
+        ("study", "KILLED"): 1,
+        ("trial", "KILLED"): 1,
+        ("run", "FINISHED"): 1,
+    }
+    storage = f"sqlite:///{checkout.root}/mlruns/optuna.db"
+    study = optuna.load_study(study_name="init_std_search", storage=storage)
+    interrupted, queued, *_ = study.trials
+    assert interrupted.user_attrs["outcome"] == "interrupted"
+    assert {trial.state.name for trial in study.trials} == {"FAIL", "WAITING"}
+    assert queued.user_attrs["retry_of"] == interrupted.number
+
+
+def begun_trials(checkout: Checkout) -> int:
+    """How many trials are recorded; read without MLflow, which would make the database itself."""
+    query = "SELECT count(*) FROM tags WHERE key = 'harness.kind' AND value = 'trial'"
+    try:
+        with sqlite3.connect(f"file:{checkout.store}?mode=ro", uri=True) as connection:
+            return int(connection.execute(query).fetchone()[0])
+    except sqlite3.OperationalError:  # it is only being made
+        return 0
+
+
+@pytest.mark.parametrize("where", ["here", "on another machine"])
+def test_the_run_of_a_live_process_is_left_alone(checkout: Checkout, where: str) -> None:
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        if where == "on another machine":
+            (run,) = checkout.runs()
+            owner = json.loads(run.data.tags["harness.owner"])
+            with checkout.opened() as client:
+                elsewhere = json.dumps(owner | {"machine": "0123456789abcdef"})
+                client.set_tag(run.info.run_id, "harness.owner", elsewhere)
+            cut_the_power(checkout)
+        assert checkout.command("harness.sync").status == 0
+        assert statuses(checkout) == {("run", "RUNNING"): 1}
+
+
+def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(
+    checkout: Checkout,
+) -> None:
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        with checkout.opened():
+            recorder = MlflowRecorder()
+            search = recorder.store.search
+
+            def ends_meanwhile(condition: str) -> Iterator[Run]:
+                found = list(search(condition))
+                assert [run.data.tags["harness.outcome"] for run in found] == ["running"]
+                process.send_signal(signal.SIGINT)
+                process.communicate(timeout=60)
+                return iter(found)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(recorder.store, "search", ends_meanwhile)
+                recorder.clear_up()
+    (run,) = checkout.runs()
+    assert run.data.tags["harness.outcome"] == "interrupted"
+    assert run.data.tags.get("harness.reason") != "its process died"

@@ -1,0 +1,537 @@
+"""Inspections and figures: what is drawn and written is what the network did, and nothing moves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import math
+import pickle
+import random
+import struct
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+from torch import nn
+
+from experiments.baseline import Baseline
+from experiments.dropout_mlp import DropoutMlp
+from experiments.lenet import LeNet
+from experiments.softmax_regression import SoftmaxRegression
+from harness.base.inspection import FirstLayer, Inspection, Mistakes
+from harness.base.project import ROOT
+from harness.figures import run_figures
+from harness.training.datasets import CLASS_NAMES, open_dataset
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+from harness.training.loop import Training
+from harness.training.predictions import inspect
+
+LONG_NAMES = CLASS_NAMES["fashion-mnist"]
+
+
+class Pooled(Experiment):
+    """A network whose first layer sees no image: 49 means of 4x4 pixels, normalized."""
+
+    def network(self) -> nn.Module:
+        return nn.Sequential(
+            nn.AvgPool2d(4), nn.Flatten(), nn.BatchNorm1d(49), nn.Dropout(0.5), nn.Linear(49, 10)
+        )
+
+
+class Wordy(Experiment):
+    """A linear classifier with two outputs more than there are classes, which win at first."""
+
+    def network(self) -> nn.Module:
+        linear = nn.Linear(784, 12)
+        nn.init.constant_(linear.bias[10:], 100.0)
+        return nn.Sequential(nn.Flatten(), linear)
+
+
+def trained(experiment: Experiment) -> Training:
+    dataset = open_dataset("digits", Path())
+    train, validation = dataset.split(experiment.validation_size, experiment.split_seed)
+    training = Training(
+        experiment,
+        train,
+        validation if experiment.validation_size else dataset.test,
+        "validation" if experiment.validation_size else "test",
+        Execution(),
+        torch.device("cpu"),
+    )
+    list(training.epochs())
+    return training
+
+
+def digits(kind: type[Experiment], **fields: Any) -> Training:
+    return trained(kind(**{"dataset": "digits", "num_epochs": 2, "batch_size": 64, **fields}))
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return digits(Baseline)
+
+
+@pytest.fixture(scope="module")
+def inspection(training: Training) -> Inspection:
+    return inspect(training)
+
+
+def history_of(training: Training) -> list[tuple[int, dict[str, float]]]:
+    return [(result.epoch, result.metrics) for result in training.history]
+
+
+HISTORY = [
+    (epoch, {f"{name}/{kind}": 1 / (epoch + 1) for name in ("train", "test") for kind in KINDS})
+    for KINDS in [("loss", "accuracy")]
+    for epoch in (1, 2, 3)
+]
+
+
+LOSSES = [1e-9, 0.0012, 0.12345, 1234.5, 250_000.0, 1e30]
+
+
+def made(
+    labels: Sequence[int], predictions: Sequence[int], layer: FirstLayer | None = None
+) -> Inspection:
+    """An inspection of random images with these classes, equally sure of all."""
+    true, best = np.array(labels, np.int64), np.array(predictions, np.int64)
+    sure = np.full(len(true), 0.75, np.float32)
+    wrong = np.flatnonzero(true != best)[:24]
+    images = np.random.default_rng(0).integers(0, 256, (len(wrong), 28, 28), np.uint8)
+    mistakes = Mistakes(images, true[wrong], best[wrong], sure[wrong], wrong)
+    return Inspection("test", true, best, sure, mistakes, layer)
+
+
+def layer_of(weights: NDArray[np.floating], size: int = 999) -> FirstLayer:
+    units = np.arange(len(weights))
+    return FirstLayer("linear", weights.astype(np.float32), units, size, units_are_classes=False)
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    """Width and height, in pixels, from the first chunk of a PNG file."""
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def assert_all_fits(figure: Figure) -> None:
+    """Nothing leaves the page, and no two words of a line of axes overlap."""
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height
+    for axes in figure.axes:
+        words = [word for word in axes.texts if word.get_text()]
+        for line in {word.get_position()[1] for word in words}:
+            boxes = sorted(
+                (word.get_window_extent() for word in words if word.get_position()[1] == line),
+                key=lambda extent: extent.x0,
+            )
+            assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
+
+
+def words_of(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.findobj(Text) if isinstance(text, Text)}
+
+
+@pytest.mark.parametrize("kind", [Baseline, DropoutMlp, LeNet, SoftmaxRegression, Pooled])
+def test_predictions_are_those_that_the_last_epoch_counted(kind: type[Experiment]) -> None:
+    training = digits(kind)
+    training.network.train()
+    found = inspect(training)
+    counts = run_figures.confusion(found, 10)
+    assert counts.trace() / counts.sum() == training.history[-1].metrics["test/accuracy"]
+    assert counts.sum(axis=1).tolist() == np.bincount(found.labels, minlength=10).tolist()
+    assert np.array_equal(found.labels, training.evaluation_images.labels.numpy())
+    logits = training.network.eval()(training.evaluation_images.batch(torch.arange(360))[0])
+    sure, best = logits.softmax(dim=1).max(dim=1)
+    assert np.array_equal(found.predictions, best.numpy())
+    np.testing.assert_allclose(found.confidence, sure.detach().numpy(), rtol=1e-5)
+    assert found.confidence.dtype == np.float32
+
+
+def test_mistakes_are_the_surest_wrong_predictions(
+    training: Training, inspection: Inspection
+) -> None:
+    mistakes = inspection.mistakes
+    at = mistakes.positions
+    assert len(at) == 24
+    assert (mistakes.labels != mistakes.predictions).all()
+    assert np.array_equal(mistakes.labels, inspection.labels[at])
+    assert np.array_equal(mistakes.predictions, inspection.predictions[at])
+    assert np.array_equal(mistakes.confidence, inspection.confidence[at])
+    assert (np.diff(mistakes.confidence) <= 0).all()
+    wrong = np.flatnonzero(inspection.labels != inspection.predictions)
+    others = inspection.confidence[np.setdiff1d(wrong, at)]
+    assert others.size
+    assert others.max() <= mistakes.confidence.min()
+    assert mistakes.images.dtype == np.uint8
+    pixels = training.evaluation_images.pixels[torch.from_numpy(at)].numpy()
+    assert np.array_equal(mistakes.images, pixels.reshape(-1, 28, 28))
+
+
+def test_validation_images_are_found_in_their_own_set() -> None:
+    training = digits(Baseline, validation_size=300)
+    found = inspect(training, mistakes=5)
+    images, labels = training.evaluation_images.batch(torch.from_numpy(found.mistakes.positions))
+    assert found.evaluated_on == "validation"
+    assert len(found.labels) == 300
+    assert len(found.mistakes.images) == 5
+    assert np.array_equal(found.mistakes.labels, labels.numpy())
+    assert np.array_equal(found.mistakes.images / np.float32(255), images.numpy()[:, 0])
+    assert (found.labels == found.predictions).mean() == (
+        training.history[-1].metrics["validation/accuracy"]
+    )
+
+
+def test_nothing_is_drawn_and_nothing_learned() -> None:
+    training = digits(Pooled)
+
+    def state() -> tuple[Any, ...]:
+        weights = [value.tolist() for value in training.network.state_dict().values()]
+        return (
+            torch.get_rng_state().tolist(),
+            np.random.get_state(legacy=True)[1].tolist(),  # type: ignore[index]
+            random.getstate(),
+            weights,
+        )
+
+    before = state()
+    first, second = inspect(training), inspect(training)
+    assert state() == before
+    assert np.array_equal(first.confidence, second.confidence)
+    assert all(parameter.grad_fn is None for parameter in training.network.parameters())
+
+
+def test_a_linear_first_layer_is_its_units_of_the_largest_norm(
+    training: Training, inspection: Inspection
+) -> None:
+    layer = inspection.first_layer
+    assert layer is not None
+    weights = next(training.network.parameters()).detach().numpy()
+    assert (layer.kind, layer.size, layer.units_are_classes) == ("linear", 256, False)
+    assert layer.weights.shape == (64, 28, 28)
+    assert layer.weights.dtype == np.float32
+    assert np.array_equal(layer.weights.reshape(64, -1), weights[layer.units])
+    norms = np.linalg.norm(weights, axis=1)
+    assert (np.diff(norms[layer.units]) <= 1e-6).all()
+    assert norms[layer.units].min() >= np.delete(norms, layer.units).max() - 1e-6
+
+
+def test_a_convolution_of_one_channel_is_its_kernels() -> None:
+    training = digits(LeNet)
+    layer = inspect(training).first_layer
+    assert layer is not None
+    assert (layer.kind, layer.size, layer.weights.shape) == ("convolution", 6, (6, 5, 5))
+    kernels = next(training.network.parameters()).detach().numpy()
+    assert np.array_equal(layer.weights, kernels[layer.units, 0])
+
+
+def test_the_units_of_a_lone_linear_layer_are_classes() -> None:
+    layer = inspect(digits(SoftmaxRegression)).first_layer
+    assert layer is not None
+    assert layer.units_are_classes
+    figure = run_figures.first_layer(layer, LONG_NAMES, "run\ndata")
+    assert [text.get_text() for text in figure.axes[0].texts] == list(LONG_NAMES)
+    assert_all_fits(figure)
+
+
+def test_another_first_layer_is_none_and_not_drawn() -> None:
+    training = digits(Pooled)
+    found = inspect(training)
+    assert found.first_layer is None
+    drawn = run_figures.draw("run", "digits", LONG_NAMES, history_of(training), found)
+    assert "figures/first_layer.png" not in drawn
+    written = run_figures.tables(LONG_NAMES, history_of(training), found)
+    assert "figures/first_layer.json" not in written
+
+
+def test_outputs_without_a_class_name_are_called_by_number() -> None:
+    found = inspect(digits(Wordy, num_epochs=1, lr=1e-6))
+    assert (found.predictions >= 10).all()
+    text = run_figures.tables(LONG_NAMES, HISTORY, found)["figures/confusion_matrix.csv"]
+    last = "10" if found.predictions.max() == 10 else "11"
+    assert list(rows_of(text)[0])[-1] == last
+    for figure in run_figures.draw("run", "digits", LONG_NAMES, HISTORY, found).values():
+        assert_all_fits(figure)
+
+
+@pytest.mark.parametrize("names", [LONG_NAMES, CLASS_NAMES["digits"]], ids=["long", "short"])
+def test_every_figure_becomes_a_png_that_holds_all_its_words(
+    training: Training, inspection: Inspection, names: Sequence[str]
+) -> None:
+    drawn = run_figures.draw(
+        "baseline lr=0.05", "fashion-mnist", names, history_of(training), inspection
+    )
+    assert list(drawn) == [
+        "figures/learning_curves.png",
+        "figures/confusion_matrix.png",
+        "figures/class_accuracy.png",
+        "figures/confident_mistakes.png",
+        "figures/first_layer.png",
+    ]
+    for figure in drawn.values():
+        words = words_of(figure)
+        assert {"baseline lr=0.05", "fashion-mnist, n = 360 test images, 1 seed"} <= words
+        assert_all_fits(figure)
+        width, height = size_of(run_figures.png(figure))
+        assert width == run_figures.WIDTH * run_figures.DPI
+        assert 300 < height < 1200
+
+
+def test_learning_curves_show_and_tell_the_history(training: Training) -> None:
+    history = history_of(training)
+    figure = run_figures.learning_curves(history, "run\ndata")
+    loss, accuracy = figure.axes
+    for axes, kind, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+        assert [line.get_label() for line in axes.lines] == ["train", "test"]
+        for line in axes.lines:
+            values = [metrics[f"{line.get_label()}/{kind}"] * scale for _, metrics in history]
+            assert np.asarray(line.get_xdata()).tolist() == [1, 2]
+            assert np.asarray(line.get_ydata()).tolist() == values
+    for row, (epoch, metrics) in zip(
+        rows_of(run_figures.learning_curves_table(history)), history, strict=True
+    ):
+        assert int(row.pop("epoch")) == epoch
+        assert set(row) == {
+            f"{name}/{kind}" for name in ("train", "test") for kind in ("loss", "accuracy")
+        }
+        assert all(float(value) == metrics[key] for key, value in row.items())
+
+
+def test_a_set_that_was_looked_at_once_is_a_point() -> None:
+    history = [(1, {"train/loss": 1.0}), (2, {"train/loss": 0.5, "validation/loss": 0.7})]
+    figure = run_figures.learning_curves(history, "run\ndata")
+    train, validation = figure.axes[0].lines
+    assert np.asarray(train.get_xdata()).tolist() == [1, 2]
+    assert np.asarray(validation.get_xdata()).tolist() == [2]
+    assert validation.get_marker() == "o"
+    rows = rows_of(run_figures.learning_curves_table(history))
+    assert [row["validation/loss"] for row in rows] == ["", "0.7"]
+    assert size_of(run_figures.png(figure))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        *([(1, {"train/loss": 1.5 * loss}), (2, {"train/loss": loss})] for loss in LOSSES),
+        [],
+        HISTORY[:1],
+        [(1, {"train/loss": math.nan, "train/accuracy": 0.1, "test/loss": math.inf})],
+        [(epoch, HISTORY[0][1]) for epoch in range(1, 1001)],
+    ],
+    ids=[*map(str, LOSSES), "none", "one epoch", "diverged", "long"],
+)
+def test_learning_curves_of_any_history_fit(history: run_figures.History) -> None:
+    figure = run_figures.learning_curves(history, "run\ndata")
+    assert_all_fits(figure)
+    assert size_of(run_figures.png(figure))
+    assert len(rows_of(run_figures.learning_curves_table(history))) == len(history)
+
+
+def test_the_only_epoch_is_the_only_tick() -> None:
+    figure = run_figures.learning_curves(HISTORY[:1], "run\ndata")
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
+
+
+def test_confusion_matrix_shows_and_tells_the_counts(inspection: Inspection) -> None:
+    counts = run_figures.confusion(inspection, 10)
+    assert counts[3, 5] == ((inspection.labels == 3) & (inspection.predictions == 5)).sum()
+    figure = run_figures.confusion_matrix(counts, LONG_NAMES, "run\ndata")
+    cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert cells == {
+        (column, row): str(counts[row, column]) for row in range(10) for column in range(10)
+    }
+    rows = rows_of(run_figures.confusion_matrix_table(counts, LONG_NAMES))
+    assert [row["true"] for row in rows] == list(LONG_NAMES)
+    assert [[int(row[name]) for name in LONG_NAMES] for row in rows] == counts.tolist()
+
+
+def test_large_counts_fit_into_their_cells() -> None:
+    figure = run_figures.confusion_matrix(np.full((10, 10), 60_000), LONG_NAMES, "run\ndata")
+    assert_all_fits(figure)
+
+
+def test_class_accuracy_shows_and_tells_each_class(inspection: Inspection) -> None:
+    counts = run_figures.confusion(inspection, 10)
+    rows = rows_of(run_figures.class_accuracy_table(inspection, LONG_NAMES))
+    for label, row in enumerate(rows):
+        n, hits = int(counts[label].sum()), int(counts[label, label])
+        assert (row["class"], int(row["images"]), int(row["correct"])) == (
+            LONG_NAMES[label],
+            n,
+            hits,
+        )
+        assert float(row["accuracy"]) == hits / n
+        assert (float(row["low"]), float(row["high"])) == run_figures.wilson_interval(hits, n)
+    words = words_of(run_figures.class_accuracy(inspection, LONG_NAMES, "run\ndata"))
+    assert f"{float(rows[4]['accuracy']):.1%} of {rows[4]['images']}" in words
+
+
+@pytest.mark.parametrize(
+    ("hits", "n"), [(0, 1), (1, 1), (0, 90), (90, 90), (45, 90), (999, 1000), (6000, 6000)]
+)
+def test_the_interval_is_wilsons(hits: int, n: int) -> None:
+    low, high = run_figures.wilson_interval(hits, n)
+    expected = binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= hits / n <= high <= 1
+
+
+def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
+    mistakes = inspection.mistakes
+    figure = run_figures.confident_mistakes(mistakes, LONG_NAMES, "run\ndata")
+    words = [text.get_text() for text in figure.axes[0].texts]
+    assert words[1::3] == [LONG_NAMES[label] for label in mistakes.predictions]
+    assert words[2::3] == [LONG_NAMES[label] for label in mistakes.labels]
+    (image,) = figure.axes[0].images
+    mosaic = np.asarray(image.get_array())
+    assert mosaic.sum() == mistakes.images.astype(np.int64).sum()
+    rows = rows_of(run_figures.confident_mistakes_table(mistakes, LONG_NAMES))
+    assert [int(row["position"]) for row in rows] == mistakes.positions.tolist()
+    assert [row["true"] for row in rows] == [LONG_NAMES[label] for label in mistakes.labels]
+    assert [row["predicted"] for row in rows] == words[1::3]
+    assert [np.float32(row["confidence"]) for row in rows] == mistakes.confidence.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 5, 6, 7, 24])
+def test_names_as_long_as_they_come_fit_however_many_mistakes(k: int) -> None:
+    found = made([0] * k, [9] * k)
+    names = ["T-shirt/top"] * 5 + ["Ankle boots, or shoes"] * 5
+    assert_all_fits(run_figures.confident_mistakes(found.mistakes, names, "run\ndata"))
+
+
+def test_all_but_certain_is_not_called_certain() -> None:
+    found = made([0, 1, 2], [1, 2, 3]).mistakes
+    sure = np.array([1.0, 0.9993, math.nan], np.float32)
+    figure = run_figures.confident_mistakes(
+        dataclasses.replace(found, confidence=sure), LONG_NAMES, "run\ndata"
+    )
+    assert {">99.9%", "99.9%", "nan%"} <= words_of(figure)
+
+
+def test_weights_show_and_tell_the_first_layer(inspection: Inspection) -> None:
+    layer = inspection.first_layer
+    assert layer is not None
+    figure = run_figures.first_layer(layer, LONG_NAMES, "run\ndata")
+    (image,) = figure.axes[0].images
+    assert image.norm.vmin == -image.norm.vmax  # type: ignore[operator]
+    shown = np.ma.masked_invalid(image.get_array()).compressed()  # type: ignore[arg-type]
+    assert np.array_equal(np.sort(shown), np.sort(layer.weights, axis=None))
+    assert "First layer: 64 of 256 units" in words_of(figure)
+    told = json.loads(run_figures.first_layer_table(layer))
+    assert (told["kind"], told["size"]) == ("linear", 256)
+    assert [unit["unit"] for unit in told["units"]] == layer.units.tolist()
+    weights = np.array([unit["weights"] for unit in told["units"]], np.float32)
+    assert np.array_equal(weights, layer.weights)
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 6, 10, 20, 21, 33, 64])
+@pytest.mark.parametrize("scale", [0.0, 1e-6, 0.003, 1234.5])
+def test_any_number_of_weights_of_any_size_fits(m: int, scale: float) -> None:
+    weights = np.random.default_rng(0).normal(0, 1, (m, 7, 5)) * scale
+    figure = run_figures.first_layer(layer_of(weights), LONG_NAMES, "run\ndata")
+    assert_all_fits(figure)
+
+
+def test_weights_that_are_not_finite_are_drawn_and_told() -> None:
+    weights = np.full((2, 28, 28), np.nan, np.float32)
+    weights[1, 0] = [-np.inf, 0.5, *range(26)]
+    assert size_of(
+        run_figures.png(run_figures.first_layer(layer_of(weights), LONG_NAMES, "run\ndata"))
+    )
+    told = json.loads(run_figures.first_layer_table(layer_of(weights)))
+    again = np.array([unit["weights"] for unit in told["units"]], np.float32)
+    assert np.array_equal(again, np.where(np.isinf(weights), np.nan, weights), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions"),
+    [([3], [3]), ([3], [5]), (list(range(10)) * 9, list(range(10)) * 9)],
+    ids=["one right", "one wrong", "all right"],
+)
+def test_few_images_and_perfect_predictions_are_drawn(
+    labels: list[int], predictions: list[int]
+) -> None:
+    found = made(labels, predictions)
+    for figure in run_figures.draw("run", "digits", LONG_NAMES, HISTORY, found).values():
+        assert_all_fits(figure)
+        assert size_of(run_figures.png(figure))
+    written = run_figures.tables(LONG_NAMES, HISTORY, found)
+    mistakes = rows_of(written["figures/confident_mistakes.csv"])
+    assert len(mistakes) == len(found.mistakes.images)
+    known = [row for row in rows_of(written["figures/class_accuracy.csv"]) if int(row["images"])]
+    assert len(known) == len(set(labels))
+
+
+def test_a_runs_name_is_shown_as_it_is_and_cut_where_the_page_ends() -> None:
+    found = made([1, 2], [1, 1])
+    long = "baseline " + "W" * 400
+    for figure in run_figures.draw(long, "digits", LONG_NAMES, HISTORY, found).values():
+        (cut,) = (word for word in words_of(figure) if word.startswith("baseline"))
+        assert long.startswith(cut.removesuffix("…"))
+    for figure in run_figures.draw(
+        "$\\oops$ cost=1$", "digits", LONG_NAMES, HISTORY, found
+    ).values():
+        assert "$\\oops$ cost=1$" in words_of(figure)
+        assert size_of(run_figures.png(figure))
+
+
+def test_settings_of_the_user_change_nothing(inspection: Inspection) -> None:
+    def drawn() -> list[bytes]:
+        figures_of_run = run_figures.draw("run", "digits", LONG_NAMES, HISTORY, inspection)
+        return [run_figures.png(figure) for figure in figures_of_run.values()]
+
+    before = {key: matplotlib.rcParams[key] for key in run_figures.STYLE}
+    expected = drawn()
+    wishes = {
+        "axes.facecolor": "black",
+        "font.size": 30,
+        "savefig.bbox": "tight",
+        "axes.grid": True,
+    }
+    with matplotlib.rc_context(wishes):  # type: ignore[arg-type]
+        assert drawn() == expected
+    assert {key: matplotlib.rcParams[key] for key in run_figures.STYLE} == before
+
+
+def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspection) -> None:
+    parcel = tmp_path / "inspection.pickle"
+    parcel.write_bytes(pickle.dumps(inspection))
+    assert parcel.stat().st_size < 300_000
+    code = f"""if True:
+        import pathlib, pickle, sys
+        from harness.figures import run_figures
+        assert "matplotlib" not in sys.modules
+        found = pickle.loads(pathlib.Path({str(parcel)!r}).read_bytes())
+        history = [(1, {{"train/loss": 1.0}})]
+        drawn = run_figures.draw("run", "digits", tuple("0123456789"), history, found)
+        assert all(map(run_figures.png, drawn.values()))
+        run_figures.tables(tuple("0123456789"), history, found)
+        unwanted = {{"torch", "mlflow", "pandas", "matplotlib.pyplot", "harness.training"}}
+        assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

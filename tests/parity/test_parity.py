@@ -1,0 +1,331 @@
+"""The harness trains to the very bits of a plain PyTorch script, interrupted or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import Subset
+from torchvision import datasets, transforms
+
+from experiments.baseline import Baseline
+from experiments.dropout_mlp import DropoutMlp
+from experiments.lenet import LeNet
+from experiments.softmax_regression import SoftmaxRegression
+from harness.base.fields import Fraction, Positive
+from harness.benchmark import reference
+from harness.runs import runner
+from harness.runs.runner import Prepared
+from harness.training import checkpoint
+from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+from harness.training.loop import EpochResult, Training
+
+CPU = torch.device("cpu")
+EXPERIMENTS: list[type[Experiment]] = [Baseline, SoftmaxRegression, DropoutMlp, LeNet]
+DIGITS = open_dataset("digits", data_root())
+
+Numbers = list[dict[str, float]]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The tests' processes share the cores; which bits come out depends on the threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Pictures:
+    """A set of images as torchvision's data sets give it: a picture at a time, transformed."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.transform = transforms.ToTensor()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
+        pixels = self.images.pixels[position].view(28, 28).numpy()
+        return self.transform(Image.fromarray(pixels)), int(self.images.labels[position])
+
+
+def begin(prepared: Prepared) -> Training:
+    return runner.training(prepared, Execution(), CPU)
+
+
+def prepared_on_digits(experiment: Experiment) -> Prepared:
+    return runner.prepare(experiment, None)
+
+
+def numbers(epochs: Iterable[EpochResult]) -> Numbers:
+    """What may not differ: losses and accuracies, not seconds."""
+    return [without_clocks(result.metrics) for result in epochs]
+
+
+def without_clocks(metrics: dict[str, float]) -> dict[str, float]:
+    return {
+        name: value for name, value in metrics.items() if not name.startswith(("time/", "memory/"))
+    }
+
+
+def same_bits(network: nn.Module, other: nn.Module) -> bool:
+    weights, others = network.state_dict(), other.state_dict()
+    return list(weights) == list(others) and all(
+        torch.equal(weights[name], others[name]) for name in weights
+    )
+
+
+def plainly(experiment: Experiment, train: Any, evaluation: Any) -> tuple[nn.Module, Numbers]:
+    """The plain script's training of the same network on data sets of the usual kind."""
+    network, epochs = reference.train(
+        train,
+        evaluation,
+        reference.baseline if type(experiment) is Baseline else experiment.network,
+        seed=experiment.seed,
+        lr=experiment.lr,
+        batch_size=experiment.batch_size,
+        num_epochs=experiment.num_epochs,
+    )
+    return network, [without_clocks(metrics) for metrics in epochs]
+
+
+# 1,437 and 360 images: 100 and 256 divide neither, 2,000 is more than all.
+@pytest.mark.parametrize("batch_size", [100, 256, 2000])
+@pytest.mark.parametrize("seed", [0, 7])
+@pytest.mark.parametrize("kind", EXPERIMENTS)
+def test_every_number_is_that_of_the_plain_script(
+    kind: type[Experiment], seed: int, batch_size: int
+) -> None:
+    experiment = kind(dataset="digits", seed=seed, batch_size=batch_size, num_epochs=2)
+    training = begin(prepared_on_digits(experiment))
+    epochs = numbers(training.epochs())
+    network, expected = plainly(experiment, Pictures(DIGITS.train), Pictures(DIGITS.test))
+    assert epochs == expected
+    assert same_bits(training.network, network)
+
+
+@pytest.mark.parametrize(
+    ("variable", "name", "kind"),
+    [
+        ("HARNESS_TEST_FASHION_MNIST", "fashion-mnist", datasets.FashionMNIST),
+        ("HARNESS_TEST_MNIST", "mnist", datasets.MNIST),
+    ],
+)
+def test_real_images_give_the_plain_scripts_numbers(
+    variable: str, name: DatasetName, kind: Any
+) -> None:
+    if variable not in os.environ:
+        pytest.skip(f"{variable} names no data root")
+    root = Path(os.environ[variable])
+    experiment = Baseline(dataset=name, num_epochs=1)
+    training = begin(runner.prepare(experiment, root))
+    epochs = numbers(training.epochs())
+    train, test = (
+        kind(root, train=part, transform=transforms.ToTensor()) for part in (True, False)
+    )
+    network, expected = plainly(experiment, train, test)
+    assert epochs == expected
+    assert same_bits(training.network, network)
+
+
+def test_a_validation_run_is_a_plain_run_on_the_same_rows() -> None:
+    experiment = DropoutMlp(dataset="digits", num_epochs=2, validation_size=200, split_seed=3)
+    prepared = prepared_on_digits(experiment)
+    kept, drawn = prepared.train.rows, prepared.evaluation.rows
+    assert kept is not None
+    assert drawn is not None
+    assert sorted([*kept.tolist(), *drawn.tolist()]) == list(range(len(DIGITS.train)))
+    training = begin(prepared)
+    epochs = numbers(training.epochs())
+    pictures: Any = Pictures(DIGITS.train)
+    network, expected = plainly(
+        experiment, Subset(pictures, kept.tolist()), Subset(pictures, drawn.tolist())
+    )
+    renamed = [
+        {name.replace("test/", "validation/"): value for name, value in metrics.items()}
+        for metrics in expected
+    ]
+    assert epochs == renamed
+    assert same_bits(training.network, network)
+
+
+class Centred(nn.Module):
+    """Centres the images that it is given where they are, as a network may."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images.numpy()[:] -= 0.5
+        return images
+
+
+class Shifted(nn.CrossEntropyLoss):
+    """Counts another class than the label's, written into the labels."""
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().forward(logits, labels.add_(1).remainder_(10))
+
+
+class InPlace(Baseline):
+    def network(self) -> nn.Module:
+        return nn.Sequential(Centred(), super().network())
+
+    def loss(self) -> nn.Module:
+        return Shifted()
+
+
+@pytest.mark.parametrize("validation_size", [0, 100])
+def test_an_experiment_may_write_into_its_batches(validation_size: int) -> None:
+    """They are its own: the next pass has them anew."""
+    experiment = InPlace(dataset="digits", num_epochs=2, validation_size=validation_size)
+    training = begin(prepared_on_digits(experiment))
+    *_, last = numbers(training.epochs())
+    for name, value in training.evaluate().items():
+        assert last[f"{training.evaluated_on}/{name}"] == value
+
+
+def test_the_split_moves_with_its_own_seed_alone() -> None:
+    experiment = Baseline(dataset="digits", validation_size=300)
+
+    def drawn(**changes: int) -> list[int]:
+        changed = dataclasses.replace(experiment, **changes)  # type: ignore[arg-type]
+        rows = prepared_on_digits(changed).evaluation.rows
+        assert rows is not None
+        return rows.tolist()
+
+    assert drawn(seed=7) == drawn()
+    assert drawn(split_seed=1) != drawn()
+
+
+def disturb_every_generator() -> None:
+    torch.manual_seed(99)
+    random.seed(99)
+    np.random.seed(99)
+
+
+@pytest.mark.parametrize("kind", EXPERIMENTS)
+def test_the_same_training_gives_the_same_bits_again(kind: type[Experiment]) -> None:
+    prepared = prepared_on_digits(kind(dataset="digits", num_epochs=2))
+    first = begin(prepared)
+    list(first.epochs())
+    disturb_every_generator()
+    second = begin(prepared)
+    list(second.epochs())
+    assert numbers(second.history) == numbers(first.history)
+    assert same_bits(second.network, first.network)
+
+
+@pytest.mark.parametrize("validation_size", [0, 300])
+def test_other_test_images_change_nothing_where_there_are_validation_images(
+    validation_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Baseline(dataset="digits", num_epochs=2, validation_size=validation_size)
+
+    def trained(dataset: Dataset) -> tuple[Prepared, Training]:
+        monkeypatch.setattr(runner, "open_dataset", lambda *_, **__: dataset)
+        prepared = prepared_on_digits(experiment)
+        training = begin(prepared)
+        list(training.epochs())
+        return prepared, training
+
+    noise = torch.randint(0, 256, DIGITS.test.pixels.shape, dtype=torch.uint8)
+    other = dataclasses.replace(DIGITS, test=dataclasses.replace(DIGITS.test, pixels=noise))
+    (prepared, training), (_, expected) = trained(other), trained(DIGITS)
+    assert same_bits(training.network, expected.network)
+    same = numbers(training.history) == numbers(expected.history)
+    assert same == bool(validation_size)
+    contexts = [record.context for record in prepared.data_records()]
+    assert contexts == ["training", "validation" if validation_size else "test"]
+
+
+class Momentum(DropoutMlp):
+    """An optimizer with state, and a schedule."""
+
+    momentum: Annotated[float, Fraction] = 0.9
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, nesterov=True)
+
+    def scheduler(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+
+
+class Adaptive(LeNet):
+    """Adam with a cosine schedule, and noise from every generator there is."""
+
+    lr: Annotated[float, Positive] = 0.01
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.lr)
+
+    def scheduler(
+        self, optimizer: torch.optim.Optimizer
+    ) -> torch.optim.lr_scheduler.LRScheduler | None:
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.num_epochs)
+
+    def update(
+        self,
+        network: nn.Module,
+        loss_fn: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        brightness = 1 + 0.1 * (random.random() + float(np.random.rand()) - 1)
+        noisy = images * brightness + 0.1 * torch.randn_like(images)
+        return super().update(network, loss_fn, optimizer, noisy, labels)
+
+
+@pytest.mark.parametrize("kind", [*EXPERIMENTS, Momentum, Adaptive])
+def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
+    kind: type[Experiment], tmp_path: Path
+) -> None:
+    prepared = prepared_on_digits(kind(dataset="digits", num_epochs=3, batch_size=100))
+    whole = begin(prepared)
+    checkpoint.save(tmp_path / "0", whole.state())
+    for result in whole.epochs():
+        checkpoint.save(tmp_path / str(result.epoch), whole.state())
+    for epoch in range(4):
+        disturb_every_generator()
+        resumed = begin(prepared)
+        resumed.restore(checkpoint.load(tmp_path / str(epoch)))
+        assert numbers(resumed.history) == numbers(whole.history[:epoch])
+        list(resumed.epochs())
+        assert numbers(resumed.history) == numbers(whole.history)
+        assert same_bits(resumed.network, whole.network)
+        assert resumed.images_seen == whole.images_seen == 3 * len(DIGITS.train)
+
+
+def test_a_schedule_steps_once_an_epoch() -> None:
+    training = begin(prepared_on_digits(Momentum(dataset="digits", lr=0.08, num_epochs=4)))
+    rates = [training.optimizer.param_groups[0]["lr"] for _ in training.epochs()]
+    assert rates == [0.04, 0.02, 0.01, 0.005]
+
+
+def test_a_captured_graph_that_cannot_be_had_changes_no_bit() -> None:
+    prepared = prepared_on_digits(DropoutMlp(dataset="digits", num_epochs=1))
+    with pytest.warns(UserWarning, match="capture_graph needs CUDA"):
+        asked = runner.training(prepared, Execution(capture_graph=True), CPU)
+    expected = begin(prepared)
+    assert same_bits(asked.network, expected.network)
+    # One process advances one training at a time: the generators are those of the process.
+    disturb_every_generator()
+    state = torch.get_rng_state()
+    list(asked.epochs())
+    torch.set_rng_state(state)
+    list(expected.epochs())
+    assert numbers(asked.history) == numbers(expected.history)
+    assert same_bits(asked.network, expected.network)
