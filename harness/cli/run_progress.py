@@ -8,75 +8,61 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
-from harness.base.statistics import Summary, number_of
-from harness.runs.runner import Prepared, RunResult, Watcher
-from harness.training.loop import EpochResult, Training
+from harness.base.formatting import number_of
+from harness.runs.driver import Callback
+from harness.runs.events import Begun, Ending
+from harness.runs.launch import GroupResult, RunResult
+from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.tracking.schema import DataRecord, Outcome
+from harness.training.loop import EpochResult
 
 KINDS = ("loss", "accuracy")
 
-DIVERGED = "The loss is not finite: a smaller --lr may help, or smaller initial weights."
+DIVERGED_ADVICE = "The loss is not finite: a smaller --lr may help, or smaller initial weights."
 
 
-class Quiet:
-    """Shows nothing."""
+class EpochLines(Callback):
+    """Prints a line for each epoch."""
 
-    def started(self, training: Training, run_id: str) -> None:
-        """A training is about to begin."""
+    def __init__(self, num_epochs: int) -> None:
+        self.num_epochs = num_epochs
 
-    def epoch(self, result: EpochResult) -> None:
-        """An epoch is over."""
-
-    def stopped(self) -> None:
-        """The training is over."""
-
-
-class Lines:
-    """One line an epoch."""
-
-    def __init__(self) -> None:
-        self.num_epochs = 0
-
-    def started(self, training: Training, run_id: str) -> None:
-        """A training is about to begin."""
-        self.num_epochs = training.experiment.num_epochs
-
-    def epoch(self, result: EpochResult) -> None:
-        """An epoch is over."""
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Print the epoch."""
         print(epoch_line(result, self.num_epochs), flush=True)
-
-    def stopped(self) -> None:
-        """The training is over."""
+        return None
 
 
-class Live(Lines):
-    """The same lines above a bar that moves within the epochs."""
+class LiveEpochs(Callback):
+    """Prints the same lines above a bar that moves within the epochs."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__()
-        self.console = console
-        self.progress: _ImagesProgress | None = None
+    def __init__(self, num_epochs: int, group: LocalGroup) -> None:
+        self.num_epochs, self.group = num_epochs, group
+        self.console = Console()
+        self.bar: _ImagesBar | None = None
 
-    def started(self, training: Training, run_id: str) -> None:
-        """A training is about to begin."""
-        super().started(training, run_id)
-        self.progress = _ImagesProgress(training, self.console)
-        self.progress.start()
+    def begun(self, event: Begun) -> None:
+        """Show the bar."""
+        size = next(part.size for part in event.data if part.context == "training")
+        self.bar = _ImagesBar(self.group, size, self.num_epochs, self.console)
+        self.bar.start()
 
-    def epoch(self, result: EpochResult) -> None:
-        """An epoch is over."""
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Print the epoch."""
         self.console.print(epoch_line(result, self.num_epochs), highlight=False)
+        return None
 
-    def stopped(self) -> None:
+    def ended(self, ending: Ending) -> None:
         """Take the bar away."""
-        if self.progress:
-            self.progress.stop()
+        if self.bar:
+            self.bar.stop()
 
 
-class _ImagesProgress(Progress):
+class _ImagesBar(Progress):
     """A bar over all images of all epochs, read from the training whenever it is drawn."""
 
-    def __init__(self, training: Training, console: Console) -> None:
-        self.training = training
+    def __init__(self, group: LocalGroup, size: int, num_epochs: int, console: Console) -> None:
+        self.group, self.num_epochs = group, num_epochs
         super().__init__(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -86,8 +72,11 @@ class _ImagesProgress(Progress):
             refresh_per_second=4,
             transient=True,
         )
-        total = len(training.train_images) * training.experiment.num_epochs
-        self.add_task("", total=total, completed=training.images_seen, speed="")
+        self.add_task("", total=size * num_epochs, completed=self._images_seen, speed="")
+
+    @property
+    def _images_seen(self) -> int:
+        return self.group.training.images_seen if self.group.training else 0
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Bring the bar up to date, then draw it."""
@@ -96,23 +85,24 @@ class _ImagesProgress(Progress):
         return super().get_renderables()
 
     def _advance_to_now(self, task: Task) -> None:
-        done, history = len(self.training.history), self.training.history
-        total = self.training.experiment.num_epochs
+        history = self.group.training.history if self.group.training else []
         last = f"loss {history[-1].metrics['train/loss']:.4f}" if history else ""
         speed = f"{task.speed:,.0f} images/s" if task.speed else ""
         self.update(
             task.id,
-            completed=self.training.images_seen,
-            description=f"epoch {min(done + 1, total)}/{total} {last}",
+            completed=self._images_seen,
+            description=f"epoch {min(len(history) + 1, self.num_epochs)}/{self.num_epochs} {last}",
             speed=speed,
         )
 
 
-def watcher(quiet: bool) -> Watcher:
-    """The watcher for this standard output: a live one only where it is a terminal."""
+def epochs_view(group: TrainingGroup, num_epochs: int, *, quiet: bool) -> Callback:
+    """Shows epochs on this standard output: live only if it is a terminal."""
     if quiet:
-        return Quiet()
-    return Live(Console()) if sys.stdout.isatty() else Lines()
+        return Callback()
+    if sys.stdout.isatty() and isinstance(group, LocalGroup):
+        return LiveEpochs(num_epochs, group)
+    return EpochLines(num_epochs)
 
 
 def epoch_line(result: EpochResult, num_epochs: int) -> str:
@@ -129,35 +119,46 @@ def epoch_line(result: EpochResult, num_epochs: int) -> str:
     )
 
 
-def summary(result: RunResult, prepared: Prepared) -> str:
+def summary(result: RunResult | GroupResult) -> str:
+    """How a run, or a group of seeds, has ended."""
+    return _of_run(result) if isinstance(result, RunResult) else _of_group(result)
+
+
+def _of_run(result: RunResult) -> str:
     """How a run ended, in two lines: final metrics with their n, then device and time."""
-    experiment, metrics = prepared.experiment, result.metrics
-    on = prepared.evaluated_on
+    metrics, evaluated = result.metrics, _evaluated(result)
+    on = evaluated.context
     figures = (
         f"{on} accuracy {metrics[f'{on}/accuracy']:.4f}, loss {metrics[f'{on}/loss']:.4f} "
-        f"({len(prepared.evaluation):,} images, n = 1 seed)"
+        f"({evaluated.size:,} images, n = 1 seed)"
     )
     lines = [
-        f"{experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, {figures}",
-        f"{experiment.dataset} on {result.device}, {result.seconds:.1f} s",
+        f"{result.experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, "
+        f"{figures}",
+        f"{result.experiment.dataset} on {result.device}, {result.seconds:.1f} s",
     ]
     if result.outcome == "diverged":
-        lines.append(DIVERGED)
+        lines.append(DIVERGED_ADVICE)
     return "\n".join(lines)
 
 
-def group_summary(
-    results: Sequence[RunResult], summaries: dict[str, Summary], prepared: Prepared
-) -> str:
+def _of_group(group: GroupResult) -> str:
     """Mean, standard deviation and interval of a group's final metrics, one a line."""
-    names = [f"{part}/{kind}" for part in ("train", prepared.evaluated_on) for kind in KINDS]
+    results: Sequence[RunResult] = group.results
+    first = results[0]
+    on = _evaluated(first).context
+    names = [f"{part}/{kind}" for part in ("train", on) for kind in KINDS]
     width = max(map(len, names))
     seconds = sum(result.seconds for result in results)
     lines = [
-        f"{prepared.experiment}: {len(results)} seeds on {prepared.experiment.dataset}",
-        *(f"  {name:<{width}}  {summaries[name]}" for name in names),
-        f"{results[0].device}, {seconds:.1f} s",
+        f"{first.experiment}: {len(results)} seeds on {first.experiment.dataset}",
+        *(f"  {name:<{width}}  {group.summaries[name]}" for name in names),
+        f"{first.device}, {seconds:.1f} s",
     ]
     if diverged := [result for result in results if result.outcome == "diverged"]:
-        lines.append(f"{len(diverged)} of {len(results)} diverged. {DIVERGED}")
+        lines.append(f"{len(diverged)} of {len(results)} diverged. {DIVERGED_ADVICE}")
     return "\n".join(lines)
+
+
+def _evaluated(result: RunResult) -> DataRecord:
+    return next(part for part in result.data if part.context != "training")

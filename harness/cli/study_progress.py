@@ -3,126 +3,144 @@
 from __future__ import annotations
 
 import sys
-import time
-from typing import Any
 
-import torch
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.base import provenance
-from harness.base.statistics import number_of
-from harness.runs import runner
-from harness.search.study import describe_space
-from harness.search.trial_queue import Search
-from harness.tracking.store_address import described
-from harness.training.device import Execution
-from harness.workers.coordinator import Progress, StudyWatcher
-from harness.workers.local_pool import WorkerProcess
+from harness.base.formatting import number_of
+from harness.search.objective import OBJECTIVE
+from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
 
 
-class Quiet:
-    """Shows nothing."""
+class QuietStudy:
+    """Shows what the user must know, and nothing else."""
 
-    def started(self, progress: Progress) -> None:
-        """The workers are starting."""
+    def note(self, text: str) -> None:
+        """Print it."""
+        print(text, flush=True)
 
-    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
-        """A worker has said something."""
+    def started(self, progress: StudyProgress) -> None:
+        """Show nothing."""
+
+    def changed(self, progress: StudyProgress) -> None:
+        """Show nothing."""
+
+    def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
+        """Show nothing."""
+
+    def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
+        """Show nothing."""
+
+    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+        """Show nothing."""
 
     def stopped(self) -> None:
-        """There is nothing more to see."""
+        """Show nothing."""
 
 
-class Lines(Quiet):
-    """A line for each trial and confirmation that ends."""
+class StudyLines(QuietStudy):
+    """Prints a line for each trial and confirmation that ends."""
 
-    def started(self, progress: Progress) -> None:
-        """The workers are starting."""
-        print(heading(progress), flush=True)
+    def started(self, progress: StudyProgress) -> None:
+        """Print what begins."""
+        self.note(heading(progress))
 
-    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
-        """A worker has said something."""
-        if line := event_line(progress, worker, event):
-            print(line, flush=True)
+    def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
+        """Print the trial."""
+        self.note(trial_line(progress, trial))
+
+    def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
+        """Print the confirmation."""
+        self.note(confirmation_line(progress, confirmation))
+
+    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+        """Print what happened."""
+        self.note(f"worker {number}: {reason}; its training is queued again")
 
 
-class Workers(Quiet):
-    """A table of the workers below the lines, drawn anew as they report."""
+class LiveStudy(StudyLines):
+    """Prints the same lines above a table of the workers, drawn anew as they report."""
 
     def __init__(self) -> None:
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
 
-    def started(self, progress: Progress) -> None:
-        """The workers are starting."""
-        self.console.print(heading(progress), highlight=False)
-        self.live.update(workers_table(progress))
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self.console.print(text, highlight=False, markup=False)
+
+    def started(self, progress: StudyProgress) -> None:
+        """Print what begins, and show the table."""
+        super().started(progress)
+        self.changed(progress)
         self.live.start()
 
-    def event(self, progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> None:
-        """A worker has said something."""
-        if line := event_line(progress, worker, event):
-            self.console.print(line, highlight=False, markup=False)
+    def changed(self, progress: StudyProgress) -> None:
+        """Draw the table anew."""
         self.live.update(workers_table(progress))
+
+    def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
+        """Print the trial, and draw the table anew."""
+        super().trial_ended(progress, trial)
+        self.changed(progress)
+
+    def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
+        """Print the confirmation, and draw the table anew."""
+        super().confirmed(progress, confirmation)
+        self.changed(progress)
 
     def stopped(self) -> None:
         """Take the table away."""
         self.live.stop()
 
 
-def watcher(quiet: bool) -> StudyWatcher:
-    """The watcher for this standard output: a live one only where it is a terminal."""
+def study_view(quiet: bool) -> StudyView:
+    """Shows a study on this standard output: live only if it is a terminal."""
     if quiet:
-        return Quiet()
-    return Workers() if sys.stdout.isatty() else Lines()
+        return QuietStudy()
+    return LiveStudy() if sys.stdout.isatty() else StudyLines()
 
 
-def heading(progress: Progress) -> str:
+def heading(progress: StudyProgress) -> str:
     """One line about what begins."""
-    n = len(progress.workers)
     return (
         f"{progress.counts.finished} of {progress.n_trials} trials finished; "
-        f"starting {n} worker{'' if n == 1 else 's'}"
+        f"starting {number_of(len(progress.workers), 'worker')}"
     )
 
 
-def event_line(progress: Progress, worker: WorkerProcess, event: dict[str, Any]) -> str:
-    """One line about what a worker said; "" for what only moves the table."""
-    match event["event"]:
-        case "told":
-            value = f"{event['value']:.4f}" if event["value"] is not None else "no value"
-            reason = f" ({event['reason']})" if event["reason"] else ""
-            best = progress.best_value
-            return (
-                f"[{progress.counts.finished}/{progress.n_trials}] {event['name']}: "
-                f"{event['outcome']}, {value} "
-                f"after {number_of(event['num_epochs'], 'epoch')}{reason}"
-                + (f"; best {best:.4f}" if best is not None else "")
-            )
-        case "confirmed":
-            accuracy = event["accuracy"]
-            found = event["outcome"] if accuracy is None else f"test accuracy {accuracy:.4f}"
-            return f"[{progress.confirming}] confirmation of {event['name']}: {found}"
-        case "died":
-            return f"worker {worker.number} died ({event['how']}); its work is taken over"
-    return ""
+def trial_line(progress: StudyProgress, trial: TrainingEnded) -> str:
+    """One line about a trial that has ended."""
+    value = "no value" if trial.value is None else f"{trial.value:.4f}"
+    reason = f" ({trial.reason})" if trial.reason else ""
+    best = "" if progress.best_value is None else f"; best {progress.best_value:.4f}"
+    return (
+        f"[{progress.counts.finished}/{progress.n_trials}] {trial.name}: {trial.outcome}, {value} "
+        f"after {number_of(trial.num_epochs, 'epoch')}{reason}{best}"
+    )
 
 
-def workers_table(progress: Progress) -> Group:
-    """Each worker with its trial, epoch and value; the study so far below."""
+def confirmation_line(progress: StudyProgress, confirmation: TrainingEnded) -> str:
+    """One line about a confirmation that has ended."""
+    value = confirmation.value
+    found = confirmation.outcome if value is None else f"test accuracy {value:.4f}"
+    return f"[{progress.confirming}] confirmation of {confirmation.name}: {found}"
+
+
+def workers_table(progress: StudyProgress) -> Group:
+    """Each worker with its training, epoch and value; the study so far below."""
     table = Table()
-    for column in ("worker", "doing", "epoch", "validation accuracy"):
+    for column in ("worker", "doing", "epoch", OBJECTIVE.metric.replace("/", " ")):
         table.add_column(column)
-    for worker in progress.workers:
-        value = f"{worker.value:.4f}" if worker.value is not None else ""
-        table.add_row(str(worker.number), worker.doing, str(worker.epoch or ""), value)
+    for number, worker in enumerate(progress.workers):
+        value = "" if worker.value is None else f"{worker.value:.4f}"
+        table.add_row(str(number), worker.doing, str(worker.epoch or ""), value)
     return Group(table, Text(how_far(progress)))
 
 
-def how_far(progress: Progress) -> str:
+def how_far(progress: StudyProgress) -> str:
     """The study so far in one line."""
     counts = progress.counts
     words = [f"{counts.finished} of {progress.n_trials} trials finished ({counts})"]
@@ -133,42 +151,3 @@ def how_far(progress: Progress) -> str:
     elif progress.seconds_left is not None:
         words.append(f"{progress.seconds_left:,.0f} s left")
     return ", ".join(words)
-
-
-def dry_run(
-    search: Search,
-    prepared: runner.Prepared,
-    execution: Execution,
-    device: torch.device,
-    workers: int,
-) -> str:
-    """The space, the budget, and the time that one measured epoch makes one expect."""
-    experiment = search.study.experiment
-    training = runner.training(prepared, execution, device)
-    epochs = training.epochs()
-    started = time.perf_counter()
-    next(epochs)
-    seconds = time.perf_counter() - started
-    total = seconds * experiment.num_epochs * search.n_trials / workers
-    space = describe_space(search.study) or {"": "what suggest(trial) asks for"}
-    rows = {
-        "experiment": str(experiment),
-        **{f"search {name}": words for name, words in space.items()},
-        "budget": (
-            f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
-            "no pruning counted"
-        ),
-        "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
-        "workers": f"{workers} with {execution.threads} threads on {device}",
-        "images": f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on",
-        "one epoch": f"{seconds:.2f} s, measured alone",
-        "estimate": f"{total / 60:.1f} min, and the confirmation after it",
-        "recorded in": described(),
-    }
-    width = max(map(len, rows))
-    return "\n".join([search.study_name, *(f"  {k:<{width}}  {v}" for k, v in rows.items())])
-
-
-def again() -> str:
-    """The command that goes on with the study: the one that began it."""
-    return provenance.command(tuple(sys.argv))

@@ -1,4 +1,4 @@
-"""Clearing up after processes that died: what they left open is closed at the next command."""
+"""Recovery after processes that died: what they left open is closed by the next command."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 
 from harness.base import ownership
 from harness.base.errors import BadRequest, RunFailed
+from harness.tracking.messages import ReconcileChildren, Recorder, RecoverRuns
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.store_address import fingerprint
 
 
-def clear_up(recorder: RecorderProcess | None = None) -> None:
+def recover(recorder: Recorder | None = None) -> None:
     """Close the runs of dead processes as interrupted, and queue their trials again.
 
-    Without a trace of a dead process it costs nothing. Where a study's storage has a password, the
-    study's own command clears up: no password is written down here.
+    Without a trace of a dead process it costs nothing. If a study's storage has a password, the
+    study's own command recovers its trials: no password is written down here.
 
     Args:
-        recorder: a prepared one; where it is missing one is started, if there is work for it.
+        recorder: one whose store is open; by default one is started if there is work for it.
 
     Raises:
         RunFailed: the record cannot be opened.
@@ -29,10 +30,10 @@ def clear_up(recorder: RecorderProcess | None = None) -> None:
         return
     if recorder is None:
         with closing(RecorderProcess()) as recorder:
-            recorder.clear_up()
-            _clear_up_studies(left, recorder)
+            recorder.send(RecoverRuns())
+            _recover_studies(left, recorder)
     else:
-        _clear_up_studies(left, recorder)
+        _recover_studies(left, recorder)
     for path, _ in left:
         path.unlink(missing_ok=True)
 
@@ -41,10 +42,11 @@ def _is_here(work: dict[str, str]) -> bool:
     return work.get("store") == fingerprint()
 
 
-def _clear_up_studies(left: list[tuple[Path, dict[str, str]]], recorder: RecorderProcess) -> None:
+def _recover_studies(left: list[tuple[Path, dict[str, str]]], recorder: Recorder) -> None:
     studies = {(work["storage"], work["study"]) for _, work in left if work.get("storage")}
     if not studies:
         return
+    # Optuna takes half a second to import, and only a dead study needs it.
     from harness.search import trial_queue
     from harness.search.storage import load_stored, lock
 
@@ -53,6 +55,6 @@ def _clear_up_studies(left: list[tuple[Path, dict[str, str]]], recorder: Recorde
         with contextlib.suppress(RunFailed, BadRequest):
             stored = load_stored(url, name)
             with lock(url):
-                trial_queue.repair(stored)
+                trial_queue.recover(stored)
             if run_id := stored.user_attrs.get("run_id"):
-                recorder.settle(run_id, trial_queue.outcomes(stored))
+                recorder.send(ReconcileChildren(run_id, trial_queue.outcomes(stored)))

@@ -3,63 +3,98 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from harness.base.errors import BadRequest
+from harness.base.formatting import number_of
 from harness.base.ownership import Owner
-from harness.base.statistics import number_of
-from harness.cli import flags, run_progress
-from harness.runs import runner
-from harness.runs.recovery import clear_up
-from harness.tracking.recorder_process import RecorderProcess
+from harness.base.project import MLRUNS
+from harness.runs.callbacks import RecordResumedRun
+from harness.runs.changes import Change, changes_since
+from harness.runs.descriptions import describe_run
+from harness.runs.driver import Callback
+from harness.runs.launch import RunResult, drive_run, driven_run
+from harness.runs.preparation import DataSource, prepare
+from harness.runs.specification import CHECKPOINTS_KEPT, RunSpecification
+from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.tracking.messages import Recorder
+from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
+from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import load_experiment
 
-Change = Literal["experiment", "data", "device", "threads", "torch"]
+Allowed = Literal["experiment", "data", "device", "threads", "torch"]
+"""What may have changed since a run began, at the price of other numbers."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ResumeSettings:
-    """Which run to go on with, and what may have changed since it began."""
+def resume(
+    stored: StoredRun,
+    reader: Reader,
+    recorder: Recorder,
+    view: Callable[[TrainingGroup], Callback],
+    *,
+    allow: Sequence[Allowed] = (),
+    root: Path | None = None,
+) -> RunResult:
+    """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
-    resume: str
-    """Id of the run, or last for the latest one that has not completed."""
-    allow: tuple[Change, ...] = ()
-    """What may differ from the record, at the price of other numbers; once for each thing."""
-    data_root: Path | None = None
-    """Folder of the data sets; HARNESS_DATA_ROOT, or data in the project, unless given."""
-    quiet: bool = False
-    """Print the result only."""
+    The epochs that the checkpoint knows and the record lacks are recorded first; none is recorded
+    twice.
 
+    Args:
+        view: shows the training of a group.
+        allow: what may have changed since the run began: it is recorded.
 
-def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
-    """Go on with a run; return the exit status."""
-    settings = flags.parse_settings(
-        ResumeSettings, arguments, "python -m harness.run", "Go on with a run that ended too early."
-    )
-    recorder.prepare()
-    clear_up(recorder)
-    stored = recorder.stored(settings.resume)
+    Raises:
+        BadRequest: the run cannot go on, or something has changed that is not allowed.
+        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+    """
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
     names = [field.name for field in dataclasses.fields(Execution)]
     execution = Execution(**{name: stored.settings[name] for name in names})
     device = execution.apply()
-    prepared = runner.prepare(experiment, settings.data_root)
-    changed = _changed(stored, prepared, device)
-    _refuse_changes(stored, changed, settings.allow)
-    watcher = run_progress.watcher(settings.quiet)
-    result = runner.resume(
-        stored, prepared, execution, device, recorder, watcher, allowed=list(changed)
+    prepared = prepare(experiment, root)
+    changed = _by_kind(changes_since(stored, prepared, execution, describe(device)))
+    _refuse_changes(stored, changed, allow)
+    group = LocalGroup(DataSource(root, prepared), execution, device)
+    settings = stored.settings
+    record = RecordResumedRun(
+        stored,
+        frozenset(point.epoch for point in reader.history([stored.run_id])),
+        recorder,
+        RunSpecification(
+            settings=settings,
+            figures=settings.get("figures", True),
+            checkpoint_every=settings.get("checkpoint_every", 1),
+            keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
+            command=stored.command,
+        ),
+        experiment,
+        execution,
+        allowed=tuple(changed),
+        is_described=reader.artifact(stored.run_id, "experiment.json") is not None,
+        describe=describe_run,
     )
-    print(run_progress.summary(result, prepared))
-    print(f"run {result.run_id}\nsee it with: python -m harness.ui")
-    return 1 if result.outcome == "diverged" else 0
+    driven = driven_run(record, group, view(group), state=_last_state(stored.run_id))
+    return drive_run(record, driven, group)
+
+
+def _last_state(run_id: str) -> bytes | None:
+    """The last whole checkpoint of a run; None if it has none, and begins anew."""
+    for path in checkpoint.latest_first(MLRUNS / "checkpoints" / run_id):
+        try:
+            content = path.read_bytes()
+            checkpoint.decode(content, str(path))
+        except (OSError, checkpoint.CheckpointDamaged) as damage:
+            warnings.warn(f"{damage} Going on from the one before.", stacklevel=2)
+            continue
+        return content
+    return None
 
 
 def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
@@ -68,43 +103,39 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
             f"resume: {stored.run_id} is a {stored.kind}, not a run. "
             "A study goes on with its own command, a group is repeated."
         )
-    if stored.tags.get("parent"):
+    if stored.parent:
         raise BadRequest(f"resume: {stored.run_id} is one of a group; repeat the group instead.")
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "
-            f"after {number_of(len(stored.epochs), 'epoch')}; "
+            f"after {number_of(stored.num_epochs or 0, 'epoch')}; "
             "there is nothing left of it."
         )
-    owner = Owner.from_text(stored.tags["owner"])
+    owner = Owner.from_text(stored.owner or "")
     if stored.outcome == "running" and not owner.is_dead:
         where = f"process {owner.pid}" if owner.is_here else "a process of another machine"
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
 
-def _changed(
-    stored: StoredRun, prepared: runner.Prepared, device: torch.device
-) -> dict[Change, str]:
-    """What is not as it was when the run began, in words."""
-    here, then = describe(device), stored.tags
-    changed: dict[Change, str] = {}
-    if prepared.experiment.source_digest() != then["experiment_sha256"]:
-        changed["experiment"] = "its file changed"
-    digests = {part.context: part.digest for part in prepared.data_records()}
-    if any(then.get(f"data.{name}_sha256") != digest for name, digest in digests.items()):
-        changed["data"] = "its images changed"
-    numerics: tuple[Change, ...] = ("device", "threads", "torch")
+def _by_kind(changes: dict[str, Change]) -> dict[Allowed, str]:
+    """The changes that decide a run's numbers, in words."""
+    found: dict[Allowed, str] = {}
+    if "experiment_sha256" in changes:
+        found["experiment"] = "its file changed"
+    if any(name.startswith("data.") for name in changes):
+        found["data"] = "its images changed"
+    numerics: tuple[Allowed, ...] = ("device", "threads", "torch")
     for name in numerics:
-        if here[name] != then[name]:
-            changed[name] = f"{name} was {then[name]}, is {here[name]}"
-    return changed
+        if name in changes:
+            found[name] = f"{name} was {changes[name].then}, is {changes[name].now}"
+    return found
 
 
 def _refuse_changes(
-    stored: StoredRun, changed: dict[Change, str], allowed: Sequence[Change]
+    stored: StoredRun, changed: dict[Allowed, str], allow: Sequence[Allowed]
 ) -> None:
     """Going on with something else would give a run that nobody can repeat."""
-    refused = {name: words for name, words in changed.items() if name not in allowed}
+    refused = {name: words for name, words in changed.items() if name not in allow}
     if refused:
         flags = " ".join(f"--allow {name}" for name in refused)
         raise BadRequest(

@@ -5,38 +5,32 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from harness.base import provenance
 from harness.base.errors import BadRequest
-from harness.runs import runner
-from harness.runs.runner import Prepared, RunResult, Watcher
-from harness.tracking.schema import Recorder, StoredRun
+from harness.base.formatting import number_of
+from harness.runs.changes import NUMERICS, Change, changes_since
+from harness.runs.driver import Callback
+from harness.runs.launch import RunResult, run
+from harness.runs.preparation import DataSource, prepare
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
+from harness.tracking.reader import Point, Reader
+from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, choose, describe
 from harness.training.experiment import Experiment, load_experiment
 
-NUMERICS = (
-    "device",
-    "device_name",
-    "threads",
-    "torch",
-    "cuda",
-    "matmul_precision",
-    "capture_graph",
-)
-"""What decides the bits, beside the experiment, its source and its data."""
-
-UNREPEATABLE = ("time/", "memory/")
-"""Metrics that are measured, not computed, and so differ each time."""
+COMPUTED = ("train/", "test/", "validation/")
+"""Metrics that a training computes; others are measured, and differ each time."""
 
 
 @dataclass(frozen=True)
-class Difference:
-    """One metric of one epoch that came out otherwise."""
+class Deviation:
+    """A metric of an epoch whose repeated value is not the recorded one."""
 
     epoch: int
     metric: str
@@ -45,14 +39,14 @@ class Difference:
 
     @property
     def size(self) -> float:
-        """The distance, in parts of the recorded value where that is above 1; inf for a nan."""
+        """The distance, relative to the recorded value if that is above 1; inf for a NaN."""
         distance = abs(self.recorded - self.repeated) / max(1.0, abs(self.recorded))
         return math.inf if math.isnan(distance) else distance
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether the record holds, in one sentence.
+class Confirmed:
+    """Whether the repeated run confirms the record, in one sentence.
 
     Attributes:
         word: `identical`, `within tolerance` or `different`.
@@ -72,8 +66,9 @@ class Verification:
     """A recorded run and its repetition.
 
     Attributes:
+        num_epochs: how many epochs are recorded.
         compared: how many numbers were compared.
-        differences: the ones that came out otherwise, by epoch.
+        differences: the numbers that deviate, by epoch.
         weights: whether the final weights are equal to the bit; None where their digest was not
             recorded, or the recorded run did not come to its end.
         changes: what has changed since the run was recorded: name, then, now.
@@ -81,21 +76,22 @@ class Verification:
 
     stored: StoredRun
     result: RunResult
+    num_epochs: int
     compared: int
-    differences: list[Difference]
+    differences: list[Deviation]
     weights: bool | None
-    changes: dict[str, tuple[str, str]]
+    changes: dict[str, Change]
 
     @property
     def is_comparable(self) -> bool:
         """Whether equal bits are to be expected: the same numerics compute both."""
         return not self.changes.keys() & set(NUMERICS)
 
-    def verdict(self, tolerance: float, exact: bool) -> Verdict:
+    def verdict(self, tolerance: float, exact: bool) -> Confirmed:
         """Judge: equal bits where they can be expected (or with `exact`), else the tolerance."""
         if not self.differences and self.weights is not False:
             weights = ", final weights included" if self.weights else ""
-            return Verdict("identical", f"all {self.compared} numbers to the bit{weights}")
+            return Confirmed("identical", f"all {self.compared} numbers to the bit{weights}")
         if not self.differences:
             return self._judged("only the final weights differ", 0.0, tolerance, exact)
         first = self.differences[0]
@@ -109,26 +105,25 @@ class Verification:
             exact,
         )
 
-    def _judged(self, what: str, largest: float, tolerance: float, exact: bool) -> Verdict:
+    def _judged(self, what: str, largest: float, tolerance: float, exact: bool) -> Confirmed:
         if exact or self.is_comparable:
-            return Verdict("different", what)
+            return Confirmed("different", what)
         if largest <= tolerance:
-            return Verdict("within tolerance", f"{what} (tolerance {tolerance:g})")
-        return Verdict("different", f"{what} (tolerance {tolerance:g})")
+            return Confirmed("within tolerance", f"{what} (tolerance {tolerance:g})")
+        return Confirmed("different", f"{what} (tolerance {tolerance:g})")
 
-    def lines(self, verdict: Verdict) -> list[str]:
+    def lines(self, verdict: Confirmed) -> list[str]:
         """The verdict and what has changed, for the screen."""
-        epochs = len(self.stored.epochs)
         lines = [
-            f"{verdict.word}: {verdict.sentence} ({epochs} epochs, n = 1 run, {self.result.device})"
+            f"{verdict.word}: {verdict.sentence} ({number_of(self.num_epochs, 'epoch')}, n = 1 run, {self.result.device})"
         ]
-        for name, (then, now) in self.changes.items():
-            lines.append(f"  {name} was {then}, is {now}")
+        for name, change in self.changes.items():
+            lines.append(f"  {name} was {change.then}, is {change.now}")
         if not self.changes:
             lines.append("  commit, files, data, device, threads, versions and precision are equal")
         return [*lines, f"run {self.result.run_id}", f"verifies {self.stored.run_id}"]
 
-    def report(self, recorder: Recorder, verdict: Verdict) -> None:
+    def report(self, recorder: Recorder, verdict: Confirmed) -> None:
         """Keep the comparison with the repeated run, which links to the original."""
         table = [dataclasses.asdict(difference) for difference in self.differences]
         summary: dict[str, Any] = {
@@ -137,95 +132,103 @@ class Verification:
             "sentence": verdict.sentence,
             "compared": self.compared,
             "weights_equal": self.weights,
-            "changes": {name: {"then": t, "now": n} for name, (t, n) in self.changes.items()},
+            "changes": {name: vars(change) for name, change in self.changes.items()},
             "differences": table,
         }
-        recorder.artifacts(
-            self.result.run_id,
-            {"verification.json": (json.dumps(summary, indent=2) + "\n").encode()},
-        )
-        recorder.finish(
-            self.result.run_id,
-            self.result.outcome,
-            epoch=len(self.result.epochs),
-            metrics={"verify/differences": float(len(self.differences))},
-            tags={"verdict": verdict.word},
-            description="\n".join(f"{line}  " for line in self.lines(verdict)),
+        content = (json.dumps(summary, indent=2) + "\n").encode()
+        recorder.send(SaveArtifacts(self.result.run_id, {"verification.json": content}))
+        recorder.send(
+            EndRun(
+                self.result.run_id,
+                self.result.outcome,
+                epoch=len(self.result.epochs),
+                metrics={"verify/differences": float(len(self.differences))},
+                tags={"verdict": verdict.word},
+                description="\n".join(f"{line}  " for line in self.lines(verdict)),
+            )
         )
 
 
 def verify(
     stored: StoredRun,
+    reader: Reader,
     recorder: Recorder,
-    watcher: Watcher,
+    view: Callable[[TrainingGroup], Callback],
     *,
     device: str | None = None,
     threads: int | None = None,
-    data_root: Path | None = None,
+    root: Path | None = None,
 ) -> Verification:
     """Train a recorded run anew, as a run of kind `verify`, and compare.
 
     Args:
-        device: None for the recorded one, or the best of this machine where it is missing.
-        threads: None for as many as recorded.
+        view: shows the training of a group.
+        device: by default the recorded one, or the best of this machine if it has no such device.
+        threads: by default as many as recorded.
 
     Raises:
         BadRequest: the run cannot be repeated, or this machine cannot do what is asked.
-        RunFailed, Interrupted: as `harness.runs.runner.run` does.
+        RunFailed, Interrupted: as `harness.runs.launch.run` does.
     """
-    _refuse_what_cannot_be_repeated(stored)
+    recorded = [p for p in reader.history([stored.run_id]) if p.metric.startswith(COMPUTED)]
+    _refuse_what_cannot_be_repeated(stored, recorded)
     experiment = _experiment(stored)
     execution = _execution(stored, device, threads)
     used = execution.apply()
-    prepared = runner.prepare(experiment, data_root, with_test=not experiment.validation_size)
-    labels = runner.Labels(
-        kind="verify",
-        name=f"verify {experiment}",
-        links={"verifies": stored.run_id},
-        settings=dataclasses.asdict(execution),
-        figures=False,
-    )
-    result = runner.run(
-        prepared,
+    prepared = prepare(experiment, root, with_test=not experiment.validation_size)
+    group = LocalGroup(DataSource(root, prepared), execution, used)
+    result = run(
+        experiment,
+        group,
         execution,
-        used,
         recorder,
-        watcher,
-        labels,
+        RunSpecification(
+            kind="verify",
+            name=f"verify {experiment}",
+            tags={"verifies": stored.run_id},
+            settings=dataclasses.asdict(execution),
+            figures=False,
+        ),
+        view(group),
         # A confirmation looks at the test images once.
         evaluate_each_epoch=stored.kind != "confirm",
     )
-    return compare(stored, result, _changes(stored, prepared, execution, used))
+    changes = changes_since(stored, prepared, execution, describe(used))
+    return compare_with_record(stored, recorded, result, changes)
 
 
-def compare(
-    stored: StoredRun, result: RunResult, changes: dict[str, tuple[str, str]]
+def compare_with_record(
+    stored: StoredRun,
+    recorded: Sequence[Point],
+    result: RunResult,
+    changes: dict[str, Change],
 ) -> Verification:
-    """Hold a run against the record of another, number by number."""
+    """Compare a run with the recorded numbers of another one."""
     repeated = {epoch.epoch: epoch.metrics for epoch in result.epochs}
     compared, differences = 0, []
-    for epoch, metrics in sorted(stored.history.items()):
-        for name, value in sorted(metrics.items()):
-            if name.startswith(UNREPEATABLE) or name not in repeated.get(epoch, {name: 0}):
-                continue
-            compared += 1
-            now = repeated.get(epoch, {}).get(name, math.nan)
-            if value != now and not (math.isnan(value) and math.isnan(now)):
-                differences.append(Difference(epoch, name, value, now))
-    then = stored.tags.get("weights_sha256")
-    whole = len(stored.epochs) == len(result.epochs)
+    for point in sorted(recorded, key=lambda point: (point.epoch, point.metric)):
+        metrics = repeated.get(point.epoch, {})
+        if metrics and point.metric not in metrics:
+            continue
+        compared += 1
+        now = metrics.get(point.metric, math.nan)
+        if point.value != now and not (math.isnan(point.value) and math.isnan(now)):
+            differences.append(Deviation(point.epoch, point.metric, point.value, now))
+    then = stored.tag("weights_sha256")
+    epochs = {point.epoch for point in recorded}
+    whole = len(epochs) == len(result.epochs)
     weights = then == result.weights_sha256 if then and whole else None
-    return Verification(stored, result, compared, differences, weights, changes)
+    return Verification(stored, result, len(epochs), compared, differences, weights, changes)
 
 
-def _refuse_what_cannot_be_repeated(stored: StoredRun) -> None:
+def _refuse_what_cannot_be_repeated(stored: StoredRun, recorded: Sequence[Point]) -> None:
     if stored.kind in ("group", "study"):
         raise BadRequest(
             f"verify: {stored.run_id} is a {stored.kind}; verify one of the runs below it."
         )
     if stored.outcome == "running":
         raise BadRequest(f"verify: {stored.run_id} is still running.")
-    if not stored.epochs:
+    if not recorded:
         raise BadRequest(f"verify: {stored.run_id} has no epoch that could be compared.")
 
 
@@ -238,45 +241,19 @@ def _experiment(stored: StoredRun) -> Experiment:
         gone = ", ".join(sorted(stored.fields.keys() - known))
         raise BadRequest(
             f"verify: {stored.experiment} has no field {gone} any more; "
-            f"check out the commit of the run: {stored.tags.get('git_commit', 'none')}"
+            f"check out the commit of the run: {stored.tag('git_commit') or 'none'}"
         ) from None
 
 
 def _execution(stored: StoredRun, device: str | None, threads: int | None) -> Execution:
     if device is None:
         try:
-            device = str(choose(stored.tags["device"]))
+            device = str(choose(stored.tag("device") or "auto"))
         except BadRequest:
             device = "auto"
     return Execution(
         device=device,
-        threads=int(stored.tags["threads"]) if threads is None else threads,
+        threads=int(stored.tag("threads") or 0) if threads is None else threads,
         matmul_precision=stored.settings.get("matmul_precision", "highest"),
         capture_graph=stored.settings.get("capture_graph", False),
     )
-
-
-def _changes(
-    stored: StoredRun, prepared: Prepared, execution: Execution, device: torch.device
-) -> dict[str, tuple[str, str]]:
-    """What is not as it was: by name, then and now."""
-    here = describe(device)
-    source = provenance.source()
-    then, now = (
-        stored.tags,
-        {
-            **{name: here[name] for name in ("device", "device_name", "threads", "torch", "cuda")},
-            "git_commit": source.commit or "none",
-            "git_dirty": str(bool(source.changes)).lower(),
-            "experiment_sha256": prepared.experiment.source_digest(),
-            **{f"data.{part.context}_sha256": part.digest for part in prepared.data_records()},
-        },
-    )
-    changes = {
-        name: (then.get(name, "not recorded"), value)
-        for name, value in now.items()
-        if then.get(name) != value
-    }
-    if files := provenance.files_changed_since(then.get("git_commit", "")):
-        changes["files"] = (f"as in {then['git_commit'][:8]}", f"changed: {', '.join(files)}")
-    return changes

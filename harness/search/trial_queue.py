@@ -1,14 +1,13 @@
-"""Claims: how workers take trials, so that the budget is met exactly and no trial is lost.
+"""The queue of trials: the budget is met exactly, and no trial is lost.
 
-Under one lock, `claim` gives the trials of dead processes back, counts, and asks for the next one.
-What happened to a trial is its user attribute `outcome`; who works on it is `owner`.
+Under one lock, `claim` requeues the trials of dead processes, counts, and asks for the next trial.
+The user attribute `outcome` of a trial says what happened to it, `owner` who works on it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +16,11 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from harness.base.ownership import Owner
-from harness.base.signals import deferred
 from harness.search.samplers import PrunerName, SamplerName, grid, make_pruner, make_sampler
 from harness.search.storage import lock
 from harness.search.study import Study
 
-LONGEST_FAILURE_ROW = 5
+MOST_FAILURES_IN_A_ROW = 5
 """A study stops after this many failures in a row: the next one would fail as well."""
 
 MOST_RETRIES = 2
@@ -75,7 +73,7 @@ class Counts:
 
 
 class Finished(Exception):
-    """There is nothing more to claim: the budget is spent, or too many trials failed in a row."""
+    """Nothing is left to claim: the budget is spent, or too many trials failed in a row."""
 
 
 def count(trials: Sequence[FrozenTrial]) -> Counts:
@@ -92,34 +90,18 @@ def count(trials: Sequence[FrozenTrial]) -> Counts:
     )
 
 
-@contextlib.contextmanager
-def claimed(search: Search, stored: optuna.Study) -> Iterator[Trial | None]:
-    """`claim` a trial for a block; where the block does not tell how it ended, it is given back."""
-    trial = None
-    try:
-        with deferred():
-            trial = claim(search, stored)
-        yield trial
-    finally:
-        if trial is not None:
-            with deferred():
-                frozen = stored._storage.get_trial(trial._trial_id)
-                if not frozen.state.is_finished():
-                    give_back(stored, frozen, retries=frozen.user_attrs.get("retries", 0))
-
-
 def claim(search: Search, stored: optuna.Study) -> Trial | None:
-    """Take the next trial; None where all that is left is in the hands of other workers.
+    """Take the next trial. Returns None if every remaining trial is running elsewhere.
 
     Raises:
         Finished: the budget is spent, or the last trials all failed.
     """
     with lock(search.url):
-        trials = repair(stored)
+        trials = recover(stored)
         counts = count(trials)
         if counts.finished >= search.n_trials:
             raise Finished("the budget is spent")
-        if reason := failure_row(stored, trials):
+        if reason := failures_in_a_row(stored, trials):
             raise Finished(reason)
         if counts.finished + counts.running >= search.n_trials:
             return None
@@ -139,8 +121,8 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
         return trial
 
 
-def repair(stored: optuna.Study) -> list[FrozenTrial]:
-    """Give the running trials of dead processes of this machine back; return all trials.
+def recover(stored: optuna.Study) -> list[FrozenTrial]:
+    """Requeue the running trials of this machine's dead processes; return all trials.
 
     Hold the lock meanwhile.
     """
@@ -151,12 +133,12 @@ def repair(stored: optuna.Study) -> list[FrozenTrial]:
     # Since they were read a worker may have ended its trial, in order, and then itself.
     for trial in _running(stored.get_trials(deepcopy=False)):
         if trial.number in orphans:
-            give_back(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
+            requeue(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
     return stored.get_trials(deepcopy=False)
 
 
 def outcomes(stored: optuna.Study) -> dict[str, str]:
-    """By the id of its run, how each trial stands: its outcome, or `running`."""
+    """The outcome of each trial (or `running`), by the id of its run."""
     return {
         trial.user_attrs["run_id"]: (
             trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
@@ -167,15 +149,15 @@ def outcomes(stored: optuna.Study) -> dict[str, str]:
 
 
 def release(stored: optuna.Study) -> int:
-    """Give the running trials of other machines back; return how many there were."""
+    """Requeue the running trials of other machines; return how many there were."""
     trials = foreign(stored)
     for trial in trials:
-        give_back(stored, trial, retries=trial.user_attrs.get("retries", 0))
+        requeue(stored, trial, retries=trial.user_attrs.get("retries", 0))
     return len(trials)
 
 
 def foreign(stored: optuna.Study) -> list[FrozenTrial]:
-    """The running trials of other machines, which only a person can know to be dead."""
+    """The running trials of other machines; only a person can know that those are dead."""
     return [
         trial
         for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
@@ -183,8 +165,11 @@ def foreign(stored: optuna.Study) -> list[FrozenTrial]:
     ]
 
 
-def give_back(stored: optuna.Study, trial: FrozenTrial, retries: int) -> None:
-    """End a trial as interrupted and queue its parameters again, at most twice after deaths."""
+def requeue(stored: optuna.Study, trial: FrozenTrial, retries: int) -> None:
+    """End a trial as interrupted and queue its parameters again.
+
+    A trial whose process has died `MOST_RETRIES` times before is ended as failed instead.
+    """
     storage, trial_id = stored._storage, trial._trial_id
     attributes: dict[str, Any] = {"outcome": "interrupted"}
     if retries > MOST_RETRIES:
@@ -235,17 +220,17 @@ def completed(stored: optuna.Study) -> list[FrozenTrial]:
 
 
 def forgive_failures(stored: optuna.Study) -> None:
-    """Let a study that failures have stopped go on: what made them fail may be mended."""
+    """Forget earlier failures: a study that they have stopped goes on, the cause may be gone."""
     stored.set_user_attr("forgiven", len(_ended(stored.get_trials(deepcopy=False))))
 
 
-def failure_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
-    """Why a study that has only failed lately should stop; "" if it should not."""
-    last = _ended(trials)[stored.user_attrs.get("forgiven", 0) :][-LONGEST_FAILURE_ROW:]
-    if [trial.user_attrs.get("outcome") for trial in last] != ["failed"] * LONGEST_FAILURE_ROW:
+def failures_in_a_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> str:
+    """Why a study should stop whose last trials all failed; empty if it should not."""
+    last = _ended(trials)[stored.user_attrs.get("forgiven", 0) :][-MOST_FAILURES_IN_A_ROW:]
+    if [trial.user_attrs.get("outcome") for trial in last] != ["failed"] * MOST_FAILURES_IN_A_ROW:
         return ""
     reason = last[-1].user_attrs.get("reason", "unknown")
-    return f"the last {LONGEST_FAILURE_ROW} trials failed: {reason}"
+    return f"the last {MOST_FAILURES_IN_A_ROW} trials failed: {reason}"
 
 
 def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

@@ -27,43 +27,56 @@ class CheckpointUnsaved(RunFailed):
     """A checkpoint cannot be written: the disk is full, say. The one before it is still there."""
 
 
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write a state; after a crash at any moment `path` holds the old file or the new one.
+def encode(state: dict[str, Any]) -> bytes:
+    """A state as the content of a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def decode(content: bytes, name: str = "checkpoint") -> dict[str, Any]:
+    """The state in the content of a checkpoint, on the CPU; no code from it is executed.
+
+    Raises:
+        CheckpointDamaged: the content is truncated, altered, or not a checkpoint; the message
+            begins with `name`.
+    """
+    digest, saved = content[:_DIGEST_LENGTH], content[_DIGEST_LENGTH:]
+    if digest != hashlib.sha256(saved).hexdigest().encode() + b"\n":
+        raise CheckpointDamaged(f"{name}: the checkpoint is damaged, its digest does not match.")
+    try:
+        state = torch.load(io.BytesIO(saved), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load gives up on foreign content in a dozen ways
+        reason = str(error).partition("\n")[0]
+        raise CheckpointDamaged(f"{name}: not a checkpoint ({reason}).") from None
+    if not isinstance(state, dict):
+        raise CheckpointDamaged(f"{name}: not a checkpoint (it holds a {type(state).__name__}).")
+    return state
+
+
+def save(path: Path, content: bytes) -> None:
+    """Write a checkpoint; after a crash at any moment `path` holds the old file or the new one.
 
     Raises:
         CheckpointUnsaved: the file cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getbuffer()
     try:
-        write_whole(path, hashlib.sha256(content).hexdigest().encode() + b"\n", content)
+        write_whole(path, content)
     except OSError as error:
         raise CheckpointUnsaved(f"{path}: cannot be written ({error.strerror}).") from None
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a state back, onto the CPU, without executing code from the file.
+    """Read a checkpoint; see `decode`.
 
     Raises:
-        CheckpointDamaged: the file is truncated, altered, or not a checkpoint.
+        CheckpointDamaged: the file cannot be read, or is not a whole checkpoint.
     """
     try:
-        with path.open("rb") as file:
-            digest = file.read(_DIGEST_LENGTH)
-            content = file.read()
+        return decode(path.read_bytes(), str(path))
     except OSError as error:
         raise CheckpointDamaged(f"{path}: cannot be read ({error.strerror}).") from None
-    if digest != hashlib.sha256(content).hexdigest().encode() + b"\n":
-        raise CheckpointDamaged(f"{path}: the checkpoint is damaged, its digest does not match.")
-    try:
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load gives up on foreign content in a dozen ways
-        reason = str(error).partition("\n")[0]
-        raise CheckpointDamaged(f"{path}: not a checkpoint ({reason}).") from None
-    if not isinstance(state, dict):
-        raise CheckpointDamaged(f"{path}: not a checkpoint (it holds a {type(state).__name__}).")
-    return state
 
 
 def path_of(folder: Path, epoch: int) -> Path:

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from harness.training import device as devices
 from harness.training.datasets import Images
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
-from harness.training.graph_capture import captured
+from harness.training.generators import Generators
+from harness.training.graph_capture import Update, captured
 
 EvaluationSet = Literal["test", "validation"]
 
@@ -52,7 +51,7 @@ class EpochResult:
 class Training:
     """A training in progress: everything that its next epoch depends on.
 
-    The random generators are those of the process, so one process advances one training at a time.
+    The random generators are its own: several trainings may take turns in one process.
     """
 
     def __init__(
@@ -74,19 +73,20 @@ class Training:
         self.device = device
         self.evaluated_on = evaluated_on
         self.evaluate_each_epoch = evaluate_each_epoch
-        random.seed(experiment.seed)
-        np.random.seed(experiment.seed % 2**32)
-        torch.manual_seed(experiment.seed)
-        self.network = experiment.network().to(device)
-        self.loss_fn = experiment.loss().to(device)
-        self.optimizer = experiment.optimizer(self.network.parameters())
-        self.scheduler = experiment.scheduler(self.optimizer)
+        self.generators = Generators(experiment.seed, device)
+        with self.generators.active():
+            self.network = experiment.network().to(device)
+            self.loss_fn = experiment.loss().to(device)
+            self.optimizer = experiment.optimizer(self.network.parameters())
+            self.scheduler = experiment.scheduler(self.optimizer)
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
         self.history: list[EpochResult] = []
         self.images_seen = 0
         """Images trained on in all epochs so far, counted as they go to the device."""
-        self._update = captured(self) if execution.capture_graph else self._eager_update
+        self._update: Update = self._eager_update
+        if execution.capture_graph:
+            self._update = self._captured_update()
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train what is left of `num_epochs`, yielding after each epoch.
@@ -94,7 +94,9 @@ class Training:
         Stop it early by closing it; a diverged epoch is the last one.
         """
         while len(self.history) < self.experiment.num_epochs and not self.diverged:
-            yield self._epoch()
+            with self.generators.active():
+                result = self._epoch()
+            yield result
 
     @property
     def diverged(self) -> bool:
@@ -103,38 +105,25 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """All that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
-        cuda = self.device.type == "cuda"
-        numpy_name, numpy_keys, *numpy_rest = np.random.get_state(legacy=True)
         return {
             "network": self.network.state_dict(),
+            "loss": self.loss_fn.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "history": [(result.epoch, result.metrics) for result in self.history],
-            "generators": {
-                "torch": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state(self.device) if cuda else None,
-                "mps": torch.mps.get_rng_state() if self.device.type == "mps" else None,
-                "numpy": (numpy_name, np.asarray(numpy_keys).tolist(), *numpy_rest),
-                "python": random.getstate(),
-            },
+            "generators": self.generators.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from what `state` returned for the same experiment, to the same bits."""
         self.network.load_state_dict(state["network"])
+        self.loss_fn.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
         self.images_seen = len(self.history) * len(self.train_images)
-        generators = state["generators"]
-        torch.set_rng_state(generators["torch"])
-        if generators["cuda"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(generators["cuda"], self.device)
-        if generators["mps"] is not None and self.device.type == "mps":
-            torch.mps.set_rng_state(generators["mps"])
-        np.random.set_state(generators["numpy"])
-        random.setstate(generators["python"])
+        self.generators.restore(state["generators"])
 
     def weights_digest(self) -> str:
         """SHA-256 of the network's parameters and buffers: names, types, shapes, bits."""
@@ -196,6 +185,24 @@ class Training:
         self, images: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.experiment.update(self.network, self.loss_fn, self.optimizer, images, labels)
+
+    def _captured_update(self) -> Update:
+        size = min(self.experiment.batch_size, len(self.train_images))
+        positions = torch.arange(size, device=self.device)
+        images, labels = (tensor.clone() for tensor in self.train_images.batch(positions))
+        before = self.state()
+        before["network"] = {name: tensor.clone() for name, tensor in before["network"].items()}
+        self.network.train()
+        try:
+            with self.generators.active():
+                return captured(
+                    self._eager_update,
+                    images,
+                    labels,
+                    keeps_state=lambda: bool(self.scheduler or any(self.optimizer.state.values())),
+                )
+        finally:
+            self.restore(before)
 
 
 class _Outcomes:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
+import io
 
 import torch
 from torch import nn
 
 
-def export(network: nn.Module, example: torch.Tensor, path: Path) -> None:
-    """Write the network, in evaluation mode and on the CPU, as `torch.export.save` does.
+def exported(network: nn.Module, example: torch.Tensor) -> bytes:
+    """The network, in evaluation mode and on the CPU, as `torch.export.save` writes it.
 
     Args:
         example: images (b, 1, 28, 28) with b > 1, so that the batch size stays free.
@@ -21,4 +21,6 @@ def export(network: nn.Module, example: torch.Tensor, path: Path) -> None:
     )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # the paths of this machine's files
-    torch.export.save(program, path)
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    return file.getvalue()

@@ -1,195 +1,161 @@
-"""The processes that train a study's trials: started, spoken with, ended.
+"""Workers on this machine: forked from this process if that is safe, started otherwise.
 
-Where it is safe they are forked from this process, which has imported torch for all of them.
-Otherwise each is started, and imports torch itself.
+A forked worker shares the libraries that this process has imported. A started one imports them
+itself, and never the user's script.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any
 
+import psutil
 import torch
 
-from harness.base.project import ROOT
+from harness.base.channel import start_module
+from harness.base.processes import end_tree
 from harness.base.signals import deferred
-from harness.cli import flags
-from harness.tracking.recorder_process import RecorderProcess
-from harness.workers.worker import Place, work
+from harness.workers.pool import Died, FromWorker, ToWorker, WorkerSetup
+from harness.workers.worker import serve_forked
 
-
-class Process(Protocol):
-    """A process that leads a session of its own."""
-
-    @property
-    def pid(self) -> int:
-        """Its id, and that of its session."""
-
-    def wait(self) -> int:
-        """Wait for its end: its exit status, or less than 0 for the signal that killed it."""
+LAST_WORDS = 500
+"""Characters of a dead worker's standard error that its death is reported with."""
 
 
 @dataclass(eq=False)
-class WorkerProcess:
-    """One worker as its launcher sees it: how to speak with it, and what it was last heard to do.
+class _Worker:
+    """A worker's process and the channel to it.
 
     Attributes:
-        errors: what it writes to standard error.
-        job: what it was sent and has not finished.
-        alive: whether its death has not been heard of.
+        errors: what it writes to standard output and standard error.
+        wait: waits for its end; returns its exit status, or less than 0 for a signal.
     """
 
-    number: int
-    process: Process
-    line: Connection
-    errors: IO[str]
-    job: dict[str, Any] | None = None
-    doing: str = "starting"
-    epoch: int = 0
-    value: float | None = None
-    alive: bool = True
+    pid: int
+    connection: Connection
+    errors: IO[bytes]
+    wait: Callable[[], int]
 
-    def send(self, message: dict[str, Any]) -> None:
-        """Send it a message; a worker that has died will not read it."""
-        with contextlib.suppress(OSError):
-            self.line.send(message)
-
-    def give(self, **job: Any) -> None:
-        """Send it a job."""
-        self.job = job
-        self.send(job)
-
-    def death(self) -> str:
-        """How it ended, with the end of what it wrote to standard error."""
-        status = self.process.wait()
+    def death(self) -> Died:
+        """How it ended."""
+        status = self.wait()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
         self.errors.seek(0)
-        words = self.errors.read()[-500:].strip()
-        return f"{how}: {words}" if words else how
+        words = self.errors.read().decode(errors="replace")[-LAST_WORDS:].strip()
+        return Died(f"{how}: {words}" if words else how)
 
 
-class Crew:
-    """The workers of a study; `close` ends them."""
+class LocalPool:
+    """A pool of processes of this machine; see `WorkerPool`."""
 
-    def __init__(
-        self, number: int, threads: int, recorder: RecorderProcess, *, on_cpu: bool
-    ) -> None:
-        """Start so many workers with so many threads each; they wait for a task."""
-        self.workers: list[WorkerProcess] = []
-        self._has_task = False
-        forked = on_cpu and _may_fork()
-        if forked:
-            gc.freeze()  # else the first collection copies what is shared
-            sys.stdout.flush()  # else each of them prints it again
-        try:
-            for i in range(number):
-                ours, theirs = Pipe()
-                errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has died)
-                with theirs, recorder.share() as connection, deferred():
-                    place = Place(theirs.fileno(), errors.fileno(), connection.fileno())
-                    process: Process
-                    if not forked:
-                        process = _start(place, threads)
-                    elif pid := os.fork():
-                        process = _Forked(pid)
-                    else:
-                        _be_worker(place, recorder, [*(w.line for w in self.workers), ours])
-                    self.workers.append(WorkerProcess(i, process, ours, errors))
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, *, on_cpu: bool, close_in_worker: Callable[[], None] = lambda: None) -> None:
+        """An empty pool.
 
-    def set_task(self, task: dict[str, Any]) -> None:
-        """Tell the workers what they work on."""
-        self._has_task = True
-        for worker in self.workers:
-            worker.send(task)
+        Args:
+            on_cpu: whether the workers train on the CPU.
+            close_in_worker: closes connections of this process in a worker that is forked from it.
+        """
+        self._on_cpu = on_cpu
+        self._close_in_worker = close_in_worker
+        self._workers: dict[int, _Worker] = {}
 
-    def hear(self) -> tuple[WorkerProcess, dict[str, Any]]:
-        """The next thing that a worker says, or its death: `died`, and `how`."""
-        lines: dict[Any, WorkerProcess] = {w.line: w for w in self.workers if w.alive}
-        worker = lines[wait(list(lines))[0]]
-        with deferred():
+    def start(self, number: int, setup: WorkerSetup) -> None:
+        """See `WorkerPool`."""
+        with deferred():  # a process that is being started must not be left behind
+            start = _fork if self._on_cpu and may_fork() else _start
+            self._workers[number] = start(setup, self._close_inherited)
+
+    def send(self, number: int, message: ToWorker) -> None:
+        """See `WorkerPool`."""
+        with contextlib.suppress(OSError):
+            self._workers[number].connection.send(message)
+
+    def receive(self, timeout: float | None = None) -> tuple[int, FromWorker] | None:
+        """See `WorkerPool`."""
+        numbers = {worker.connection: number for number, worker in self._workers.items()}
+        ready = wait(list(numbers), timeout)
+        if not ready:
+            return None
+        connection = ready[0]
+        assert isinstance(connection, Connection)
+        number = numbers[connection]
+        with deferred():  # a message that is left half read would be taken for the next one
             try:
-                event: dict[str, Any] = worker.line.recv()
+                message: FromWorker = connection.recv()
             except (EOFError, OSError):
-                worker.alive = False
-                event = {"event": "died", "how": worker.death()}
-        return worker, event
+                message = self._workers.pop(number).death()
+                connection.close()
+        return number, message
 
     def close(self) -> None:
-        """End the workers; they give back what they hold."""
+        """See `WorkerPool`."""
         with deferred():
-            for worker in self.workers:
-                worker.line.close()
-            for worker in self.workers:
-                if not self._has_task:
-                    # They may still be importing, for a request that was refused meanwhile.
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.killpg(worker.process.pid, signal.SIGKILL)
-                worker.process.wait()
+            for worker in self._workers.values():
+                worker.connection.close()
+                end_tree(worker.pid)
+                worker.wait()
+                worker.errors.close()
+            self._workers.clear()
+
+    def _close_inherited(self) -> None:
+        self._close_in_worker()
+        for worker in self._workers.values():
+            worker.connection.close()
 
 
-@dataclass
-class _Forked:
-    """A forked child."""
-
-    pid: int
-    status: int | None = None
-
-    def wait(self) -> int:
-        if self.status is None:
-            try:
-                self.status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-            except ChildProcessError:  # whoever started this command ignores the ends of children
-                self.status = 0
-        return self.status
-
-
-def _may_fork() -> bool:
+def may_fork() -> bool:
     """Whether a fork takes all of this process along.
 
     It leaves other threads behind: those of OpenMP, which `torch.set_num_threads` starts, would be
-    waited for without end. CUDA's driver does not survive it, and looking for a GPU loads it. On
+    waited for forever. CUDA's driver does not survive a fork, and looking for a GPU loads it. On
     macOS the system's own libraries have threads.
     """
-    if sys.platform != "linux" or torch.cuda.is_available():
+    if not hasattr(os, "fork") or sys.platform == "darwin" or torch.cuda.is_available():
         return False
-    return len(list(Path("/proc/self/task").iterdir())) == 1
+    return psutil.Process().num_threads() == 1
 
 
-def _be_worker(place: Place, recorder: RecorderProcess, lines: list[Connection]) -> NoReturn:
-    """What a forked process does: it must never return into the command that it is forked from."""
-    try:
-        os.setsid()  # Ctrl-C is for the launcher, which then ends its workers in order
-        recorder.let_go()
-        for line in lines:
-            line.close()
-        flags.enter(lambda _: work(place))
-    except BaseException:
-        traceback.print_exc()  # to where the worker's errors go
-    finally:
-        os._exit(1)
+def _fork(setup: WorkerSetup, close_inherited: Callable[[], None]) -> _Worker:
+    ours, theirs = Pipe()
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the worker has died)
+    gc.freeze()  # otherwise the first collection copies what is shared
+    sys.stdout.flush()  # otherwise the worker prints it again
 
+    def close_others() -> None:
+        close_inherited()
+        ours.close()
 
-def _start(place: Place, threads: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.workers.worker", str(place)],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        stdout=place.errors,
-        stderr=place.errors,
-        pass_fds=place.descriptors,
-        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        start_new_session=True,
+    process = multiprocessing.get_context("fork").Process(
+        target=serve_forked, args=(theirs, setup, errors.fileno(), close_others), daemon=True
     )
+    with theirs:
+        process.start()
+
+    def wait_for_end() -> int:
+        process.join()
+        return process.exitcode or 0
+
+    assert process.pid
+    return _Worker(process.pid, ours, errors, wait_for_end)
+
+
+def _start(setup: WorkerSetup, close_inherited: Callable[[], None]) -> _Worker:
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the worker has died)
+    threads = setup.execution.threads
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    process: subprocess.Popen[Any]
+    process, connection = start_module(
+        "harness.workers.worker", environment=environment, errors=errors
+    )
+    connection.send(setup)
+    return _Worker(process.pid, connection, errors, process.wait)

@@ -20,16 +20,16 @@ from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
 from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
-from harness.tracking.schema import Recorder
+from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.training.experiment import Experiment
-from harness.workers.coordinator import Confirmation, confirmations
+from harness.search.confirmations import Confirmation, confirmations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
-class StudyResult:
+class StudyAnswer:
     """The answer of a study.
 
     Attributes:
@@ -107,14 +107,17 @@ class StudyResult:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            recorder.artifacts(run_id, self.files() | {"report.html": self.page(recorder)})
-            recorder.finish(
-                run_id,
-                "completed" if self.is_finished else "interrupted",
-                epoch=self.counts.finished,
-                metrics=self.metrics(),
-                tags={f"best.{name}": str(value) for name, value in self.best.params.items()},
-                description=self.description(),
+            files = self.files() | {"report.html": self.page(recorder)}
+            recorder.send(SaveArtifacts(run_id, files))
+            recorder.send(
+                EndRun(
+                    run_id,
+                    "completed" if self.is_finished else "interrupted",
+                    epoch=self.counts.finished,
+                    metrics=self.metrics(),
+                    tags={f"best.{name}": str(value) for name, value in self.best.params.items()},
+                    description=self.description(),
+                )
             )
             self.stored.set_user_attr("reported", self._state)
 
@@ -236,16 +239,16 @@ class StudyResult:
         return study_figures.draw(self.stored, self.search.study.defaults(), accuracies)
 
 
-def result(
+def study_answer(
     search: Search, stored: StoredStudy, seeds: Sequence[int], device: str
-) -> StudyResult | None:
-    """The result of a stored study; None where no trial was completed."""
+) -> StudyAnswer | None:
+    """The answer of a stored study; None if no trial was completed."""
     best = trial_queue.best(stored)
     if best is None:
         return None
     confirmed = confirmations(stored, configurations(search, best), seeds)
     counts = trial_queue.count(stored.get_trials(deepcopy=False))
-    return StudyResult(search, stored, counts, best, confirmed, device)
+    return StudyAnswer(search, stored, counts, best, confirmed, device)
 
 
 def configurations(search: Search, best: FrozenTrial) -> dict[str, Experiment]:

@@ -1,301 +1,139 @@
-"""A worker of a study: a process that takes trials and confirmation runs until there are no more.
+"""A worker: a process that trains what it is sent, one training at a time.
 
-Started by `harness.workers.local_pool`, not by hand. On its line to the launcher it hears what it
-works on and then its jobs, and says what happens. It ends when the line does.
+A pool starts it, not a person. It hears what to train on its channel and sends what happens. It
+holds nothing that could be lost, and ends at once when the channel closes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import queue
 import signal
 import sys
 import threading
-import time
+import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from harness.base import provenance, signals
-from harness.base.errors import RunFailed
-from harness.base.ownership import register
-from harness.base.privacy import mask
-from harness.base.signals import Interrupted
-from harness.cli import flags
-from harness.runs import runner
-from harness.search import Trial, storage, trial_queue
-from harness.search.study import load_study
-from harness.search.trial import OBJECTIVE, TrialResult, run_trial
-from harness.tracking.recorder_process import RecorderClient
-from harness.tracking.store_address import fingerprint
-from harness.training.device import Execution
-from harness.training.experiment import Experiment
-from harness.training.loop import EpochResult, Training
-
-WAIT_SECONDS = 0.2
-"""Between two looks at trials that other workers hold: one of them may die."""
+from harness.base.channel import inherited_connection
+from harness.runs.events import Ending
+from harness.runs.preparation import DataSource
+from harness.runs.training_group import LocalGroup, TrainingTask
+from harness.training.loop import EpochResult
+from harness.workers.pool import (
+    AskState,
+    BeginTraining,
+    FromWorker,
+    GoOn,
+    StopTraining,
+    ToWorker,
+    TrainingState,
+    WorkerSetup,
+)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """The descriptors that a worker inherits: its line, its standard error, its recorder."""
-
-    line: int
-    errors: int
-    recorder: int
-
-    @classmethod
-    def from_text(cls, text: str) -> Place:
-        """Read what `str` wrote."""
-        return cls(*map(int, text.split(",")))
-
-    def __str__(self) -> str:
-        return ",".join(map(str, self.descriptors))
-
-    @property
-    def descriptors(self) -> tuple[int, int, int]:
-        """All three."""
-        return self.line, self.errors, self.recorder
-
-
-class Line:
-    """The connection to the launcher."""
+class Channel:
+    """The worker's end of the connection to whoever drives it."""
 
     def __init__(self, connection: Connection) -> None:
+        """Listen in a thread: the process ends with the channel, even in the middle of an epoch."""
         self._connection = connection
-        self._heard: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        self._received: queue.SimpleQueue[ToWorker | BaseException] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def hear(self) -> dict[str, Any]:
+    def receive(self) -> ToWorker:
         """The next message, as soon as there is one."""
-        signals.raise_again()
-        message = self._heard.get()
-        signals.raise_again()
+        message = self._received.get()
+        if isinstance(message, BaseException):
+            raise message
         return message
 
-    def say(self, **event: Any) -> None:
-        """Tell the launcher; one that has died will not hear."""
-        with contextlib.suppress(OSError):
-            self._connection.send(event)
+    def send(self, message: FromWorker) -> None:
+        """Send what happened."""
+        with contextlib.suppress(OSError):  # the listening thread ends the process
+            self._connection.send(message)
 
     def _listen(self) -> None:
-        with contextlib.suppress(EOFError, OSError):
-            while True:
-                self._heard.put(self._connection.recv())
-        # The launcher wants no more, or is dead: what is at hand goes back into the queue.
-        os.kill(os.getpid(), signal.SIGTERM)
-        self._heard.put({})  # whoever waits looks up, should the signal have been lost
+        while True:
+            try:
+                self._received.put(self._connection.recv())
+            except (EOFError, OSError):
+                os._exit(0)
+            except BaseException as error:  # a module of the user's that cannot be imported, say
+                self._received.put(error)
 
 
-class Worker:
-    """One process's share of a study."""
-
-    def __init__(self, task: dict[str, Any], line: Line, recorder: RecorderClient) -> None:
-        """Open storage and data once; `task` is what `harness.workers.coordinator` sends."""
-        sys.argv = task["command"]  # what is recorded as the way to repeat it
-        declared = load_study(task["study"])
-        experiment = type(declared.experiment)(**task["experiment"])
-        self.line = line
-        self.study = dataclasses.replace(declared, experiment=experiment)
-        self.search = trial_queue.Search(study=self.study, **task["search"])
-        self.execution = Execution(**task["execution"])
-        self.device = self.execution.apply()
-        self.data_root = Path(task["data_root"])
-        self.timeout = task["timeout"] or float("inf")
-        self.recorder = recorder
-        self.stored = self.search.stored(storage.open_storage(self.search.url))
-        self.prepared = runner.prepare(experiment, self.data_root, with_test=False)
-        self.full: runner.Prepared | None = None
-
-    def search_trials(self, parent: str) -> None:
-        """Take trials, below the study's run, until the budget is spent or the time is over."""
-        started = time.monotonic()
-        with contextlib.suppress(trial_queue.Finished):
-            while time.monotonic() < started + self.timeout:
-                signals.raise_again()
-                with trial_queue.claimed(self.search, self.stored) as trial:
-                    if trial is not None:
-                        self.run_trial(parent, trial)
-                if trial is None:
-                    time.sleep(WAIT_SECONDS)
-        self.line.say(event="finished")
-
-    def run_trial(self, parent: str, trial: Trial) -> None:
-        """Train one trial and record it."""
-        started = time.perf_counter()
-        problem: Exception | None = None
-        experiment = self.study.experiment
-        try:
-            experiment = self.study.suggested(trial)
-        except Exception as error:  # whatever the study's own function raises
-            problem = error
-        prepared = dataclasses.replace(self.prepared, experiment=experiment)
-        name = f"trial {trial.number} {named(trial.params)}".strip()
-        self.line.say(event="trial", trial=trial.number, name=name)
-        labels = runner.Labels(
-            kind="trial",
-            name=name,
-            experiment=self.search.study_name,
-            parent=parent,
-            settings=dataclasses.asdict(self.execution),
-            user_tags={"harness.trial": str(trial.number)},
-        )
-        run_id = self.recorder.start(
-            runner.run_record(prepared, self.execution, self.device, labels)
-        )
-        trial.set_user_attr("run_id", run_id)
-
-        def build() -> Training:
-            if problem:
-                raise problem
-            return runner.training(prepared, self.execution, self.device)
-
-        def on_epoch(result: EpochResult) -> None:
-            # Optuna writes what it is told meanwhile.
-            self.recorder.epoch(run_id, result.epoch, result.metrics, wait=False)
-            self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
-            signals.raise_again()
-
-        try:
-            result = run_trial(self.stored, trial, build, on_epoch, self.recorder.wait)
-        except Interrupted:
-            self.recorder.finish(run_id, "interrupted")
-            raise
-        self.recorder.finish(
-            run_id,
-            result.outcome,
-            epoch=result.num_epochs,
-            metrics={"time/total_seconds": time.perf_counter() - started},
-            tags={"reason": result.reason} if result.reason else {},
-            description=self.description(experiment, result),
-        )
-        self.line.say(event="told", name=name, **dataclasses.asdict(result))
-
-    def description(self, experiment: Experiment, result: TrialResult) -> str:
-        """A trial in Markdown: what, result, how to train the same once more."""
-        command = provenance.run_command(
-            experiment.name, experiment.fields(), "--threads", str(self.execution.threads)
-        )
-        value = "none" if result.value is None else f"{result.value:.4f}"
-        reason = f" ({result.reason})" if result.reason else ""
-        return (
-            f"**{experiment}**, a trial of the study {self.search.study_name}: "
-            f"**{result.outcome}**{reason} after {result.num_epochs} of {experiment.num_epochs} "
-            f"epochs. Validation accuracy {value} ({len(self.prepared.evaluation):,} images, "
-            f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
-        )
-
-    def confirm(self, parent: str, fields: dict[str, Any], config: str) -> None:
-        """Train one configuration on the full training set and test it once, at the end."""
-        experiment = type(self.study.experiment)(**fields)
-        if self.full is None:
-            self.full = runner.prepare(experiment, self.data_root)
-        prepared = dataclasses.replace(self.full, experiment=experiment)
-        labels = runner.Labels(
-            kind="confirm",
-            name=f"{config} seed={experiment.seed}",
-            experiment=self.search.study_name,
-            parent=parent,
-            settings=dataclasses.asdict(self.execution),
-            user_tags={"harness.config": config},
-        )
-        result = runner.run(
-            prepared,
-            self.execution,
-            self.device,
-            self.recorder,
-            Silent(self.line),
-            labels,
-            evaluate_each_epoch=False,
-        )
-        self.line.say(
-            event="confirmed",
-            run_id=result.run_id,
-            outcome=result.outcome,
-            accuracy=result.metrics.get("test/accuracy"),
-            loss=result.metrics.get("test/loss"),
-            seconds=result.seconds,
-        )
-
-
-class Silent:
-    """Watches a confirmation run and says only how far it is."""
-
-    def __init__(self, line: Line) -> None:
-        self.line = line
-
-    def started(self, training: Training, run_id: str) -> None:
-        """A training is about to begin."""
-
-    def epoch(self, result: EpochResult) -> None:
-        """An epoch is over."""
-        self.line.say(event="epoch", epoch=result.epoch, value=None)
-
-    def stopped(self) -> None:
-        """The training is over."""
-
-
-def named(params: dict[str, Any]) -> str:
-    """Searched values as they stand in a trial's name: `lr=0.0513 batch_size=64`."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
-
-
-def once(number: int) -> None:
-    """Ignore a signal's repetitions: the system may send what the launcher's end says already.
-
-    The second time would otherwise be haste, and leave a trial behind.
-    """
-    handle = signal.getsignal(number)
-    assert callable(handle)
-
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        handle(number, frame)
-
-    signal.signal(number, first)
-
-
-def work(place: Place) -> NoReturn:
-    """Work on what comes through the line of a place, until it ends."""
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(place.errors, 1)  # what an experiment prints is shown if this process dies
-    os.dup2(place.errors, 2)
-    once(signal.SIGTERM)
-    line = Line(Connection(place.line))
-    task = line.hear()
-    url = task["search"]["url"]
-    holds = {"store": fingerprint(), "study": task["search"]["study_name"]}
-    registration = register(holds | ({"storage": url} if mask(url) == url else {}))
-    try:
-        with storage.failures_told(url):
-            _carry_out(Worker(task, line, RecorderClient.inherited(place.recorder)), line)
-    except Interrupted:  # its trial is given back; after anything else somebody has to look
-        registration.unlink(missing_ok=True)
-        raise
-
-
-def _carry_out(worker: Worker, line: Line) -> NoReturn:
+def serve(connection: Connection, setup: WorkerSetup) -> NoReturn:
+    """Train what comes through a connection, until it closes."""
+    channel = Channel(connection)
+    device = setup.execution.apply()
+    group = LocalGroup(DataSource(Path(setup.data_root)), setup.execution, device)
     while True:
-        match line.hear():
-            case {"job": "trials", "parent": parent}:
-                worker.search_trials(parent)
-            case {"job": "confirm", "parent": parent, "fields": fields, "config": config}:
-                try:
-                    worker.confirm(parent, fields, config)
-                except RunFailed as error:
-                    line.say(event="unconfirmed", reason=str(error))
+        match channel.receive():
+            case BeginTraining(task):
+                _train(group, task, channel)
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Work in the place that is given."""
-    work(Place.from_text(arguments[0]))
+def serve_forked(
+    connection: Connection, setup: WorkerSetup, errors: int, close_others: Callable[[], None]
+) -> NoReturn:
+    """What a forked process does: it never returns into the command that it is forked from."""
+    try:
+        # Ctrl-C is for the process that drives, which then ends its workers.
+        os.setsid()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.dup2(errors, 1)  # what an experiment prints is shown if this process dies
+        os.dup2(errors, 2)
+        close_others()
+        serve(connection, setup)
+    except SystemExit as error:
+        print(f"SystemExit: {error}", file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _train(group: LocalGroup, task: TrainingTask, channel: Channel) -> None:
+    group.begin(0, task)
+    while True:
+        for _, event in group.advance():
+            channel.send(event)
+            if isinstance(event, Ending):
+                return
+            if isinstance(event, EpochResult):
+                _obey(group, channel)
+
+
+def _obey(group: LocalGroup, channel: Channel) -> None:
+    """Do what is asked between two epochs, until told to go on or to stop."""
+    while True:
+        match channel.receive():
+            case GoOn():
+                return
+            case StopTraining(outcome):
+                group.stop(0, outcome)
+                return
+            case AskState():
+                channel.send(TrainingState(group.state(0)))
+
+
+def main() -> NoReturn:
+    """Serve the connection that the command line names."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = inherited_connection(sys.argv[1])
+    try:
+        serve(connection, connection.recv())
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    main()

@@ -295,9 +295,9 @@ def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
 ) -> None:
     prepared = prepared_on_digits(kind(dataset="digits", num_epochs=3, batch_size=100))
     whole = begin(prepared)
-    checkpoint.save(tmp_path / "0", whole.state())
+    checkpoint.save(tmp_path / "0", checkpoint.encode(whole.state()))
     for result in whole.epochs():
-        checkpoint.save(tmp_path / str(result.epoch), whole.state())
+        checkpoint.save(tmp_path / str(result.epoch), checkpoint.encode(whole.state()))
     for epoch in range(4):
         disturb_every_generator()
         resumed = begin(prepared)

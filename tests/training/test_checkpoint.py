@@ -42,7 +42,7 @@ def signed(content: bytes) -> bytes:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "checkpoint"
-    checkpoint.save(path, STATE)
+    checkpoint.save(path, checkpoint.encode(STATE))
     return path.read_bytes()
 
 
@@ -61,7 +61,7 @@ def refused(path: Path, content: bytes) -> str:
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     path = checkpoint.path_of(tmp_path / "new" / "folder", 3)
-    checkpoint.save(path, STATE)
+    checkpoint.save(path, checkpoint.encode(STATE))
     loaded = checkpoint.load(path)
     assert list(loaded) == list(STATE)
     for name, weights in STATE["network"].items():  # type: ignore[attr-defined]
@@ -197,10 +197,10 @@ def test_a_save_that_fails_leaves_the_old_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: BaseException
 ) -> None:
     path = tmp_path / "epoch-000001.checkpoint"
-    checkpoint.save(path, {"epoch": 1})
+    checkpoint.save(path, checkpoint.encode({"epoch": 1}))
     told = CheckpointUnsaved if isinstance(error, OSError) else type(error)
     with failing(monkeypatch, owner, name, error), pytest.raises(told) as raised:
-        checkpoint.save(path, {"epoch": 2})
+        checkpoint.save(path, checkpoint.encode({"epoch": 2}))
     if told is CheckpointUnsaved:
         assert str(raised.value) == f"{path}: cannot be written (No space left on device)."
     assert checkpoint.load(path) == {"epoch": 1}
@@ -212,9 +212,9 @@ import os, sys
 from pathlib import Path
 from harness.training import checkpoint
 path = Path(sys.argv[1])
-checkpoint.save(path, {"epoch": 1})
+checkpoint.save(path, checkpoint.encode({"epoch": 1}))
 os.fsync = lambda descriptor: os._exit(9)
-checkpoint.save(path, {"epoch": 2})
+checkpoint.save(path, checkpoint.encode({"epoch": 2}))
 """
 
 
@@ -226,14 +226,14 @@ def test_a_process_that_dies_in_a_save_leaves_the_old_file(tmp_path: Path) -> No
     assert len(list(tmp_path.iterdir())) == 2
     assert checkpoint.load(path) == {"epoch": 1}
     assert checkpoint.latest_first(tmp_path) == [path]
-    checkpoint.save(path, {"epoch": 3})
+    checkpoint.save(path, checkpoint.encode({"epoch": 3}))
     assert checkpoint.load(path) == {"epoch": 3}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pruning_keeps_the_latest(tmp_path: Path) -> None:
     for epoch in (1, 2, 9, 10, 100):
-        checkpoint.save(checkpoint.path_of(tmp_path, epoch), {"epoch": epoch})
+        checkpoint.save(checkpoint.path_of(tmp_path, epoch), checkpoint.encode({"epoch": epoch}))
     (tmp_path / "notes.txt").touch()
     checkpoint.prune(tmp_path, 2)
     kept = [checkpoint.load(path)["epoch"] for path in checkpoint.latest_first(tmp_path)]
@@ -252,7 +252,7 @@ def test_any_state_comes_back(
     place: Path, values: list[float], shape: tuple[int, ...], words: dict[str, int]
 ) -> None:
     tensor = torch.tensor(values, dtype=torch.float32)
-    checkpoint.save(place, {"tensor": tensor, "empty": torch.zeros(shape), "words": words})
+    checkpoint.save(place, checkpoint.encode({"tensor": tensor, "empty": torch.zeros(shape), "words": words}))
     loaded = checkpoint.load(place)
     assert np.array_equal(loaded["tensor"].view(torch.int32), tensor.view(torch.int32))
     assert loaded["empty"].shape == shape

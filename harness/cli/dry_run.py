@@ -1,0 +1,117 @@
+"""What would be run: printed by `--dry-run`, before an hour is spent on it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.formatting import number_of
+from harness.cli.run_flags import RunSettings
+from harness.runs.events import Ending
+from harness.runs.failures import explained
+from harness.runs.preparation import DataSource
+from harness.runs.training_group import LocalGroup, TrainingTask
+from harness.search.study import describe_space
+from harness.tracking.store_address import described
+from harness.training.datasets import data_root, on_disk, open_dataset
+from harness.training.device import choose
+from harness.training.experiment import Experiment
+from harness.training.loop import EpochResult
+from harness.workers.study_run import StudyRequest
+
+
+def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
+    """Fields, sizes and updates of a run, and where it would be recorded.
+
+    Raises:
+        BadRequest: the data set is too small for the experiment's `validation_size`.
+        RunFailed: the network cannot be built.
+    """
+    device = settings.execution().apply()
+    root = data_root(settings.data_root)
+    available = on_disk(experiment.dataset, root)
+    size = len(open_dataset(experiment.dataset, root).train) if available else 60_000
+    if experiment.validation_size >= size:
+        raise BadRequest(
+            f"validation_size: {experiment.validation_size} leaves none of {size} training images."
+        )
+    batches = math.ceil((size - experiment.validation_size) / experiment.batch_size)
+    try:
+        parameters = sum(p.numel() for p in experiment.network().parameters())
+    except Exception as error:
+        raise explained(error, experiment) from error
+    found = "on disk" if available else f"to be downloaded to {root}"
+    return _listed(
+        str(experiment),
+        {
+            **experiment.parameters(),
+            **settings.execution().parameters(),
+            "network": f"{parameters:,} parameters",
+            "updates": f"{batches * experiment.num_epochs * settings.repeats:,} "
+            f"({settings.repeats} x {experiment.num_epochs} epochs x {batches} batches)",
+            "data": f"{size:,} training images, {found}",
+            "computed on": str(device),
+            "recorded in": described(),
+        },
+    )
+
+
+def study_dry_run(request: StudyRequest) -> str:
+    """The space and the budget of a study, and the time that one measured epoch lets one expect.
+
+    Raises:
+        BadRequest: the request does not fit the declaration.
+        RunFailed: the epoch could not be trained.
+    """
+    execution, workers = request.execution, request.workers
+    device = choose(execution.device)
+    execution.apply()
+    search = request.search()
+    experiment = search.study.experiment
+    data = DataSource(request.root)
+    prepared = data.prepare(experiment, with_test=False)
+    task = TrainingTask(experiment, with_test=False)
+    seconds = _epoch_seconds(LocalGroup(data, execution, device), task)
+    total = seconds * experiment.num_epochs * search.n_trials / workers
+    space = describe_space(search.study) or {"": "what suggest(trial) asks for"}
+    return _listed(
+        search.study_name,
+        {
+            "experiment": str(experiment),
+            **{f"search {name}": words for name, words in space.items()},
+            "budget": (
+                f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
+                "no pruning counted"
+            ),
+            "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
+            "workers": f"{workers} with {execution.threads} threads on {device}",
+            "images": (
+                f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on"
+            ),
+            "one epoch": f"{seconds:.2f} s, measured alone",
+            "estimate": f"{total / 60:.1f} min, and the confirmation after it",
+            "recorded in": described(),
+        },
+    )
+
+
+def _epoch_seconds(group: LocalGroup, task: TrainingTask) -> float:
+    group.begin(0, task)
+    started = time.perf_counter()
+    while True:
+        for _, event in group.advance():
+            match event:
+                case EpochResult():
+                    return time.perf_counter() - started
+                case Ending(reason=reason):
+                    raise RunFailed(reason)
+                case _:
+                    started = time.perf_counter()
+
+
+def _listed(title: str, rows: Mapping[str, Any]) -> str:
+    width = max(map(len, rows))
+    return "\n".join([title, *(f"  {name:<{width}}  {value}" for name, value in rows.items())])

@@ -1,0 +1,62 @@
+"""An experiment, run as its flags say: from the command line and from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from harness.cli.run_flags import RunSettings
+from harness.cli.run_progress import epochs_view
+from harness.runs.events import Begun
+from harness.runs.launch import GroupResult, RunResult, repeat, run
+from harness.runs.preparation import DataSource, prepare
+from harness.runs.recovery import recover
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import LocalGroup
+from harness.tracking.messages import OpenStore, Recorder
+from harness.training.device import describe
+from harness.training.experiment import Experiment
+
+
+def run_as_asked(
+    experiment: Experiment,
+    settings: RunSettings,
+    recorder: Recorder,
+    command: tuple[str, ...] | None = None,
+) -> RunResult | GroupResult:
+    """Run an experiment, or a group of seeds of it.
+
+    Args:
+        command: the command line that repeats it; by default that of this process.
+
+    Raises:
+        BadRequest: a setting does not fit the machine or the data.
+        DataUnavailable: the data are unavailable, and no fallback was allowed.
+        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+    """
+    execution = settings.execution()
+    device = execution.apply()
+    # The last of the seeds may be out of bounds.
+    dataclasses.replace(experiment, seed=experiment.seed + settings.repeats - 1)
+    prepared = prepare(experiment, settings.data_root, settings.fallback)
+    experiment = prepared.experiment
+    recorder.send(OpenStore())
+    recover(recorder)
+    specification = settings.specification()
+    if command:
+        specification = dataclasses.replace(specification, command=command)
+    if prepared.fallback_from:
+        specification = dataclasses.replace(
+            specification, tags={"fallback_from": prepared.fallback_from}
+        )
+        if not settings.quiet:
+            print(
+                f"{prepared.fallback_from} is unavailable: training on {experiment.dataset} "
+                "instead, as --fallback allows."
+            )
+    group = LocalGroup(DataSource(settings.data_root, prepared), execution, device)
+    view = epochs_view(group, experiment.num_epochs, quiet=settings.quiet)
+    if settings.repeats == 1:
+        return run(experiment, group, execution, recorder, specification, view)
+    seeds = range(experiment.seed, experiment.seed + settings.repeats)
+    begun = Begun(describe(device), prepared.data_records())
+    return repeat(experiment, seeds, group, execution, recorder, specification, begun, view)

@@ -1,0 +1,223 @@
+"""What is done with the events of a training: saved, recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.base.errors import RunFailed
+from harness.base.inspection import Inspection
+from harness.base.ownership import Owner
+from harness.runs.driver import Callback
+from harness.runs.events import Begun, Ending
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import TrainingGroup
+from harness.tracking.messages import (
+    DrawFigures,
+    EndRun,
+    LogEpoch,
+    LogModel,
+    Recorder,
+    ReopenRun,
+    SaveArtifacts,
+    StartRun,
+)
+from harness.tracking.schema import FiguresRecord, Outcome, RunRecord, StoredRun
+from harness.training import checkpoint
+from harness.training.datasets import CLASS_NAMES
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+from harness.training.loop import EpochResult
+
+
+class RecordRun(Callback):
+    """Records a training as one run, each epoch before the next one is trained.
+
+    Attributes:
+        run_id: empty before the training has begun.
+        history: the epochs so far, those included that the training went on from.
+        seconds: wall time of the training, its record, its figures and its model; of a resumed run,
+            since it was resumed.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        specification: RunSpecification,
+        experiment: Experiment,
+        execution: Execution,
+        *,
+        describe: Callable[[RecordRun, Ending], str] = lambda run, ending: "",
+        waits: bool = True,
+    ) -> None:
+        """`describe` writes the description of the run that has ended, in Markdown.
+
+        Without `waits` the record of an epoch and of the end may be on its way to disk while the
+        training goes on.
+        """
+        self.recorder, self.specification = recorder, specification
+        self.experiment, self.execution = experiment, execution
+        self.describe, self.waits = describe, waits
+        self.run_id = ""
+        self.begun_event: Begun | None = None
+        self.history: list[EpochResult] = []
+        self.ending: Ending | None = None
+        self.seconds = 0.0
+        self.metrics: dict[str, float] = {}
+        self._started = time.perf_counter()
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the run ended; None if it has not."""
+        return self.ending.outcome if self.ending else None
+
+    def begun(self, event: Begun) -> None:
+        """Begin the run."""
+        self._started = time.perf_counter()
+        self.begun_event = event
+        self.history = list(event.restored)
+        self._open(self.specification.record(self.experiment, self.execution, event))
+        self.metrics["time/store_seconds"] = time.perf_counter() - self._started
+
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Record the epoch."""
+        started = time.perf_counter()
+        self.history.append(result)
+        self._log(result)
+        self.add_seconds("time/record_seconds", started)
+        return None
+
+    def inspected(self, inspection: Inspection) -> None:
+        """Have the figures drawn; the network is exported meanwhile."""
+        dataset = self.experiment.dataset
+        figures = FiguresRecord(
+            title=str(self.experiment),
+            dataset=dataset,
+            class_names=CLASS_NAMES[dataset],
+            history=[(result.epoch, result.metrics) for result in self.history],
+            inspection=inspection,
+        )
+        self.recorder.post(DrawFigures(self.run_id, figures))
+
+    def ended(self, ending: Ending) -> None:
+        """End the run; what the training left is recorded first."""
+        self.ending = ending
+        if not self.run_id:
+            return
+        self.metrics |= ending.metrics
+        tags = {"reason": ending.reason} if ending.reason else {}
+        if ending.weights_sha256:
+            tags["weights_sha256"] = ending.weights_sha256
+        if ending.trace:
+            with contextlib.suppress(RunFailed):  # as on a full disk, which is the news
+                files = {"error.txt": ending.trace.encode()}
+                self.recorder.send(SaveArtifacts(self.run_id, files))
+        incomplete = ending.incomplete or self._keep_model(ending)
+        if incomplete:
+            tags["incomplete"] = incomplete
+            warnings.warn(f"no model or figures: {incomplete}", stacklevel=2)
+        self.seconds = time.perf_counter() - self._started
+        self.metrics["time/total_seconds"] = self.seconds
+        end = EndRun(
+            self.run_id,
+            ending.outcome,
+            epoch=len(self.history),
+            metrics=self.metrics,
+            tags=tags,
+            description=self.describe(self, ending),
+        )
+        if self.waits:
+            self.recorder.send(end)
+        else:
+            self.recorder.post(end)
+
+    def _open(self, record: RunRecord) -> None:
+        self.run_id = self.recorder.send(StartRun(record))
+
+    def _log(self, result: EpochResult) -> None:
+        message = LogEpoch(self.run_id, result.epoch, result.metrics)
+        if self.waits:
+            self.recorder.send(message)
+        else:
+            self.recorder.post(message)
+
+    def _keep_model(self, ending: Ending) -> str:
+        """Log the model; returns what went wrong."""
+        if not ending.model:
+            return ""
+        try:
+            logged = self.recorder.send(LogModel(self.run_id, ending.model))
+        except RunFailed as error:
+            return str(error)
+        self.metrics["time/model_seconds"] = self.metrics.get("time/model_seconds", 0.0) + logged
+        return ""
+
+    def add_seconds(self, name: str, started: float) -> None:
+        """Add what has passed since `started` to a clock of the run."""
+        self.metrics[name] = self.metrics.get(name, 0.0) + time.perf_counter() - started
+
+
+class RecordResumedRun(RecordRun):
+    """Goes on with the record of a run; the epochs that it lacks are recorded first."""
+
+    def __init__(
+        self,
+        stored: StoredRun,
+        recorded: frozenset[int],
+        recorder: Recorder,
+        specification: RunSpecification,
+        experiment: Experiment,
+        execution: Execution,
+        *,
+        allowed: tuple[str, ...] = (),
+        is_described: bool = True,
+        describe: Callable[[RecordRun, Ending], str] = lambda run, ending: "",
+    ) -> None:
+        """Take a stored run over.
+
+        Args:
+            recorded: the epochs that the store has.
+            allowed: what has changed since the run began: it is recorded.
+            is_described: whether the store has the run's parameters and files; its process may
+                have died before it had sent them.
+        """
+        super().__init__(recorder, specification, experiment, execution, describe=describe)
+        self.stored, self.recorded, self.allowed = stored, recorded, allowed
+        self.is_described = is_described
+
+    def _open(self, record: RunRecord) -> None:
+        self.run_id = self.stored.run_id
+        again = None if self.is_described else record
+        self.recorder.send(ReopenRun(self.run_id, str(Owner.current()), self.allowed, again))
+        for result in self.history:
+            self._log(result)
+
+    def _log(self, result: EpochResult) -> None:
+        if result.epoch not in self.recorded:
+            super()._log(result)
+
+
+class SaveCheckpoints(Callback):
+    """Saves the whole state of a training before its epoch is recorded."""
+
+    def __init__(
+        self, group: TrainingGroup, run: RecordRun, folder: Path, *, index: int = 0
+    ) -> None:
+        """`folder` holds a folder of checkpoints for each run."""
+        self.group, self.run, self.folder, self.index = group, run, folder, index
+
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Save the state if it is time."""
+        started = time.perf_counter()
+        specification = self.run.specification
+        is_last = result.epoch == self.run.experiment.num_epochs
+        if is_last or result.epoch % specification.checkpoint_every == 0:
+            folder = self.folder / self.run.run_id
+            content = self.group.state(self.index)
+            checkpoint.save(checkpoint.path_of(folder, result.epoch), content)
+            checkpoint.prune(folder, specification.keep_checkpoints)
+        self.run.add_seconds("time/checkpoint_seconds", started)
+        return None

@@ -1,0 +1,57 @@
+"""Descriptions of runs and groups in Markdown: what was trained, what came out, how to repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.base import provenance
+from harness.base.statistics import Summary
+from harness.runs.callbacks import RecordRun
+from harness.runs.events import Ending
+from harness.training.experiment import Experiment
+
+
+def describe_run(run: RecordRun, ending: Ending) -> str:
+    """A run that was completed or diverged; empty for any other."""
+    if ending.outcome not in ("completed", "diverged") or not run.begun_event:
+        return ""
+    experiment, machine = run.experiment, run.begun_event.machine
+    sizes = {part.context: part.size for part in run.begun_event.data}
+    metrics = run.history[-1].metrics if run.history else {}
+    lines = [
+        f"**{experiment}** on {experiment.dataset} "
+        f"({sizes['training']:,} training images), {machine['device']}, "
+        f"{machine['threads']} CPU threads: **{ending.outcome}** after "
+        f"{len(run.history)} of {experiment.num_epochs} epochs.",
+        "",
+        "| set | loss | accuracy | images |",
+        "| --- | --- | --- | --- |",
+    ]
+    for context, size in sizes.items():
+        part = "train" if context == "training" else context
+        if f"{part}/loss" in metrics:
+            loss, accuracy = (metrics[f"{part}/{kind}"] for kind in ("loss", "accuracy"))
+            lines.append(f"| {part} | {loss:.4f} | {accuracy:.4f} | {size:,} |")
+    command = provenance.command(run.specification.command)
+    return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
+
+
+def describe_group(
+    experiment: Experiment,
+    seeds: Sequence[int],
+    device: str,
+    summaries: dict[str, Summary],
+    command: tuple[str, ...],
+) -> str:
+    """A group of seeds; `experiment` is the configuration that they share."""
+    return "\n".join(
+        [
+            f"**{experiment}**, seeds {seeds[0]} to {seeds[-1]}, on {device}:",
+            "",
+            *(f"- {name}: {summary}" for name, summary in summaries.items()),
+            "",
+            "Repeat it with:",
+            "",
+            f"    {provenance.command(command)}",
+        ]
+    )

@@ -1,0 +1,55 @@
+"""What happens to a training, as plain data: the same from this process, a worker or a machine.
+
+A training begins, has epochs, may be inspected, and ends: one `Begun`, any number of
+`EpochResult`, at most one `Inspection`, one `Ending`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from harness.base.inspection import Inspection
+from harness.tracking.schema import DataRecord, ModelRecord, Outcome
+from harness.training.loop import EpochResult
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A training is about to train its first epoch.
+
+    Attributes:
+        machine: where it runs, by tag name; see `harness.training.device.describe`.
+        data: the sets of examples that it sees.
+        restored: the epochs that it goes on from.
+    """
+
+    machine: dict[str, str]
+    data: tuple[DataRecord, ...]
+    restored: tuple[EpochResult, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A training is over.
+
+    Attributes:
+        reason: what went wrong; empty if nothing did.
+        trace: the frames of the error behind it.
+        is_lost: whether its process died, so that nobody is to blame and it may be tried again.
+        weights_sha256: digest of the final weights; see `Training.weights_digest`.
+        model: the exported network, if the task asked for it.
+        incomplete: why figures or model are missing that the task asked for.
+        metrics: of the whole training: seconds of the export, peak memory.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    trace: str = ""
+    is_lost: bool = False
+    weights_sha256: str = ""
+    model: ModelRecord | None = None
+    incomplete: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+Event = Begun | EpochResult | Inspection | Ending

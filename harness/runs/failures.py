@@ -1,0 +1,61 @@
+"""What went wrong with a training: one classifier, one wording, for runs, trials and Python."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from pathlib import Path
+
+import torch
+
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.privacy import mask
+from harness.base.project import ROOT
+from harness.base.signals import Interrupted
+from harness.runs.events import Ending
+from harness.training.experiment import Experiment
+
+DIVERGED = "the loss is not finite"
+
+
+def ending_of(error: BaseException, experiment: Experiment) -> Ending:
+    """How a training ends that raised an error, or was interrupted by one."""
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        return Ending("interrupted", reason=repr(error))
+    return Ending("failed", reason=str(explained(error, experiment)), trace=_trace(error))
+
+
+def explained(error: BaseException, experiment: Experiment) -> BaseException:
+    """An error of the experiment's own code as one that names the cause and the place.
+
+    Errors that explain themselves, and those that end the process, are returned as they are.
+    """
+    if isinstance(error, (BadRequest, RunFailed)) or not isinstance(error, (Exception, SystemExit)):
+        return error
+    text = str(error).partition("\n")[0]
+    # On the CPU torch raises a plain RuntimeError.
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+        smaller = max(1, experiment.batch_size // 2)
+        tried = re.search(r"tried to allocate [\d.]+ \w+", text, re.IGNORECASE)
+        amount = f" ({tried[0].lower()})" if tried else ""
+        return RunFailed(
+            f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
+            f"Try --batch-size {smaller}, or a smaller network."
+        )
+    if isinstance(error, BrokenPipeError):
+        return RunFailed("Its output was closed: nobody reads what it prints any more.")
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return RunFailed(
+        f"{experiment.name} failed: {type(error).__name__}: {text} "
+        f"({Path(place.filename).name}, line {place.lineno})"
+    )
+
+
+def _trace(error: BaseException) -> str:
+    """The frames of an error; paths start at the project's root, so none names a user's folder."""
+    lines = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        path = Path(frame.filename)
+        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-2:])
+        lines.append(f"{place}, line {frame.lineno}, in {frame.name}\n    {frame.line}")
+    return mask("\n".join([*lines, f"{type(error).__name__}: {error}\n"]))

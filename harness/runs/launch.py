@@ -1,0 +1,243 @@
+"""Runs an experiment once, or once for each of several seeds as one group."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.base.errors import RunFailed
+from harness.base.formatting import number_of
+from harness.base.project import MLRUNS
+from harness.base.signals import Interrupted
+from harness.base.statistics import Summary, summarize
+from harness.runs.callbacks import RecordRun, SaveCheckpoints
+from harness.runs.descriptions import describe_group, describe_run
+from harness.runs.driver import Callback, Driven, InTurn, drive
+from harness.runs.events import Begun
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import Keepsake, TrainingGroup, TrainingTask
+from harness.tracking.messages import EndRun, Recorder, StartRun
+from harness.tracking.schema import DataRecord, Outcome
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+from harness.training.loop import EpochResult
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        epochs: the results of all epochs, in order.
+        seconds: wall time of the training, its record, its figures and its model; of a resumed
+            run, since it was resumed.
+        data: the sets of examples that it saw.
+        weights_sha256: digest of the final weights; see `Training.weights_digest`.
+    """
+
+    experiment: Experiment
+    run_id: str
+    outcome: Outcome
+    epochs: tuple[EpochResult, ...]
+    seconds: float
+    device: str
+    data: tuple[DataRecord, ...] = ()
+    weights_sha256: str = ""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last epoch; empty if there was none."""
+        return self.epochs[-1].metrics if self.epochs else {}
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether the loss was not finite."""
+        return self.outcome == "diverged"
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """How a group of seeds ended.
+
+    Attributes:
+        results: one for each seed.
+        summaries: of each final metric over the seeds, by its name.
+    """
+
+    run_id: str
+    results: tuple[RunResult, ...]
+    summaries: dict[str, Summary]
+
+    @property
+    def has_diverged(self) -> bool:
+        """Whether one of the trainings has."""
+        return any(result.has_diverged for result in self.results)
+
+
+def run(
+    experiment: Experiment,
+    group: TrainingGroup,
+    execution: Execution,
+    recorder: Recorder,
+    specification: RunSpecification | None = None,
+    view: Callback | None = None,
+    *,
+    evaluate_each_epoch: bool = True,
+) -> RunResult:
+    """Train one experiment and record it, epoch by epoch.
+
+    Each epoch is saved, then recorded, before the next one is trained. Only a run of kind `run` is
+    saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation images are
+    looked at once, after the last epoch.
+
+    Raises:
+        RunFailed: the training or its record went wrong; the run is recorded as failed.
+        Interrupted: the run is recorded as interrupted.
+    """
+    specification = specification or RunSpecification()
+    record = RecordRun(recorder, specification, experiment, execution, describe=describe_run)
+    driven = driven_run(record, group, view, evaluate_each_epoch=evaluate_each_epoch)
+    return drive_run(record, driven, group)
+
+
+def driven_run(
+    record: RecordRun,
+    group: TrainingGroup,
+    view: Callback | None,
+    *,
+    evaluate_each_epoch: bool = True,
+    state: bytes | None = None,
+) -> Driven:
+    """A run as the driver takes it: what it keeps follows from its kind."""
+    specification = record.specification
+    keep: frozenset[Keepsake] = frozenset()
+    callbacks: list[Callback] = [record]
+    if specification.kind == "run":
+        keep = frozenset({"model", "figures"} if specification.figures else {"model"})
+        # Anything that is no run of its own is repeated, not resumed.
+        callbacks.insert(0, SaveCheckpoints(group, record, MLRUNS / "checkpoints"))
+    if view:
+        callbacks.append(view)
+    task = TrainingTask(
+        record.experiment,
+        evaluate_each_epoch=evaluate_each_epoch,
+        keep=keep,
+        state=state,
+    )
+    return Driven(task, callbacks)
+
+
+def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunResult:
+    """Drive one run to its end; see `run`."""
+    specification = record.specification
+    is_resumable = specification.kind == "run" and specification.parent is None
+    try:
+        drive(group, InTurn([driven]))
+    except (Interrupted, KeyboardInterrupt) as interruption:
+        if is_resumable and record.run_id and record.outcome == "interrupted":
+            interruption.add_note(
+                f"Stopped after {number_of(len(record.history), 'epoch')}. "
+                f"Go on: python -m harness.run --resume {record.run_id}"
+            )
+        raise
+    except RunFailed as error:
+        raise _failed(record, str(error), is_resumable) from error
+    if record.outcome == "failed":
+        assert record.ending
+        raise _failed(record, record.ending.reason, is_resumable)
+    return result_of(record)
+
+
+def result_of(record: RecordRun) -> RunResult:
+    """The result of a run that has ended."""
+    assert record.ending
+    assert record.begun_event
+    return RunResult(
+        record.experiment,
+        record.run_id,
+        record.ending.outcome,
+        tuple(record.history),
+        record.seconds,
+        record.begun_event.machine["device"],
+        record.begun_event.data,
+        record.ending.weights_sha256,
+    )
+
+
+def repeat(
+    experiment: Experiment,
+    seeds: Sequence[int],
+    group: TrainingGroup,
+    execution: Execution,
+    recorder: Recorder,
+    specification: RunSpecification,
+    begun: Begun,
+    view: Callback | None = None,
+) -> GroupResult:
+    """Run an experiment once for each seed, as children of one group run.
+
+    Args:
+        begun: the machine and the data, for the record of the group.
+
+    Raises:
+        RunFailed, Interrupted: as `run` does; the group is recorded so, too.
+    """
+    unseeded = dataclasses.replace(experiment, seed=type(experiment).seed)
+    shared = specification.name or unseeded.label()
+    whole = dataclasses.replace(specification, kind="group", name=f"{shared} x{len(seeds)}")
+    record = whole.record(experiment, execution, begun)
+    seed_range = f"{seeds[0]}..{seeds[-1]}"
+    group_id = recorder.send(
+        StartRun(dataclasses.replace(record, parameters=record.parameters | {"seed": seed_range}))
+    )
+    runs: list[RecordRun] = []
+
+    def children() -> Iterator[Driven]:
+        for seed in seeds:
+            if runs and runs[-1].outcome == "failed":
+                return
+            child = dataclasses.replace(
+                specification, name=f"{shared} seed={seed}", parent=group_id
+            )
+            seeded = dataclasses.replace(experiment, seed=seed)
+            runs.append(RecordRun(recorder, child, seeded, execution, describe=describe_run))
+            yield driven_run(runs[-1], group, view)
+
+    try:
+        drive(group, InTurn(children()))
+        if runs[-1].outcome == "failed":
+            assert runs[-1].ending
+            raise RunFailed(runs[-1].ending.reason)
+    except BaseException as error:
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        recorder.send(EndRun(group_id, "interrupted" if interrupted else "failed"))
+        raise
+    results = tuple(map(result_of, runs))
+    summaries = {
+        name: summarize([result.metrics[name] for result in results]) for name in results[0].metrics
+    }
+    recorder.send(
+        EndRun(
+            group_id,
+            "diverged" if any(result.has_diverged for result in results) else "completed",
+            epoch=experiment.num_epochs,
+            metrics={
+                key: value
+                for name, summary in summaries.items()
+                for key, value in (summary.metrics(name) | {name: summary.mean}).items()
+            },
+            description=describe_group(
+                unseeded, seeds, begun.machine["device"], summaries, specification.command
+            ),
+        )
+    )
+    return GroupResult(group_id, results, summaries)
+
+
+def _failed(record: RecordRun, reason: str, is_resumable: bool) -> RunFailed:
+    if not (is_resumable and record.history):
+        return RunFailed(reason)
+    return RunFailed(
+        f"{reason}\nOnce that is mended, go on: python -m harness.run --resume {record.run_id}"
+    )

@@ -1,0 +1,95 @@
+"""What a run is called, where it belongs, and what is recorded of it before its first epoch."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.base.discovery import summary
+from harness.base.ownership import Owner
+from harness.base.project import ROOT
+from harness.runs.events import Begun
+from harness.tracking.schema import Kind, RunRecord
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+
+CHECKPOINTS_KEPT = 2
+"""The latest one, and the one before it in case the latest turns out to be damaged."""
+
+
+@dataclass(frozen=True)
+class RunSpecification:
+    """What a run is called, where it belongs, and what it keeps.
+
+    Attributes:
+        mlflow_experiment: MLflow's experiment; by default that of the harness's experiment.
+        parent: id of the group or study that the run belongs to.
+        user_tags: tags with their whole names.
+        tags: tags of the harness, without their prefix.
+        settings: how the run was asked for, in JSON's types; a resume reads them.
+        figures: whether figures are drawn after training.
+        checkpoint_every: epochs from one checkpoint to the next; the last epoch always has one.
+        keep_checkpoints: how many of the latest checkpoints stay on disk.
+        command: the command line that repeats the run, as `sys.argv` gives it.
+    """
+
+    kind: Kind = "run"
+    name: str | None = None
+    mlflow_experiment: str | None = None
+    parent: str | None = None
+    user_tags: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    system_metrics: bool = False
+    figures: bool = True
+    checkpoint_every: int = 1
+    keep_checkpoints: int = CHECKPOINTS_KEPT
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+
+    def record(self, experiment: Experiment, execution: Execution, begun: Begun) -> RunRecord:
+        """The run as a store begins it."""
+        return RunRecord(
+            mlflow_experiment=self.mlflow_experiment or experiment.name,
+            experiment=experiment.name,
+            name=self.name or experiment.label(),
+            kind=self.kind,
+            parameters=experiment.parameters() | execution.parameters(),
+            fields=experiment.fields(),
+            tags={
+                **begun.machine,
+                "owner": str(Owner.current()),
+                "experiment_sha256": experiment.source_digest(),
+                **self.tags,
+            },
+            data=begun.data,
+            settings=self.settings,
+            command=self.command,
+            about=self._about(experiment),
+            parent=self.parent,
+            user_tags=self.user_tags,
+            system_metrics=self.system_metrics,
+        )
+
+    def _about(self, experiment: Experiment) -> str:
+        """The experiment or study in Markdown: what it is, and how to run it. Empty for a child."""
+        if self.parent:
+            return ""
+        folder, command, file = "experiments", "run", experiment.name
+        if self.kind == "study":
+            folder, command, file = "studies", "study", self.user_tags["harness.study"]
+        path = ROOT / folder / f"{file}.py"
+        if not path.is_file():  # an experiment of a notebook
+            return ""
+        name = shlex.quote(self.mlflow_experiment or file)
+        return "\n".join(
+            [
+                summary(path),
+                "",
+                f"Declared in `{folder}/{file}.py`. To run it, and to write a report of it:",
+                "",
+                f"    python -m harness.{command} {file}",
+                f"    python -m harness.report {name}",
+            ]
+        )

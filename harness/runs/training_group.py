@@ -1,0 +1,157 @@
+"""Trainings that advance together: in this process, or behind a channel in another one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from harness.base.machine import peak_memory_bytes
+from harness.base.signals import deferred
+from harness.runs.events import Begun, Ending, Event
+from harness.runs.failures import DIVERGED, ending_of, explained
+from harness.runs.preparation import DataSource
+from harness.tracking.schema import ModelRecord, Outcome
+from harness.training import checkpoint
+from harness.training.device import Execution, describe
+from harness.training.experiment import Experiment
+from harness.training.loop import Training
+from harness.training.network_export import exported
+from harness.training.predictions import inspect
+
+Keepsake = Literal["figures", "model"]
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """A training as data: what a group needs to begin it, wherever it is.
+
+    Attributes:
+        with_test: whether the test images may be read.
+        evaluate_each_epoch: if not, the evaluation images are looked at once, after the last epoch.
+        keep: what a completed training leaves beside its numbers.
+        state: content of the checkpoint to go on from.
+    """
+
+    experiment: Experiment
+    with_test: bool = True
+    evaluate_each_epoch: bool = True
+    keep: frozenset[Keepsake] = frozenset()
+    state: bytes | None = None
+
+
+class TrainingGroup(Protocol):
+    """Trainings that advance together, each under an index."""
+
+    @property
+    def size(self) -> int:
+        """How many trainings it holds at once; the indices count from 0."""
+
+    def begin(self, index: int, task: TrainingTask) -> None:
+        """Begin a training; what becomes of it comes out of `advance`, errors included."""
+
+    def advance(self, timeout: float | None = None) -> list[tuple[int, Event]]:
+        """What happens next, by index; nothing else happens until the next call.
+
+        Args:
+            timeout: seconds after which it returns with nothing, if it can.
+        """
+
+    def stop(self, index: int, outcome: Outcome) -> None:
+        """End a training after the epoch that it was last heard of; its `Ending` still follows."""
+
+    def state(self, index: int) -> bytes:
+        """The whole state of a training after its last epoch, as the content of a checkpoint."""
+
+
+class LocalGroup:
+    """A group of one, in this process."""
+
+    size = 1
+
+    def __init__(self, data: DataSource, execution: Execution, device: torch.device) -> None:
+        self.data, self.execution, self.device = data, execution, device
+        self.training: Training | None = None
+        self._events: Iterator[Event] = iter(())
+        self._stopped_as: Outcome | None = None
+
+    def begin(self, index: int, task: TrainingTask) -> None:
+        """See `TrainingGroup`; the network is built by the first `advance`."""
+        self._stopped_as = None
+        self._events = self._train(task)
+
+    def advance(self, timeout: float | None = None) -> list[tuple[int, Event]]:
+        """See `TrainingGroup`."""
+        return [(0, next(self._events))]
+
+    def stop(self, index: int, outcome: Outcome) -> None:
+        """See `TrainingGroup`."""
+        self._stopped_as = outcome
+
+    def state(self, index: int) -> bytes:
+        """See `TrainingGroup`."""
+        assert self.training
+        return checkpoint.encode(self.training.state())
+
+    def _train(self, task: TrainingTask) -> Iterator[Event]:
+        try:
+            prepared = self.data.prepare(task.experiment, with_test=task.with_test)
+            self.training = training = Training(
+                task.experiment,
+                prepared.train,
+                prepared.evaluation,
+                prepared.evaluated_on,
+                self.execution,
+                self.device,
+                task.evaluate_each_epoch,
+            )
+            if task.state is not None:
+                training.restore(checkpoint.decode(task.state))
+            yield Begun(describe(self.device), prepared.data_records(), tuple(training.history))
+            for result in training.epochs():
+                yield result
+                if self._stopped_as:
+                    break
+        except (Exception, SystemExit) as error:
+            yield ending_of(error, task.experiment)
+            return
+        yield from self._end(training, task)
+
+    def _end(self, training: Training, task: TrainingTask) -> Iterator[Event]:
+        outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
+        incomplete, model = "", None
+        metrics = {"memory/process_peak_bytes": float(peak_memory_bytes())}
+        if outcome == "completed":
+            try:
+                if "figures" in task.keep:
+                    with deferred():
+                        inspection = inspect(training)
+                    yield inspection
+                if "model" in task.keep:
+                    started = time.perf_counter()
+                    with deferred():  # a library may swallow an interruption as it is imported
+                        model = _model(training)
+                    metrics["time/model_seconds"] = time.perf_counter() - started
+            except Exception as error:  # the numbers are whole without figures and model
+                incomplete = str(explained(error, task.experiment))
+        yield Ending(
+            outcome,
+            reason=DIVERGED if outcome == "diverged" else "",
+            weights_sha256=training.weights_digest(),
+            model=model,
+            incomplete=incomplete,
+            metrics=metrics,
+        )
+
+
+def _model(training: Training) -> ModelRecord:
+    # Two images, so that the batch size stays free; the same one twice if there is but one.
+    positions = torch.arange(2, device=training.device) % len(training.train_images)
+    example, _ = training.train_images.batch(positions)
+    content = exported(training.network, example)
+    return ModelRecord(
+        content, str(torch.__version__), example.cpu().tolist(), len(training.history)
+    )

@@ -1,0 +1,75 @@
+"""A trial that this process has claimed: reported epoch by epoch, ended once."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import Trial
+
+from harness.search.objective import OBJECTIVE
+from harness.search.trial_queue import requeue, tell
+
+Stop = Literal["pruned", "interrupted"]
+
+
+class ClaimedTrial:
+    """A running trial of a stored study.
+
+    Attributes:
+        value: the objective after the last reported epoch; None before the first.
+        num_epochs: how many epochs were reported.
+        training_seconds: in which these were trained and evaluated.
+    """
+
+    def __init__(self, stored: optuna.Study, trial: Trial) -> None:
+        self.stored, self.trial = stored, trial
+        self.value: float | None = None
+        self.num_epochs = 0
+        self.training_seconds = 0.0
+
+    def set_run_id(self, run_id: str) -> None:
+        """Name the run that records the trial."""
+        self.trial.set_user_attr("run_id", run_id)
+
+    def report(
+        self, epoch: int, metrics: dict[str, float], *, may_prune: bool
+    ) -> Stop | None:
+        """Tell the pruner about an epoch.
+
+        Returns:
+            How the trial is to end, if it is to end now: `pruned`, or `interrupted` if someone
+            else has requeued it meanwhile.
+        """
+        self.value, self.num_epochs = metrics[OBJECTIVE.metric], epoch
+        self.training_seconds += metrics["time/train_seconds"] + metrics["time/evaluate_seconds"]
+        try:
+            self.trial.report(self.value, epoch)
+        except UpdateFinishedTrialError:
+            return "interrupted"
+        return "pruned" if may_prune and self.trial.should_prune() else None
+
+    def end(self, outcome: str, reason: str = "", *, is_lost: bool = False) -> bool:
+        """End the trial: tell the study its outcome, or requeue it if it was interrupted.
+
+        Args:
+            is_lost: whether its process died; a trial is not tried forever.
+
+        Returns:
+            False if someone else had requeued it before.
+        """
+        frozen = self.stored._storage.get_trial(self.trial._trial_id)
+        if frozen.state.is_finished():
+            return False
+        if outcome == "interrupted":
+            requeue(self.stored, frozen, frozen.user_attrs.get("retries", 0) + is_lost)
+            return True
+        attributes: dict[str, Any] = {"training_seconds": self.training_seconds}
+        if reason:
+            attributes["reason"] = reason
+        try:
+            tell(self.stored, self.trial, outcome, self.value, attributes)
+        except UpdateFinishedTrialError:
+            return False
+        return True

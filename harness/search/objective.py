@@ -1,0 +1,18 @@
+"""What a study optimises."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric of a trial's last epoch, and which way is better."""
+
+    metric: str = "validation/accuracy"
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+
+OBJECTIVE = Objective()
+"""What every study optimises: nothing of the test images can be selected on."""

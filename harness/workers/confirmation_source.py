@@ -1,0 +1,179 @@
+"""Confirmations as trainings: each configuration with each seed, tested once, at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from harness.runs.callbacks import RecordRun
+from harness.runs.descriptions import describe_run
+from harness.runs.driver import Callback, Driven
+from harness.runs.events import Ending
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import TrainingTask
+from harness.search.confirmations import confirmed_experiment, is_confirmed, store_confirmation
+from harness.search.storage import StoredStudy
+from harness.search.trial_queue import MOST_RETRIES, Search
+from harness.tracking.messages import Recorder
+from harness.training.device import Execution
+from harness.training.experiment import Experiment
+from harness.workers.progress import StudyProgress, StudyView, TrainingEnded, WatchWorker
+
+
+class ConfirmationSource:
+    """Gives every configuration with every seed; the stored ones are not trained again.
+
+    Attributes:
+        failures: why confirmations have failed.
+    """
+
+    def __init__(
+        self,
+        search: Search,
+        stored: StoredStudy,
+        recorder: Recorder,
+        execution: Execution,
+        parent: str,
+        progress: StudyProgress,
+        view: StudyView,
+        configurations: Mapping[str, Experiment],
+        seeds: Sequence[int],
+    ) -> None:
+        """Confirmations below the run `parent`."""
+        self.search, self.stored, self.recorder = search, stored, recorder
+        self.execution, self.parent = execution, parent
+        self.progress, self.view = progress, view
+        self.failures: list[str] = []
+        self._waiting = [
+            _Confirmation(name, seeded)
+            for seed in seeds
+            for name, experiment in configurations.items()
+            if not is_confirmed(stored, seeded := confirmed_experiment(experiment, seed))
+        ]
+        self._total = len(self._waiting)
+        self._ended = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """See `Source`; one whose worker died waits again."""
+        return not self._waiting
+
+    def take(self, index: int) -> Driven | None:
+        """The next confirmation for the worker `index`."""
+        if not self._waiting:
+            return None
+        confirmation = self._waiting.pop(0)
+        self.progress.workers[index].doing = confirmation.name
+        record = RecordRun(
+            self.recorder,
+            RunSpecification(
+                kind="confirm",
+                name=f"{confirmation.configuration} seed={confirmation.experiment.seed}",
+                mlflow_experiment=self.search.study_name,
+                parent=self.parent,
+                settings=dataclasses.asdict(self.execution),
+                user_tags={"harness.config": confirmation.configuration},
+            ),
+            confirmation.experiment,
+            self.execution,
+            describe=describe_run,
+            waits=False,
+        )
+        return Driven(
+            TrainingTask(confirmation.experiment, evaluate_each_epoch=False),
+            [
+                record,
+                _StoreConfirmation(self, confirmation, record),
+                _ShowConfirmation(self.view, self.progress, index, confirmation, record),
+            ],
+        )
+
+    def requeue(self, confirmation: _Confirmation, reason: str) -> None:
+        """Queue a confirmation again whose worker died, unless that has happened too often."""
+        if confirmation.retries == MOST_RETRIES:
+            self.failures.append(reason)
+            return
+        again = dataclasses.replace(confirmation, retries=confirmation.retries + 1)
+        self._waiting.insert(0, again)
+
+    def count(self) -> None:
+        """Count one more that has ended."""
+        self._ended += 1
+        self.progress.confirming = f"{self._ended} of {self._total}"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Confirmation:
+    configuration: str
+    experiment: Experiment
+    retries: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.configuration}, seed {self.experiment.seed}"
+
+
+class _StoreConfirmation(Callback):
+    """Stores what a confirmation came to."""
+
+    def __init__(
+        self, source: ConfirmationSource, confirmation: _Confirmation, record: RecordRun
+    ) -> None:
+        self.source, self.confirmation, self.record = source, confirmation, record
+
+    def ended(self, ending: Ending) -> None:
+        # What the study stores, the record has.
+        self.source.recorder.wait()
+        if ending.is_lost:
+            self.source.requeue(self.confirmation, ending.reason)
+            return
+        if ending.outcome == "interrupted":
+            return
+        self.source.count()
+        if ending.outcome == "failed":
+            self.source.failures.append(ending.reason)
+            return
+        metrics = self.record.history[-1].metrics
+        store_confirmation(
+            self.source.stored,
+            self.confirmation.experiment,
+            {
+                "name": self.confirmation.name,
+                "run_id": self.record.run_id,
+                "outcome": ending.outcome,
+                "accuracy": metrics.get("test/accuracy"),
+                "loss": metrics.get("test/loss"),
+                "seconds": self.record.seconds,
+            },
+        )
+
+
+class _ShowConfirmation(WatchWorker):
+    """Shows a confirmation on the screen."""
+
+    def __init__(
+        self,
+        view: StudyView,
+        progress: StudyProgress,
+        number: int,
+        confirmation: _Confirmation,
+        record: RecordRun,
+    ) -> None:
+        super().__init__(view, progress, number, None)
+        self.confirmation, self.record = confirmation, record
+
+    def ended(self, ending: Ending) -> None:
+        super().ended(ending)
+        if ending.outcome not in ("completed", "diverged"):
+            return
+        history = self.record.history
+        self.view.confirmed(
+            self.progress,
+            TrainingEnded(
+                self.confirmation.name,
+                ending.outcome,
+                history[-1].metrics.get("test/accuracy") if history else None,
+                len(history),
+                ending.reason,
+            ),
+        )

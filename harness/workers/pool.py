@@ -1,0 +1,157 @@
+"""Worker pools: what one must offer, what it carries, and a pool as one training group.
+
+An engine is one file beside this one that implements `WorkerPool`. Whoever drives keeps the claims,
+the record and their passwords; a worker knows nothing but its trainings.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol
+
+from harness.base.errors import RunFailed
+from harness.runs.events import Ending, Event
+from harness.runs.training_group import TrainingTask
+from harness.tracking.schema import Outcome
+from harness.training.device import Execution
+from harness.training.loop import EpochResult
+
+
+@dataclass(frozen=True)
+class WorkerSetup:
+    """What a worker needs before its first training."""
+
+    execution: Execution
+    data_root: str
+
+
+@dataclass(frozen=True)
+class BeginTraining:
+    """To a worker: train this; its events come back."""
+
+    task: TrainingTask
+
+
+@dataclass(frozen=True)
+class GoOn:
+    """To a worker that has finished an epoch: train the next one."""
+
+
+@dataclass(frozen=True)
+class StopTraining:
+    """To a worker that has finished an epoch: end the training with this outcome."""
+
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class AskState:
+    """To a worker that has finished an epoch: send the training's state."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """From a worker: the state of its training, as the content of a checkpoint."""
+
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Died:
+    """From the pool, of a worker: its process has ended.
+
+    Attributes:
+        how: the exit status or the signal, and the last words on standard error.
+    """
+
+    how: str
+
+
+ToWorker = BeginTraining | GoOn | StopTraining | AskState
+FromWorker = Event | TrainingState | Died
+
+
+class WorkerPool(Protocol):
+    """Workers by number, each with a channel."""
+
+    def start(self, number: int, setup: WorkerSetup) -> None:
+        """Start a worker, or start it again after it has died; returns before it is ready."""
+
+    def send(self, number: int, message: ToWorker) -> None:
+        """Send a worker a message; one that has died does not read it."""
+
+    def receive(self, timeout: float | None = None) -> tuple[int, FromWorker] | None:
+        """The next message of any worker, or its death; None after `timeout` seconds."""
+
+    def close(self) -> None:
+        """End all workers at once; they hold nothing that could be lost."""
+
+
+class PoolGroup:
+    """The workers of a pool as a training group: the index of a training is its worker."""
+
+    def __init__(self, pool: WorkerPool, size: int, setup: WorkerSetup) -> None:
+        """Start `size` workers."""
+        self.pool, self.size, self.setup = pool, size, setup
+        self._alive = set(range(size))
+        self._busy: set[int] = set()
+        self._waiting: set[int] = set()
+        self._later: deque[tuple[int, FromWorker]] = deque()
+        for number in range(size):
+            pool.start(number, setup)
+
+    def begin(self, index: int, task: TrainingTask) -> None:
+        """See `TrainingGroup`; a worker that has died is started again."""
+        if index not in self._alive:
+            self.pool.start(index, self.setup)
+            self._alive.add(index)
+        self._busy.add(index)
+        self.pool.send(index, BeginTraining(task))
+
+    def advance(self, timeout: float | None = None) -> list[tuple[int, Event]]:
+        """See `TrainingGroup`."""
+        for index in self._waiting:
+            self.pool.send(index, GoOn())
+        self._waiting.clear()
+        received = self._later.popleft() if self._later else self.pool.receive(timeout)
+        if received is None:
+            return []
+        index, message = received
+        match message:
+            case Died(how):
+                self._alive.discard(index)
+                if index not in self._busy:
+                    return []
+                self._busy.discard(index)
+                reason = f"its worker died ({how})"
+                return [(index, Ending("interrupted", reason=reason, is_lost=True))]
+            case TrainingState():
+                return []  # an answer that nobody waits for any more
+            case EpochResult():
+                self._waiting.add(index)
+            case Ending():
+                self._busy.discard(index)
+        return [(index, message)]
+
+    def stop(self, index: int, outcome: Outcome) -> None:
+        """See `TrainingGroup`."""
+        self._waiting.discard(index)
+        self.pool.send(index, StopTraining(outcome))
+
+    def state(self, index: int) -> bytes:
+        """See `TrainingGroup`; what other workers send meanwhile is kept for `advance`.
+
+        Raises:
+            RunFailed: the worker died.
+        """
+        self.pool.send(index, AskState())
+        while True:
+            received = self.pool.receive()
+            assert received
+            number, message = received
+            if number == index and isinstance(message, TrainingState):
+                return message.content
+            self._later.append(received)
+            if number == index and isinstance(message, Died):
+                raise RunFailed(f"worker {index} died ({message.how})")

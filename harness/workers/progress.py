@@ -1,0 +1,128 @@
+"""How far a study is, for whoever looks on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.runs.driver import Callback
+from harness.runs.events import Ending
+from harness.search.trial_queue import Counts
+from harness.tracking.schema import Outcome
+from harness.training.loop import EpochResult
+
+
+@dataclass
+class WorkerState:
+    """What a worker was last heard to do.
+
+    Attributes:
+        doing: the name of its training, or a word.
+        value: the objective after its last epoch; None if it has none yet, or none to show.
+    """
+
+    doing: str = "starting"
+    epoch: int = 0
+    value: float | None = None
+
+
+@dataclass
+class StudyProgress:
+    """How far a study is.
+
+    Attributes:
+        started: when this process began its first trial, by the monotonic clock; 0 before that.
+        finished_before: trials that had finished before this process began.
+        confirming: how far the confirmation is; empty before it begins.
+    """
+
+    n_trials: int
+    counts: Counts
+    best_value: float | None
+    finished_before: int
+    workers: list[WorkerState] = field(default_factory=list)
+    started: float = 0.0
+    confirming: str = ""
+
+    @property
+    def trials_per_hour(self) -> float:
+        """Trials that this process has finished, scaled to an hour."""
+        if not self.started:
+            return 0.0
+        done = self.counts.finished - self.finished_before
+        return done / (time.monotonic() - self.started) * 3600
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the budget is spent, at the speed so far; None before the first trial has ended."""
+        left = self.n_trials - self.counts.finished
+        return left / self.trials_per_hour * 3600 if self.trials_per_hour else None
+
+
+@dataclass(frozen=True)
+class TrainingEnded:
+    """A trial or a confirmation that has ended, as a line on the screen says it.
+
+    Attributes:
+        value: the objective of a trial, the test accuracy of a confirmation; None if there is none.
+    """
+
+    name: str
+    outcome: Outcome
+    value: float | None
+    num_epochs: int
+    reason: str
+
+
+class StudyView(Protocol):
+    """Shows a study on a screen."""
+
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
+    def started(self, progress: StudyProgress) -> None:
+        """The workers are starting."""
+
+    def changed(self, progress: StudyProgress) -> None:
+        """A worker begins a training, or has finished an epoch."""
+
+    def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
+        """A trial has ended; the progress counts it already."""
+
+    def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
+        """A confirmation has ended."""
+
+    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+        """A worker has died in the middle of a training, which is queued again."""
+
+    def stopped(self) -> None:
+        """Nothing more will change."""
+
+
+class WatchWorker(Callback):
+    """Keeps the state of one worker while it trains."""
+
+    def __init__(
+        self, view: StudyView, progress: StudyProgress, number: int, metric: str | None
+    ) -> None:
+        """`metric` is shown after each epoch, if there is one to show."""
+        self.view, self.progress, self.number, self.metric = view, progress, number, metric
+
+    @property
+    def worker(self) -> WorkerState:
+        """The worker's state."""
+        return self.progress.workers[self.number]
+
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Show the epoch."""
+        self.worker.epoch = result.epoch
+        self.worker.value = result.metrics.get(self.metric) if self.metric else None
+        self.view.changed(self.progress)
+        return None
+
+    def ended(self, ending: Ending) -> None:
+        """Say so if the worker has died."""
+        self.progress.workers[self.number] = WorkerState("idle")
+        if ending.is_lost:
+            self.view.worker_died(self.progress, self.number, ending.reason)

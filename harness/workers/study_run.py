@@ -1,0 +1,184 @@
+"""A study from its declaration to its answer: opened, searched, confirmed, reported."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.ownership import register
+from harness.base.privacy import mask
+from harness.base.signals import Interrupted
+from harness.runs.events import Begun
+from harness.runs.preparation import prepare
+from harness.runs.recovery import recover
+from harness.runs.specification import RunSpecification
+from harness.search import trial_queue
+from harness.search.opening import budget, open_study
+from harness.search.samplers import PrunerName, SamplerName
+from harness.search.storage import StoredStudy, failures_told, lock
+from harness.search.study import Study
+from harness.search.trial_queue import Search
+from harness.tracking.messages import EndRun, OpenStore
+from harness.tracking.recorder_process import RecorderProcess
+from harness.tracking.store_address import fingerprint
+from harness.training.datasets import open_dataset
+from harness.training.device import Execution, choose, describe
+from harness.workers.coordinator import Coordinator
+from harness.workers.local_pool import LocalPool
+from harness.workers.pool import PoolGroup, WorkerSetup
+from harness.workers.progress import StudyView
+from harness.workers.study_answer import StudyAnswer, configurations, study_answer
+
+
+@dataclass(frozen=True)
+class StudyRequest:
+    """A study as it is to be run.
+
+    Attributes:
+        file: name of the study's file.
+        study: the declaration; its experiment has the values that were asked for.
+        study_name: name of the stored study.
+        url: of the Optuna storage.
+        n_trials: trials to finish in all, earlier ones included.
+        workers: how many trainings run at once, each as `execution` says.
+        timeout: seconds after which no trial is begun.
+        warm_start: a stored study whose best configurations are tried first.
+        confirm_seeds: how many seeds confirm the best and the defaults.
+        release_trials: whether running trials of other machines are requeued.
+    """
+
+    file: str
+    study: Study
+    study_name: str
+    url: str
+    n_trials: int
+    sampler: SamplerName
+    pruner: PrunerName
+    sampler_seed: int
+    execution: Execution
+    workers: int
+    root: Path
+    timeout: float | None = None
+    warm_start: str | None = None
+    confirm_seeds: int = 5
+    release_trials: bool = False
+
+    def search(self) -> Search:
+        """The search that the request makes of the declaration.
+
+        Raises:
+            BadRequest: the two do not fit together.
+        """
+        study = self.study
+        experiment = study.experiment
+        if not experiment.validation_size:
+            size = len(open_dataset(experiment.dataset, self.root, with_test=False).train)
+            experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
+        if self.sampler == "grid" and not study.space:
+            raise BadRequest(
+                "sampler: a grid needs a study with a space, this one has suggest(trial)."
+            )
+        search = Search(
+            study=dataclasses.replace(study, experiment=experiment),
+            study_name=self.study_name,
+            url=self.url,
+            n_trials=self.n_trials,
+            sampler=self.sampler,
+            pruner=self.pruner,
+            sampler_seed=self.sampler_seed,
+        )
+        return dataclasses.replace(search, n_trials=budget(search))
+
+
+def run_study(
+    request: StudyRequest, recorder: RecorderProcess, view: StudyView
+) -> tuple[StudyAnswer, bool]:
+    """Run a study, or go on with it.
+
+    Returns:
+        The answer, and whether there was nothing left to do.
+
+    Raises:
+        BadRequest: the request does not fit the declaration, or the stored study.
+        RunFailed: no trial was completed, too many failed, or the record or storage failed.
+        Interrupted: its trials went back into the queue.
+    """
+    with failures_told(request.url):
+        return _run(request, recorder, view)
+
+
+def _run(
+    request: StudyRequest, recorder: RecorderProcess, view: StudyView
+) -> tuple[StudyAnswer, bool]:
+    device = choose(request.execution.device)
+    workers = min(request.workers, request.n_trials)
+    pool = LocalPool(on_cpu=device.type == "cpu", close_in_worker=recorder.forget)
+    with closing(pool):
+        # First of all: what comes next starts threads, which no fork takes along.
+        setup = WorkerSetup(request.execution, str(request.root))
+        group = PoolGroup(pool, workers, setup)
+        request.execution.apply()
+        search = request.search()
+        experiment = search.study.experiment
+        prepared = prepare(experiment, request.root, with_test=False)
+        seeds = [
+            dataclasses.replace(experiment, seed=experiment.seed + i).seed
+            for i in range(request.confirm_seeds)
+        ]
+        stored = _open(search, request, view)
+        known = study_answer(search, stored, seeds, str(device))
+        if known and known.is_finished and known.is_reported:
+            return known, True
+        recorder.send(OpenStore())
+        recover(recorder)
+        work = {"store": fingerprint(), "study": search.study_name}
+        # No password is written down here.
+        registration = register(
+            work | ({"storage": request.url} if mask(request.url) == request.url else {})
+        )
+        begun = Begun(describe(device), prepared.data_records())
+        specification = RunSpecification(
+            kind="study",
+            name=search.study_name,
+            mlflow_experiment=search.study_name,
+            user_tags={"harness.study": request.file},
+        )
+        record = specification.record(experiment, request.execution, begun)
+        coordinator = Coordinator(search, stored, group, recorder, request.execution, view)
+        try:
+            with coordinator:
+                coordinator.begin(record)
+                coordinator.search_trials(begun, request.timeout)
+                best = trial_queue.best(stored)
+                if best and coordinator.is_budget_spent:
+                    coordinator.confirm(configurations(search, best), seeds)
+        except Interrupted:  # its trials are in the queue; after an error somebody has to look
+            registration.unlink(missing_ok=True)
+            raise
+    registration.unlink(missing_ok=True)
+    answer = study_answer(search, stored, seeds, str(device))
+    if answer is None:
+        reason = f"No trial was completed ({coordinator.progress.counts})."
+        recorder.send(EndRun(coordinator.run_id, "failed", tags={"reason": reason}))
+        raise RunFailed(reason)
+    answer.report(recorder)
+    return answer, False
+
+
+def _open(search: Search, request: StudyRequest, view: StudyView) -> StoredStudy:
+    """The stored study, with the trials of dead processes back in its queue."""
+    stored = open_study(search, request.warm_start)
+    with lock(search.url):
+        trial_queue.recover(stored)
+        trial_queue.forgive_failures(stored)
+        if request.release_trials:
+            view.note(f"{trial_queue.release(stored)} trials of other machines were requeued.")
+        elif foreign := trial_queue.foreign(stored):
+            view.note(
+                f"{len(foreign)} trials are running on other machines (or containers). "
+                "If those have died: --release-trials"
+            )
+    return stored
