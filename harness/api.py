@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any, Literal
 
 from harness.base import project
 from harness.base.errors import BadRequest
-from harness.cli import run_progress
+from harness.cli.experiment_run import run_as_asked
 from harness.cli.run_flags import RunSettings
-from harness.runs import runner
+from harness.runs.launch import RunResult
 from harness.tracking.recorder_process import RecorderProcess
 from harness.training.experiment import Experiment
 
@@ -28,7 +27,7 @@ def run_experiment(
     tags: Mapping[str, str] | None = None,
     figures: bool = True,
     quiet: bool = True,
-) -> runner.RunResult:
+) -> RunResult:
     """Train an experiment with the whole record, as `python -m harness.run` does.
 
     The options are those of the command; `threads` and `matmul_precision` stay set in this process.
@@ -57,17 +56,11 @@ def run_experiment(
         no_figures=not figures,
         quiet=quiet,
     )
-    execution = settings.execution()
     # The recorder's process imports MLflow while this one opens the data.
     with closing(RecorderProcess()) as recorder:
-        chosen = execution.apply()
-        prepared = runner.prepare(experiment, settings.data_root)
-        recorder.prepare()
-        labels = settings.labels()
-        if command := _command(experiment, settings):
-            labels = dataclasses.replace(labels, command=command)
-        watcher = run_progress.watcher(settings.quiet)
-        return runner.run(prepared, execution, chosen, recorder, watcher, labels)
+        result = run_as_asked(experiment, settings, recorder, _command(experiment, settings))
+    assert isinstance(result, RunResult)
+    return result
 
 
 def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:

@@ -71,9 +71,13 @@ def _resume(arguments: Sequence[str]) -> int:
     store_address.check()
     with closing(RecorderProcess()) as recorder:
         with signals.deferred():
-            from harness.cli.resuming import resume_as_asked
+            from harness.cli.experiment_run import resume_as_asked
+            from harness.cli.resume_flags import ResumeFlags
 
-        return _report(resume_as_asked(arguments, recorder))
+        settings = flags.parse_settings(
+            ResumeFlags, arguments, "python -m harness.run", "Go on with a run that ended early."
+        )
+        return _report(resume_as_asked(settings, recorder))
 
 
 def _report(result: RunResult | GroupResult) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
+from harness.cli.resume_flags import ResumeFlags
 from harness.cli.run_flags import RunSettings
 from harness.cli.run_progress import epochs_view
 from harness.runs.events import Begun
 from harness.runs.launch import GroupResult, RunResult, repeat, run
 from harness.runs.preparation import DataSource, prepare
 from harness.runs.recovery import recover
+from harness.runs.resume import resume
 from harness.runs.specification import RunSpecification
 from harness.runs.training_group import LocalGroup
 from harness.tracking.messages import OpenStore, Recorder
+from harness.tracking.reader import open_reader
 from harness.training.device import describe
 from harness.training.experiment import Experiment
 
@@ -60,3 +63,25 @@ def run_as_asked(
     seeds = range(experiment.seed, experiment.seed + settings.repeats)
     begun = Begun(describe(device), prepared.data_records())
     return repeat(experiment, seeds, group, execution, recorder, specification, begun, view)
+
+
+def resume_as_asked(settings: ResumeFlags, recorder: Recorder) -> RunResult:
+    """Go on with the run that the flags name.
+
+    Raises:
+        BadRequest: there is no such run, it cannot go on, or something has changed since.
+        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+    """
+    recorder.send(OpenStore())
+    recover(recorder)
+    reader = open_reader()
+    stored = reader.find(settings.resume)
+    num_epochs = int(stored.fields.get("num_epochs", 0))
+    return resume(
+        stored,
+        reader,
+        recorder,
+        lambda group: epochs_view(group, num_epochs, quiet=settings.quiet),
+        allow=settings.allow,
+        root=settings.data_root,
+    )

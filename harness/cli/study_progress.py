@@ -9,9 +9,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from harness.base import provenance
 from harness.base.formatting import number_of
 from harness.search.objective import OBJECTIVE
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
+from harness.workers.study_answer import StudyAnswer
 
 
 class QuietStudy:
@@ -151,3 +153,21 @@ def how_far(progress: StudyProgress) -> str:
     elif progress.seconds_left is not None:
         words.append(f"{progress.seconds_left:,.0f} s left")
     return ", ".join(words)
+
+
+def answer_text(answer: StudyAnswer, was_finished: bool) -> str:
+    """What a study came to, and how to see it or to go on with it.
+
+    Args:
+        was_finished: whether the study had nothing left to do.
+    """
+    lines = [answer.on_screen()]
+    if was_finished:
+        lines.insert(
+            0,
+            f"{answer.search.study_name} has finished already; "
+            "a larger --n-trials goes on with it.",
+        )
+    elif not answer.is_finished:
+        lines.append(f"Go on with the same command: {provenance.command(tuple(sys.argv))}")
+    return "\n".join(lines)

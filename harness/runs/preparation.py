@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from harness.base.errors import BadRequest
 from harness.tracking.schema import DataRecord
 from harness.training.datasets import DataUnavailable, Images, data_root, open_dataset
+from harness.training.device import Execution
 from harness.training.experiment import Experiment
-from harness.training.loop import EvaluationSet
+from harness.training.loop import EvaluationSet, Training
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,20 @@ class Prepared:
     evaluation: Images
     evaluated_on: EvaluationSet
     fallback_from: str | None = None
+
+    def training(
+        self, execution: Execution, device: torch.device, *, evaluate_each_epoch: bool = True
+    ) -> Training:
+        """The training at its beginning; see `Training`. Raises whatever the experiment raises."""
+        return Training(
+            self.experiment,
+            self.train,
+            self.evaluation,
+            self.evaluated_on,
+            execution,
+            device,
+            evaluate_each_epoch,
+        )
 
     def data_records(self) -> tuple[DataRecord, ...]:
         """Digests and sizes of the sets that the training sees."""

@@ -99,14 +99,8 @@ class LocalGroup:
     def _train(self, task: TrainingTask) -> Iterator[Event]:
         try:
             prepared = self.data.prepare(task.experiment, with_test=task.with_test)
-            self.training = training = Training(
-                task.experiment,
-                prepared.train,
-                prepared.evaluation,
-                prepared.evaluated_on,
-                self.execution,
-                self.device,
-                task.evaluate_each_epoch,
+            self.training = training = prepared.training(
+                self.execution, self.device, evaluate_each_epoch=task.evaluate_each_epoch
             )
             if task.state is not None:
                 training.restore(checkpoint.decode(task.state))

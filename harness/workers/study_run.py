@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base import provenance
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
@@ -106,8 +108,13 @@ def run_study(
         RunFailed: no trial was completed, too many failed, or the record or storage failed.
         Interrupted: its trials went back into the queue.
     """
-    with failures_told(request.url):
-        return _run(request, recorder, view)
+    try:
+        with failures_told(request.url):
+            return _run(request, recorder, view)
+    except Interrupted as interruption:
+        again = provenance.command(tuple(sys.argv))
+        interruption.add_note(f"Stopped. Go on with the same command: {again}")
+        raise
 
 
 def _run(

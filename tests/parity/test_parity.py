@@ -23,8 +23,7 @@ from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
-from harness.runs import runner
-from harness.runs.runner import Prepared
+from harness.runs.preparation import Prepared, prepare
 from harness.training import checkpoint
 from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
 from harness.training.device import Execution
@@ -63,11 +62,11 @@ class Pictures:
 
 
 def begin(prepared: Prepared) -> Training:
-    return runner.training(prepared, Execution(), CPU)
+    return prepared.training(Execution(), CPU)
 
 
 def prepared_on_digits(experiment: Experiment) -> Prepared:
-    return runner.prepare(experiment, None)
+    return prepare(experiment, None)
 
 
 def numbers(epochs: Iterable[EpochResult]) -> Numbers:
@@ -131,7 +130,7 @@ def test_real_images_give_the_plain_scripts_numbers(
         pytest.skip(f"{variable} names no data root")
     root = Path(os.environ[variable])
     experiment = Baseline(dataset=name, num_epochs=1)
-    training = begin(runner.prepare(experiment, root))
+    training = begin(prepare(experiment, root))
     epochs = numbers(training.epochs())
     train, test = (
         kind(root, train=part, transform=transforms.ToTensor()) for part in (True, False)
@@ -318,7 +317,7 @@ def test_a_schedule_steps_once_an_epoch() -> None:
 def test_a_captured_graph_that_cannot_be_had_changes_no_bit() -> None:
     prepared = prepared_on_digits(DropoutMlp(dataset="digits", num_epochs=1))
     with pytest.warns(UserWarning, match="capture_graph needs CUDA"):
-        asked = runner.training(prepared, Execution(capture_graph=True), CPU)
+        asked = prepared.training(Execution(capture_graph=True), CPU)
     expected = begin(prepared)
     assert same_bits(asked.network, expected.network)
     # One process advances one training at a time: the generators are those of the process.

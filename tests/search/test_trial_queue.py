@@ -8,10 +8,10 @@ import random
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import optuna
 import pytest
@@ -21,7 +21,6 @@ from experiments.baseline import Baseline
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import Owner
 from harness.base.project import ROOT
-from harness.base.signals import Interrupted
 from harness.search import (
     CategoricalDistribution,
     FloatDistribution,
@@ -29,13 +28,13 @@ from harness.search import (
     Study,
     trial_queue,
 )
+from harness.search.claimed_trial import ClaimedTrial
+from harness.search.objective import OBJECTIVE
 from harness.search.opening import budget, open_study
-from harness.search.results import rows, trials_csv
+from harness.search.results import trials_csv
 from harness.search.samplers import SamplerName, grid
 from harness.search.storage import lock, open_storage, storage_url
-from harness.search.trial import OBJECTIVE, run_trial
-from harness.search.trial_queue import Finished, Search, claim, claimed, count, tell
-from harness.training.loop import EpochResult
+from harness.search.trial_queue import Finished, Search, claim, count, tell
 
 EPOCHS = 3
 
@@ -77,49 +76,46 @@ def search(tmp_path: Path) -> Search:
     return search_in(tmp_path)
 
 
-class FakeTraining:
-    """A training whose accuracies are known beforehand."""
-
-    def __init__(self, accuracies: list[float], loss: float = 1.0) -> None:
-        self.accuracies, self.loss = accuracies, loss
-        self.experiment = Baseline(num_epochs=len(accuracies))
-
-    def epochs(self) -> Iterator[EpochResult]:
-        for epoch, accuracy in enumerate(self.accuracies, 1):
-            times = {"time/train_seconds": 0.2, "time/evaluate_seconds": 0.05}
-            yield EpochResult(epoch, {OBJECTIVE: accuracy, "validation/loss": self.loss, **times})
-
-
-def training_of(params: dict[str, Any]) -> Any:
-    """A training whose accuracies follow from the parameters, and from nothing else."""
+def accuracies_of(params: dict[str, Any]) -> list[float]:
+    """Accuracies of a training that follow from the parameters, and from nothing else."""
     dice = random.Random(repr(sorted(params.items())))
     best = dice.random()
-    return FakeTraining([best * (1 - 0.5**epoch) for epoch in range(1, EPOCHS + 1)])
+    return [best * (1 - 0.5**epoch) for epoch in range(1, EPOCHS + 1)]
 
 
-def nothing(_: EpochResult) -> None:
-    """Whoever listens to the epochs here is not interested."""
+def train(
+    stored: optuna.Study, trial: Trial, accuracies: Sequence[float], seconds: float = 0.0
+) -> str:
+    """Report a made-up training epoch by epoch, and end the trial; return its outcome."""
+    claimed = ClaimedTrial(stored, trial)
+    for epoch, accuracy in enumerate(accuracies, 1):
+        time.sleep(seconds)
+        metrics = {
+            OBJECTIVE.metric: accuracy,
+            "time/train_seconds": 0.2,
+            "time/evaluate_seconds": 0.05,
+        }
+        if stop := claimed.report(epoch, metrics, may_prune=epoch < len(accuracies)):
+            claimed.end(stop)
+            return stop
+    claimed.end("completed")
+    return "completed"
 
 
 def work(search: Search, seconds: float = 0.0, told: int | None = None) -> None:
-    """What a worker does: take trials until there are no more; a byte to `told` for each."""
+    """What a coordinator does: take trials until there are no more; a byte to `told` for each."""
     stored = search.stored(open_storage(search.url))
     while True:
         try:
-            with claimed(search, stored) as trial:
-                if trial is not None:
-                    training = training_of(trial.params)
-                    run_trial(stored, trial, partial(same, training), lambda _: time.sleep(seconds))
+            trial = claim(search, stored)
         except Finished:
             return
         if trial is None:
             time.sleep(0.02)
-        elif told is not None:
+            continue
+        train(stored, trial, accuracies_of(trial.params), seconds)
+        if told is not None:
             os.write(told, b".")
-
-
-def same(training: Any) -> Any:
-    return training
 
 
 def fork(function: Callable[[], None]) -> int:
@@ -289,8 +285,7 @@ def test_an_interruption_gives_the_trial_back_and_counts_as_no_death(search: Sea
     stored = open_study(search)
 
     for _ in range(4):
-        with pytest.raises(Interrupted):
-            interrupted(search, stored)
+        ClaimedTrial(stored, one(claim(search, stored))).end("interrupted")
     assert one(claim(search, stored)).params == search.study.defaults()
     assert count(stored.get_trials()).finished == 0
     assert [t.user_attrs.get("retries", 0) for t in stored.trials] == [0] * 5
@@ -302,7 +297,7 @@ def test_a_trial_that_is_given_back_twice_is_queued_once(search: Search) -> None
     frozen = stored.trials[trial.number]
     # The first one dies after it has queued the trial.
     stored.enqueue_trial(frozen.params, user_attrs={"retry_of": frozen.number, "retries": 1})
-    trial_queue.give_back(stored, frozen, retries=1)
+    trial_queue.requeue(stored, frozen, retries=1)
     assert [t.state for t in stored.trials] == [TrialState.FAIL, TrialState.WAITING]
 
 
@@ -319,21 +314,14 @@ def test_a_trial_of_another_machine_waits_for_a_person(search: Search) -> None:
     assert trial_queue.release(stored) == 0, "that one is here"
 
 
-def test_a_worker_whose_trial_was_given_back_meanwhile_goes_on(search: Search) -> None:
+def test_a_trial_that_was_requeued_meanwhile_stops_with_its_next_epoch(search: Search) -> None:
     stored = open_study(search)
-    with claimed(search, stored) as trial:
-        assert trial is not None
-        frozen = stored.trials[trial.number]
-        steps = []
-
-        def on_epoch(result: EpochResult) -> None:
-            steps.append(result.epoch)
-            if result.epoch == 2:
-                trial_queue.give_back(stored, frozen, retries=0)
-
-        result = run_trial(stored, trial, lambda: training_of({}), on_epoch)
-    assert result.outcome == "interrupted"
-    assert steps == [1, 2]
+    claimed = ClaimedTrial(stored, one(claim(search, stored)))
+    metrics = {OBJECTIVE.metric: 0.5, "time/train_seconds": 0.0, "time/evaluate_seconds": 0.0}
+    assert claimed.report(1, metrics, may_prune=True) is None
+    trial_queue.requeue(stored, stored.trials[0], retries=0)
+    assert claimed.report(2, metrics, may_prune=True) == "interrupted"
+    assert not claimed.end("interrupted")
     assert count(stored.get_trials()).waiting == 1
 
 
@@ -345,63 +333,13 @@ def one(trial: Trial | None) -> Trial:
 # How a trial ends
 
 
-@pytest.mark.parametrize(
-    ("training", "outcome", "value", "epochs", "state"),
-    [
-        (FakeTraining([0.4, 0.6]), "completed", 0.6, 2, TrialState.COMPLETE),
-        (FakeTraining([0.4, 0.1], float("nan")), "diverged", 0.4, 1, TrialState.COMPLETE),
-        (FakeTraining([0.4, 0.1], float("inf")), "diverged", 0.4, 1, TrialState.COMPLETE),
-    ],
-)
-def test_a_trial_is_told_as_it_ended(
-    search: Search, training: Any, outcome: str, value: float, epochs: int, state: TrialState
-) -> None:
-    stored = open_study(search)
-    result = run_trial(stored, one(claim(search, stored)), lambda: training, nothing)
-    assert (result.outcome, result.value, result.num_epochs) == (outcome, value, epochs)
-    (row,) = rows(stored)
-    assert (row["outcome"], row["num_epochs"]) == (outcome, epochs)
-    assert row["value"] == (value if outcome == "completed" else 0.0)
-    assert row["training_seconds"] == pytest.approx(0.25 * epochs)
-    assert stored.trials[0].state == state
-
-
-def test_what_the_training_raises_is_the_trials_failure(search: Search) -> None:
-    stored = open_study(search)
-
-    def build() -> Any:
-        raise ZeroDivisionError("no layers")
-
-    result = run_trial(stored, one(claim(search, stored)), build, nothing)
-    assert result.outcome == "failed"
-    assert result.reason.startswith("ZeroDivisionError: no layers (test_claims.py, line ")
-    assert rows(stored)[0]["reason"] == result.reason
-
-
-def test_what_the_listener_raises_is_not(search: Search) -> None:
-    stored = open_study(search)
-
-    def broken(_: EpochResult) -> None:
-        raise RunFailed("the recorder's process died")
-
-    with (
-        pytest.raises(RunFailed, match="recorder"),
-        claimed(search, stored) as trial,
-    ):
-        run_trial(stored, one(trial), lambda: training_of({}), broken)
-    counts = count(stored.get_trials())
-    assert (counts.finished, counts.running, counts.waiting) == (0, 0, 1)
-
-
 def test_a_hopeless_trial_is_pruned(search: Search) -> None:
     stored = open_study(search)
-    usual: Any = FakeTraining([0.5] * 3)
     for _ in range(5):
-        run_trial(stored, one(claim(search, stored)), lambda: usual, nothing)
-    hopeless: Any = FakeTraining([0.1] * 3)
-    result = run_trial(stored, one(claim(search, stored)), lambda: hopeless, nothing)
-    assert (result.outcome, result.num_epochs) == ("pruned", 1)
+        train(stored, one(claim(search, stored)), [0.5] * 3)
+    assert train(stored, one(claim(search, stored)), [0.1] * 3) == "pruned"
     assert stored.trials[5].state == TrialState.PRUNED
+    assert stored.trials[5].last_step == 1
 
 
 def test_a_diverged_trial_never_wins_and_equals_go_to_the_earliest(search: Search) -> None:
@@ -429,9 +367,8 @@ def test_five_failures_in_a_row_stop_the_study_until_it_is_begun_again(search: S
 
 def test_the_table_has_every_trial(search: Search) -> None:
     stored = open_study(search)
-    run_trial(stored, one(claim(search, stored)), lambda: training_of({}), nothing)
-    with pytest.raises(Interrupted):
-        interrupted(search, stored)
+    train(stored, one(claim(search, stored)), [0.4, 0.6])
+    ClaimedTrial(stored, one(claim(search, stored))).end("interrupted")
     table = [line.split(",") for line in trials_csv(stored).splitlines()]
     assert table[0][:6] == ["number", "outcome", "value", "lr", "batch_size", "hidden_width"]
     assert [row[:2] for row in table[1:]] == [
@@ -441,11 +378,6 @@ def test_the_table_has_every_trial(search: Search) -> None:
     ]
     assert table[1][3:6] == ["0.1", "256", "256"]
     assert "owner" not in table[0]
-
-
-def interrupted(search: Search, stored: optuna.Study) -> NoReturn:
-    with claimed(search, stored):
-        raise Interrupted(signal.SIGINT)
 
 
 # What is tried first

@@ -169,10 +169,10 @@ def test_a_training_imports_no_compiler() -> None:
     script = (
         "import sys, torch\n"
         "from experiments.baseline import Baseline\n"
-        "from harness import runner\n"
+        "from harness.runs.preparation import prepare\n"
         "from harness.training.device import Execution\n"
-        "prepared = runner.prepare(Baseline(dataset='digits', num_epochs=1), None)\n"
-        "training = runner.training(prepared, Execution(threads=1), torch.device('cpu'))\n"
+        "prepared = prepare(Baseline(dataset='digits', num_epochs=1), None)\n"
+        "training = prepared.training(Execution(threads=1), torch.device('cpu'))\n"
         "assert len(list(training.epochs())) == 1\n"
         "training.restore(training.state())\n"
         "print('torch._dynamo' in sys.modules)\n"
