@@ -252,7 +252,9 @@ def test_any_state_comes_back(
     place: Path, values: list[float], shape: tuple[int, ...], words: dict[str, int]
 ) -> None:
     tensor = torch.tensor(values, dtype=torch.float32)
-    checkpoint.save(place, checkpoint.encode({"tensor": tensor, "empty": torch.zeros(shape), "words": words}))
+    checkpoint.save(
+        place, checkpoint.encode({"tensor": tensor, "empty": torch.zeros(shape), "words": words})
+    )
     loaded = checkpoint.load(place)
     assert np.array_equal(loaded["tensor"].view(torch.int32), tensor.view(torch.int32))
     assert loaded["empty"].shape == shape
