@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from harness.base import project, signals
+from harness.base import discovery, project, signals
 from harness.base.errors import BadRequest, nearest
 from harness.cli import flags
 from harness.tracking import store_address
@@ -33,7 +33,7 @@ Runs an experiment, prints every epoch and records all of it in MLflow."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the experiment that the first argument names; return the exit status."""
-    known = project.names("experiments")
+    known = discovery.names("experiments")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nexperiments:\n{listing(known)}")
         return 0 if arguments else 2
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     elif name not in known:
         raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
     else:
-        project.find("experiments", name)
+        discovery.find("experiments", name)
     store_address.check()
     if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
@@ -68,7 +68,7 @@ def listing(names: Sequence[str], folder: str = "experiments") -> str:
     """The files of a folder with the first line of their docstrings, one a line."""
     width = max((len(name) for name in names), default=0)
     return "\n".join(
-        f"  {name:<{width}}  {project.summary(project.ROOT / folder / f'{name}.py')}"
+        f"  {name:<{width}}  {discovery.summary(project.ROOT / folder / f'{name}.py')}"
         for name in names
     )
 
@@ -88,7 +88,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
         RunSettings,
         arguments,
         f"python -m harness.run {name}",
-        project.summary(project.ROOT / "experiments" / f"{name}.py"),
+        discovery.summary(project.ROOT / "experiments" / f"{name}.py"),
     )
     execution = settings.execution()
     device = execution.apply()

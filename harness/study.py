@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from harness.base import project, signals
+from harness.base import discovery, project, signals
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.cli import flags
 from harness.run import listing
@@ -37,7 +37,7 @@ Runs a study, or goes on with it, and records every trial in MLflow."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the study that the first argument names; return the exit status."""
-    known = project.names("studies")
+    known = discovery.names("studies")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{USAGE}\n\nstudies:\n{listing(known, 'studies')}")
         return 0
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
     if name not in known:
         raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
     flags.refuse_repeated_flags(rest)
-    project.find("studies", name)
+    discovery.find("studies", name)
     store_address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
@@ -70,7 +70,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
         StudySettings,
         arguments,
         f"python -m harness.study {name}",
-        project.summary(project.ROOT / "studies" / f"{name}.py"),
+        discovery.summary(project.ROOT / "studies" / f"{name}.py"),
     )
     from harness.search.storage import failures_told, storage_url
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from multiprocessing import Pipe
 from typing import IO, Any
 
+from harness.base.processes import OWN_SESSION
 from harness.base.project import ROOT
 from harness.base.signals import deferred
 
@@ -47,31 +48,23 @@ def start_module(
     try:
         with theirs, deferred():
             handle = theirs.fileno()
-            command = [sys.executable, "-m", module, str(handle), *arguments]
+            passing: dict[str, Any]
             if sys.platform == "win32":
                 os.set_handle_inheritable(handle, True)
-                startup = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})
-                process = subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    startupinfo=startup,
-                    creationflags=subprocess.CREATE_NEW_PROCESS_GROUP,
-                )
+                attributes = {"handle_list": [handle]}
+                passing = {"startupinfo": subprocess.STARTUPINFO(lpAttributeList=attributes)}
             else:
-                process = subprocess.Popen(
-                    command,
-                    cwd=ROOT,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    pass_fds=[handle],
-                    start_new_session=True,
-                )
+                passing = {"pass_fds": [handle]}
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(handle), *arguments],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                **OWN_SESSION,
+                **passing,
+            )
     except BaseException:
         ours.close()
         if process:

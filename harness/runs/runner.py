@@ -18,12 +18,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from harness.base import project, provenance
+from harness.base import discovery, provenance
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.machine import peak_memory
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
-from harness.base.project import MLRUNS, ROOT, peak_memory_bytes
-from harness.base.signals import Interrupted, deferred, raise_again
+from harness.base.project import MLRUNS, ROOT
+from harness.base.signals import Interrupted, deferred, raise_pending
 from harness.base.statistics import Summary, number_of, summarize
 from harness.tracking.schema import (
     DataRecord,
@@ -334,7 +335,7 @@ def _train(
                 saving_seconds += saved - epoch_over
                 record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
-            raise_again()
+            raise_pending()
         outcome: Outcome = "diverged" if state.diverged else "completed"
         with deferred():
             digest = state.weights_digest()
@@ -352,6 +353,7 @@ def _train(
             whole = RunResult(
                 experiment, run_id, outcome, tuple(state.history), seconds, str(device), digest
             )
+            peak = peak_memory()
             recorder.finish(
                 run_id,
                 outcome,
@@ -362,7 +364,7 @@ def _train(
                     "time/record_seconds": record_seconds,
                     "time/model_seconds": model_seconds,
                     "time/total_seconds": seconds,
-                    "memory/process_peak_bytes": peak_memory_bytes(),
+                    **({} if peak is None else {"memory/process_peak_bytes": peak}),
                 },
                 tags=tags,
                 description=_description(whole, prepared, command),
@@ -502,7 +504,7 @@ def _about(experiment: Experiment, labels: Labels) -> str:
     name = shlex.quote(labels.experiment or file)
     return "\n".join(
         [
-            project.summary(path),
+            discovery.summary(path),
             "",
             f"Declared in `{folder}/{file}.py`. To run it, and to have a report of it:",
             "",

@@ -71,9 +71,9 @@ class Line:
 
     def hear(self) -> dict[str, Any]:
         """The next message, as soon as there is one."""
-        signals.raise_again()
+        signals.raise_pending()
         message = self._heard.get()
-        signals.raise_again()
+        signals.raise_pending()
         return message
 
     def say(self, **event: Any) -> None:
@@ -115,7 +115,7 @@ class Worker:
         started = time.monotonic()
         with contextlib.suppress(trial_queue.Finished):
             while time.monotonic() < started + self.timeout:
-                signals.raise_again()
+                signals.raise_pending()
                 with trial_queue.claimed(self.search, self.stored) as trial:
                     if trial is not None:
                         self.run_trial(parent, trial)
@@ -157,7 +157,7 @@ class Worker:
             # Optuna writes what it is told meanwhile.
             self.recorder.epoch(run_id, result.epoch, result.metrics, wait=False)
             self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
-            signals.raise_again()
+            signals.raise_pending()
 
         try:
             result = run_trial(self.stored, trial, build, on_epoch, self.recorder.wait)
