@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.base import project
+from harness.base import discovery
 from harness.base.errors import BadRequest, nearest
 from harness.cli import flags
 from harness.run import listing
@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     print("commands, as python -m harness.COMMAND:")
     print(listing(DOORS, "harness"))
     for folder in ("experiments", "studies"):
-        if names := project.names(folder):
+        if names := discovery.names(folder):
             print(f"\n{folder}:\n{listing(names, folder)}")
     return 0
 

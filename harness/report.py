@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.base import project, signals
+from harness.base import discovery, project, signals
 from harness.base.errors import BadRequest, nearest
 from harness.cli import flags
 
@@ -128,7 +128,7 @@ def _experiment(name: str, settings: ReportSettings) -> int:
 
     runs = select(CompareSettings(experiment=name))
     path = project.ROOT / "experiments" / f"{name}.py"
-    question = project.summary(path) if path.is_file() else ""
+    question = discovery.summary(path) if path.is_file() else ""
     page = experiment_report.report(name, question, runs)
     _write(settings.out, page.encode())
     print(f"{settings.out}: the report of the experiment {name}.")
@@ -138,7 +138,7 @@ def _experiment(name: str, settings: ReportSettings) -> int:
 def _nothing(name: str, recorded: Sequence[str]) -> BadRequest:
     """What to say of a name without runs."""
     for folder, command in (("experiments", "run"), ("studies", "study")):
-        if name in project.names(folder):
+        if name in discovery.names(folder):
             return BadRequest(
                 f"{name} has no runs yet. Make some: python -m harness.{command} {name}"
             )

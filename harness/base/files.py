@@ -1,18 +1,19 @@
-"""Files that are whole or not there, whatever happens while they are written."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file; after a crash at any moment `path` holds the old content or the new one.
+    """Write a file so that a crash at any moment leaves the old content or the new one.
 
-    It is written beside its place, forced to disk and renamed.
+    The content goes to a file beside it, is forced to disk and renamed.
 
     Raises:
-        OSError: it cannot be written; nothing half-written is left.
+        OSError: The file cannot be written. Nothing half-written remains.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -26,8 +27,10 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    if sys.platform == "win32":
+        return  # It cannot open folders, and NTFS records the renaming in its journal.
+    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        os.fsync(folder)
     finally:
-        os.close(descriptor)
+        os.close(folder)

@@ -1,26 +1,23 @@
-"""Who works on a run or trial, and whether that process still lives. Anonymous: no names."""
+"""Which process works on a run or trial, and whether it is still alive. Anonymous: no names."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
-import platform
-import subprocess
-import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.files import write_whole
+from harness.base.machine import boot_id, machine_digest, process_start
+from harness.base.processes import is_running
 from harness.base.project import MLRUNS
 
 REGISTER = MLRUNS / "processes"
-"""A file for each process that works on something; one that ends in order takes its own away."""
+"""One file for each process that works on something. A process that ends in order deletes its."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +25,10 @@ class Owner:
     """One process of one boot of one machine.
 
     Attributes:
-        started: when the process began, in the machine's own words: process ids are used again.
-        boot: the boot that the process id belongs to.
-        machine: a digest that tells machines (and containers, whose process ids are their own)
-            apart, and does not tell which they are.
+        started: When the process began, as `process_start` counts: process ids are reused.
+        boot: The boot that the process id belongs to.
+        machine: A digest that tells machines (and containers, which count process ids on their
+            own) apart and does not reveal which they are.
     """
 
     pid: int
@@ -41,35 +38,48 @@ class Owner:
 
     @classmethod
     def current(cls) -> Owner:
-        """This process."""
-        return cls(os.getpid(), _started(os.getpid()), _boot(), _machine())
+        """Return the owner that this process is."""
+        return cls(os.getpid(), str(process_start(os.getpid())), boot_id(), machine_digest())
 
     @classmethod
-    def from_text(cls, text: str) -> Owner:
-        """Read what `str` wrote."""
-        return cls(**json.loads(text))
+    def from_text(cls, text: str) -> Owner | None:
+        """Read what `str` wrote; None if the text is anything else."""
+        try:
+            owner = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = (owner.started, owner.boot, owner.machine)
+        if type(owner.pid) is not int or not all(isinstance(text, str) for text in texts):
+            return None
+        return owner
 
     def __str__(self) -> str:
         return json.dumps(dataclasses.asdict(self))
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine can tell if the process lives."""
-        return self.machine == _machine()
+        """Whether this machine can tell if the process is alive."""
+        return self.machine == machine_digest()
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to have ended; never true of another machine's."""
+        """Whether the process is known to have ended. False for another machine's process."""
         if not self.is_here:
             return False
-        return self.boot != _boot() or _started(self.pid) != self.started
+        return self.boot != boot_id() or not is_running(self.pid, self.started)
+
+
+def is_owner_dead(text: str) -> bool:
+    """Return whether the owner in a text is known to have ended; False if it cannot be read."""
+    owner = Owner.from_text(text)
+    return owner is not None and owner.is_dead
 
 
 def register(work: dict[str, str]) -> Path:
-    """Say on disk what this process works on, so that somebody can clear up after its death.
+    """Note on disk what this process works on, so that others can recover it after its death.
 
     Returns:
-        The file to delete when the work has ended in order.
+        The file to delete once the work has ended in order.
     """
     owner = Owner.current()
     path = REGISTER / f"{hashlib.sha256(str(owner).encode()).hexdigest()[:16]}.json"
@@ -79,47 +89,10 @@ def register(work: dict[str, str]) -> Path:
 
 
 def left_behind() -> Iterator[tuple[Path, dict[str, str]]]:
-    """What processes of this machine worked on when they died: the file that says so, the work."""
+    """Yield what dead processes of this machine worked on: the file that says so, and the work."""
     for path in sorted(REGISTER.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # another was faster
+        # Another process may have deleted the file, or it may hold anything.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_bytes())
-            if Owner.from_text(content["owner"]).is_dead:
+            if is_owner_dead(content["owner"]):
                 yield path, content["work"]
-
-
-def _started(pid: int) -> str:
-    """When a process began; "" where there is none."""
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
-        except OSError:
-            return ""
-        # The name in parentheses may hold spaces; the state and the start time come after it.
-        state, *rest = stat.rpartition(")")[2].split()
-        return "" if state in "ZX" else rest[18]
-    found = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()
-
-
-@functools.cache
-def _boot() -> str:
-    if sys.platform == "linux":
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    found = subprocess.run(
-        ["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()
-
-
-@functools.cache
-def _machine() -> str:
-    identity = Path("/etc/machine-id")
-    known = identity.read_text() if identity.is_file() else ""
-    node = uuid.getnode()
-    if node >> 40 & 1:  # no network card has this bit: Python has drawn a number for this process
-        node = 0
-    namespace = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""
-    identity_of_all = f"harness {known} {node} {platform.node()} {namespace}"
-    return hashlib.sha256(identity_of_all.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an exception at a safe moment, and at once the second time."""
+"""Ctrl-C and SIGTERM: an exception at a safe moment, and the end at once the second time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
+NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+"""Signals that ask a process to end; Windows alone has the last one (Ctrl-Break)."""
+
 
 class Interrupted(BaseException):
-    """The user (SIGINT) or the system (SIGTERM) wants the process to end.
+    """The user (Ctrl-C) or the system (SIGTERM) wants the process to end.
 
     Attributes:
-        status: the exit status that says so: 130 or 143.
+        status: The exit status that says so: 130 or 143.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -27,33 +30,34 @@ _seen: int | None = None
 
 
 def install() -> None:
-    """Make SIGINT and SIGTERM raise `Interrupted` in the main thread, and the next one exit.
+    """Make the signals raise `Interrupted` in the main thread; a second one ends the process.
 
-    A forked process calls it anew: what its parent was in the middle of does not concern it.
+    A forked process calls this again, which clears what it inherited from its parent.
     """
     global _deferring, _pending, _seen
     _deferring, _pending, _seen = 0, None, None
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _handle)
+    for name in NAMES:
+        if number := getattr(signal, name, None):
+            signal.signal(number, _handle)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Hold an interruption back until the block is done: what is written there stays whole."""
+    """Hold an interruption back until the block has ended, so that its work is done completely."""
     global _deferring
     _deferring += 1
     try:
         yield
     finally:
         _deferring -= 1
-        _raise_pending()
+        _deliver()
 
 
-def raise_again() -> None:
-    """Raise an interruption that came and that a library has swallowed, as some imports do.
+def raise_pending() -> None:
+    """Raise an interruption again that a library has swallowed, as some do while importing.
 
     Raises:
-        Interrupted: there was one.
+        Interrupted: A signal has arrived since `install`.
     """
     if _seen is not None:
         raise Interrupted(_seen)
@@ -65,10 +69,10 @@ def _handle(number: int, _frame: FrameType | None) -> None:
         os._exit(128 + number)
     _seen = number
     _pending = number
-    _raise_pending()
+    _deliver()
 
 
-def _raise_pending() -> None:
+def _deliver() -> None:
     global _pending
     if _pending is not None and not _deferring:
         number, _pending = _pending, None

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.base import project, provenance
+from harness.base import discovery, provenance
 from harness.base.errors import BadRequest
 from harness.base.project import ROOT
 from harness.base.statistics import Summary, expected_maximum, summarize
@@ -61,7 +61,7 @@ def report(
     page = Page(
         title=answer["study"],
         kind=f"Study of {told.experiment} on {told.fields['dataset']}",
-        question=project.summary(path) if path.is_file() else "",
+        question=discovery.summary(path) if path.is_file() else "",
         facts=told.facts(),
         sections=[
             Section("Answer", told.answered()),

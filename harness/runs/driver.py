@@ -10,7 +10,7 @@ from typing import Protocol
 
 from harness.base.errors import RunFailed
 from harness.base.inspection import Inspection
-from harness.base.signals import deferred, raise_again
+from harness.base.signals import deferred, raise_pending
 from harness.runs.events import Begun, Ending, Event
 from harness.runs.failures import ending_of
 from harness.runs.training_group import TrainingGroup, TrainingTask
@@ -100,7 +100,7 @@ def drive(group: TrainingGroup, source: Source) -> None:
             for index, event in group.advance(POLL_SECONDS if waits else None):
                 with deferred():
                     _pass_on(group, index, event, active)
-            raise_again()
+            raise_pending()
     except BaseException as error:
         with deferred():
             for driven in active.values():

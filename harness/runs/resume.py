@@ -112,8 +112,9 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
             "there is nothing left of it."
         )
     owner = Owner.from_text(stored.owner or "")
-    if stored.outcome == "running" and not owner.is_dead:
-        where = f"process {owner.pid}" if owner.is_here else "a process of another machine"
+    if stored.outcome == "running" and not (owner and owner.is_dead):
+        is_here = owner is not None and owner.is_here
+        where = f"process {owner.pid}" if owner and is_here else "a process of another machine"
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from harness.base.machine import peak_memory_bytes
+from harness.base.machine import peak_memory
 from harness.base.signals import deferred
 from harness.runs.events import Begun, Ending, Event
 from harness.runs.failures import DIVERGED, ending_of, explained
@@ -117,7 +117,9 @@ class LocalGroup:
     def _end(self, training: Training, task: TrainingTask) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
         incomplete, model = "", None
-        metrics = {"memory/process_peak_bytes": float(peak_memory_bytes())}
+        metrics: dict[str, float] = {}
+        if (peak := peak_memory()) is not None:
+            metrics["memory/process_peak_bytes"] = float(peak)
         if outcome == "completed":
             try:
                 if "figures" in task.keep:

@@ -19,7 +19,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial
 
-from harness.base import fields, project
+from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
 from harness.training.experiment import Experiment
@@ -135,7 +135,7 @@ def load_study(name: str) -> Study:
     Raises:
         BadRequest: there is no such file, it cannot be imported, or it has none or several.
     """
-    module = project.load("studies", name)
+    module = discovery.load("studies", name)
     found = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(found) != 1:
         raise BadRequest(f"studies/{name}.py: expected one Study, found {len(found) or 'none'}.")

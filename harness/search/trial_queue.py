@@ -15,7 +15,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from harness.base.ownership import Owner
+from harness.base.ownership import Owner, is_owner_dead
 from harness.search.samplers import PrunerName, SamplerName, grid, make_pruner, make_sampler
 from harness.search.storage import lock
 from harness.search.study import Study
@@ -161,7 +161,7 @@ def foreign(stored: optuna.Study) -> list[FrozenTrial]:
     return [
         trial
         for trial in stored.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        if "owner" in trial.user_attrs and not Owner.from_text(trial.user_attrs["owner"]).is_here
+        if "owner" in trial.user_attrs and not _is_here(trial.user_attrs["owner"])
     ]
 
 
@@ -250,4 +250,9 @@ def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _is_orphan(trial: FrozenTrial) -> bool:
     # Without an owner its process died between asking and signing, both under the lock.
     owner = trial.user_attrs.get("owner")
-    return owner is None or Owner.from_text(owner).is_dead
+    return owner is None or is_owner_dead(owner)
+
+
+def _is_here(text: str) -> bool:
+    owner = Owner.from_text(text)
+    return owner is not None and owner.is_here

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.base import project
+from harness.base import discovery
 from harness.base.errors import BadRequest, nearest
 from harness.tracking import reader
 
@@ -146,7 +146,7 @@ def _unknown(name: str, is_study: bool, known: Sequence[str], has_others: bool) 
     if has_others:
         other = "an experiment" if is_study else "a study"
         return BadRequest(f"{kind}: {name} is {other}; ask for it as such.")
-    if name in project.names(folder):
+    if name in discovery.names(folder):
         return BadRequest(
             f"{kind}: {name} has no runs yet. Make some: python -m harness.{command} {name}"
         )

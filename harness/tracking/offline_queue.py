@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from harness.base.errors import RunFailed
 from harness.base.files import write_whole
-from harness.base.ownership import Owner
+from harness.base.ownership import Owner, is_owner_dead
 from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT
 from harness.tracking.store import Store
@@ -145,7 +145,7 @@ class _Queue:
     def all_in(cls, folder: Path) -> list[_Queue]:
         """The queues that dead processes of this machine left behind, the oldest first."""
         owners = sorted(folder.glob("*/owner"), key=lambda path: path.stat().st_mtime)
-        return [cls(path.parent) for path in owners if Owner.from_text(path.read_text()).is_dead]
+        return [cls(path.parent) for path in owners if is_owner_dead(path.read_text())]
 
     def files(self) -> list[Path]:
         """The files of what waits, in order."""

@@ -20,9 +20,9 @@ from mlflow.exceptions import MlflowException
 
 from harness.base import provenance
 from harness.base.errors import BadRequest
-from harness.base.ownership import Owner
+from harness.base.machine import peak_memory
+from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
-from harness.base.project import peak_memory_bytes
 from harness.figures import run_figures
 from harness.tracking.offline_queue import Spool
 from harness.tracking.schema import (
@@ -211,7 +211,9 @@ class MlflowRecorder:
         """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
         if monitor := self._monitors.pop(run_id, None):
             monitor.finish()
-        all_metrics = {"memory/recorder_peak_bytes": peak_memory_bytes(), **(metrics or {})}
+        all_metrics = dict(metrics or {})
+        if (peak := peak_memory()) is not None:
+            all_metrics["memory/recorder_peak_bytes"] = peak
         all_tags = {f"harness.{name}": mask(value) for name, value in (tags or {}).items()}
         all_tags["harness.outcome"] = outcome
         if description:
@@ -293,7 +295,7 @@ class MlflowRecorder:
             tags = run.data.tags
             running = tags["harness.outcome"] == "running"
             if "mlflow.parentRunId" in tags or (
-                running and not Owner.from_text(tags["harness.owner"]).is_dead
+                running and not is_owner_dead(tags["harness.owner"])
             ):
                 continue
             return str(run.info.run_id)

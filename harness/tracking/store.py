@@ -20,7 +20,7 @@ from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 
 from harness.base.errors import RunFailed
-from harness.base.ownership import Owner
+from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
 from harness.base.project import ROOT
 from harness.tracking import store_address
@@ -105,7 +105,7 @@ class Store:
         """Whether a run's process died before it had ended the run."""
         tags = run.data.tags
         owner = tags.get("harness.owner")
-        if tags["harness.outcome"] != "running" or not owner or not Owner.from_text(owner).is_dead:
+        if tags["harness.outcome"] != "running" or not owner or not is_owner_dead(owner):
             return False
         # Since this was read the process may have ended the run, in order, and then itself.
         return self.client.get_run(run.info.run_id).data.tags["harness.outcome"] == "running"

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, dataclass_transform
 import torch
 from torch import nn
 
-from harness.base import fields, project
+from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, NonNegative, Positive, Seed
 from harness.training.datasets import DatasetName
@@ -162,7 +162,7 @@ def load_experiment(name: str) -> type[Experiment]:
         BadRequest: there is no such file, it cannot be imported, or it does not define exactly
             one experiment.
     """
-    return experiment_class(project.load("experiments", name))
+    return experiment_class(discovery.load("experiments", name))
 
 
 def experiment_class(module: ModuleType) -> type[Experiment]:

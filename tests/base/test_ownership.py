@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import ownership
+from harness.base import machine
 from harness.base.ownership import Owner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +47,9 @@ def other() -> Iterator[subprocess.Popen[str]]:
 
 def owner_of(process: subprocess.Popen[str]) -> Owner:
     assert process.stdout
-    return Owner.from_text(process.stdout.readline())
+    owner = Owner.from_text(process.stdout.readline())
+    assert owner
+    return owner
 
 
 def test_this_process_is_here_and_lives() -> None:
@@ -108,9 +110,9 @@ def test_without_a_network_card_all_processes_agree_on_the_machine(
     names = []
     for drawn in (0x1234_5678_9ABC | 1 << 40, 0xCBA9_8765_4321 | 1 << 40):
         monkeypatch.setattr(uuid, "getnode", lambda node=drawn: node)
-        ownership._machine.cache_clear()
+        machine.machine_digest.cache_clear()
         names.append(Owner.current().machine)
-    ownership._machine.cache_clear()
+    machine.machine_digest.cache_clear()
     assert names[0] == names[1]
 
 

@@ -1,0 +1,76 @@
+"""The experiments and studies in the project's folders: listed, found, imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from harness.base.errors import BadRequest, nearest
+from harness.base.project import ROOT
+
+
+def names(folder: str) -> list[str]:
+    """Return the sorted names of the experiments (or studies) in a folder: its Python files."""
+    return sorted(
+        path.stem
+        for path in (ROOT / folder).glob("*.py")
+        if path.stem.isidentifier() and not path.stem.startswith("_") and path.is_file()
+    )
+
+
+def summary(path: Path) -> str:
+    """Return the first line of a file's docstring, without running the file.
+
+    A file that cannot be parsed gets a note instead, so that one bad file does not break a list.
+    """
+    try:
+        docstring = ast.get_docstring(ast.parse(path.read_bytes())) or ""
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
+        return f"(cannot be read: {error.__class__.__name__})"
+    return docstring.partition("\n")[0]
+
+
+def find(folder: str, name: str) -> Path:
+    """Return the file of an experiment (or study), after checking its syntax.
+
+    The check needs no library, so a typo is reported at once.
+
+    Raises:
+        BadRequest: The folder has no such file, or the file is not valid Python.
+    """
+    kind = folder.removesuffix("s").replace("studie", "study")
+    known = names(folder)
+    if name not in known:
+        raise BadRequest(f"There is no {kind} {name!r} in {folder}/. {nearest(name, known)}")
+    path = ROOT / folder / f"{name}.py"
+    try:
+        compile(importlib.util.decode_source(path.read_bytes()), str(path), "exec")
+    except SyntaxError as error:
+        reason = f"{error.msg} (line {error.lineno})" if error.lineno else error.msg
+    except (ValueError, OSError, RecursionError, MemoryError) as error:
+        reason = f"{error.__class__.__name__}: {error}"
+    else:
+        return path
+    raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
+
+
+def load(folder: str, name: str) -> ModuleType:
+    """Import the module of an experiment (or study).
+
+    Raises:
+        BadRequest: The folder has no such file, or importing it fails.
+    """
+    find(folder, name)
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    try:
+        return importlib.import_module(f"{folder}.{name}")
+    except (Exception, SystemExit) as error:
+        kind = "" if isinstance(error, BadRequest) else f"{error.__class__.__name__}: "
+        what, _, _ = str(error).partition("\n")
+        reason = f"{kind}{what}".rstrip(": ")
+    raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
