@@ -13,6 +13,7 @@ from harness.base.errors import BadRequest
 from harness.cli import run_progress
 from harness.cli.run_flags import RunSettings
 from harness.runs import runner
+from harness.tracking.messages import OpenStore
 from harness.tracking.recorder_process import RecorderProcess
 from harness.training.experiment import Experiment
 
@@ -62,7 +63,7 @@ def run_experiment(
     with closing(RecorderProcess()) as recorder:
         chosen = execution.apply()
         prepared = runner.prepare(experiment, settings.data_root)
-        recorder.prepare()
+        recorder.post(OpenStore())
         labels = settings.labels()
         if command := _command(experiment, settings):
             labels = dataclasses.replace(labels, command=command)

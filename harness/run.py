@@ -98,7 +98,9 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
         print(_dry_run(experiment, settings, str(device)))
         return 0
     prepared = runner.prepare(experiment, settings.data_root, settings.fallback)
-    recorder.prepare()
+    from harness.tracking.messages import OpenStore
+
+    recorder.post(OpenStore())
     clear_up(recorder)
     if prepared.fallback_from and not settings.quiet:
         print(

@@ -92,6 +92,7 @@ def _carry_out(
     from harness.runs import runner
     from harness.runs.recovery import clear_up
     from harness.search import trial_queue
+    from harness.tracking.messages import EndRun, OpenStore
     from harness.training.datasets import data_root
     from harness.training.device import choose
     from harness.workers import coordinator
@@ -130,7 +131,7 @@ def _carry_out(
                 )
                 print(ended.on_screen())
                 return 0
-            recorder.prepare()
+            recorder.post(OpenStore())
             clear_up(recorder)
             watcher = study_progress.watcher(settings.quiet)
             with coordinator.Launcher(search, stored, crew, recorder, watcher) as running:
@@ -149,7 +150,7 @@ def _carry_out(
         ended = result(search, stored, seeds, str(device))
         if ended is None:
             reason = f"No trial was completed ({running.progress.counts})."
-            recorder.finish(running.run_id, "failed", tags={"reason": reason})
+            recorder.send(EndRun(running.run_id, "failed", tags={"reason": reason}))
             raise RunFailed(reason)
         ended.report(recorder)
     except Interrupted:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.base import ownership
 from harness.base.errors import BadRequest, RunFailed
+from harness.tracking.messages import ReconcileChildren, RecoverRuns
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.store_address import fingerprint
 
@@ -29,7 +30,7 @@ def clear_up(recorder: RecorderProcess | None = None) -> None:
         return
     if recorder is None:
         with closing(RecorderProcess()) as recorder:
-            recorder.clear_up()
+            recorder.send(RecoverRuns())
             _clear_up_studies(left, recorder)
     else:
         _clear_up_studies(left, recorder)
@@ -55,4 +56,4 @@ def _clear_up_studies(left: list[tuple[Path, dict[str, str]]], recorder: Recorde
             with lock(url):
                 trial_queue.repair(stored)
             if run_id := stored.user_attrs.get("run_id"):
-                recorder.settle(run_id, trial_queue.outcomes(stored))
+                recorder.send(ReconcileChildren(run_id, trial_queue.outcomes(stored)))

@@ -15,6 +15,8 @@ from harness.base.statistics import number_of
 from harness.cli import flags, run_progress
 from harness.runs import runner
 from harness.runs.recovery import clear_up
+from harness.tracking import stored_runs
+from harness.tracking.messages import OpenStore
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, describe
@@ -42,9 +44,9 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     settings = flags.parse_settings(
         ResumeSettings, arguments, "python -m harness.run", "Go on with a run that ended too early."
     )
-    recorder.prepare()
+    recorder.send(OpenStore())
     clear_up(recorder)
-    stored = recorder.stored(settings.resume)
+    stored = stored_runs.stored(settings.resume)
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
     names = [field.name for field in dataclasses.fields(Execution)]

@@ -25,13 +25,22 @@ from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT, peak_memory_bytes
 from harness.base.signals import Interrupted, deferred, raise_again
 from harness.base.statistics import Summary, number_of, summarize
+from harness.tracking.messages import (
+    DrawFigures,
+    EndRun,
+    LogEpoch,
+    LogModel,
+    Recorder,
+    ReopenRun,
+    SaveArtifacts,
+    StartRun,
+)
 from harness.tracking.schema import (
     DataRecord,
     FiguresRecord,
     Kind,
     ModelRecord,
     Outcome,
-    Recorder,
     RunRecord,
     StoredRun,
 )
@@ -227,7 +236,7 @@ def run(
     labels = labels or Labels()
     state = training(prepared, execution, device, evaluate_each_epoch=evaluate_each_epoch)
     opened = time.perf_counter()
-    run_id = recorder.start(run_record(prepared, execution, device, labels))
+    run_id = recorder.send(StartRun(run_record(prepared, execution, device, labels)))
     store_seconds = time.perf_counter() - opened
     return _train(
         prepared,
@@ -275,10 +284,10 @@ def resume(
         break
     labels = Labels(settings=stored.settings)
     record = None if stored.is_described else run_record(prepared, execution, device, labels)
-    recorder.resume(stored.run_id, str(Owner.current()), allowed, record)
+    recorder.send(ReopenRun(stored.run_id, str(Owner.current()), tuple(allowed), record))
     for result in state.history:
         if result.epoch not in stored.epochs:
-            recorder.epoch(stored.run_id, result.epoch, result.metrics)
+            recorder.send(LogEpoch(stored.run_id, result.epoch, result.metrics))
     return _train(
         prepared,
         state,
@@ -330,7 +339,7 @@ def _train(
                     checkpoint.prune(folder, saving.keep)
                 saved = time.perf_counter()
                 if result.epoch not in recorded:
-                    recorder.epoch(run_id, result.epoch, result.metrics)
+                    recorder.send(LogEpoch(run_id, result.epoch, result.metrics))
                 saving_seconds += saved - epoch_over
                 record_seconds += time.perf_counter() - saved
             watcher.epoch(result)
@@ -343,7 +352,7 @@ def _train(
                 try:
                     if with_figures:
                         # The recorder draws while the network is exported here.
-                        recorder.figures(run_id, _figures_record(prepared, state))
+                        recorder.post(DrawFigures(run_id, _figures_record(prepared, state)))
                     model_seconds = _log_model(state, recorder, run_id)
                 except Exception as error:  # the numbers are whole without figures and model
                     tags["incomplete"] = str(failure(experiment, error))
@@ -352,7 +361,7 @@ def _train(
             whole = RunResult(
                 experiment, run_id, outcome, tuple(state.history), seconds, str(device), digest
             )
-            recorder.finish(
+            end = EndRun(
                 run_id,
                 outcome,
                 epoch=len(state.history),
@@ -367,11 +376,12 @@ def _train(
                 tags=tags,
                 description=_description(whole, prepared, command),
             )
+            recorder.send(end)
             ended = whole
     except (Interrupted, KeyboardInterrupt) as interruption:
         if ended:  # it came while the last words were written, and there is nothing left to stop
             raise
-        recorder.finish(run_id, "interrupted", tags={"reason": repr(interruption)})
+        recorder.send(EndRun(run_id, "interrupted", tags={"reason": repr(interruption)}))
         if resumable:
             watcher.stopped()
             print(
@@ -384,9 +394,9 @@ def _train(
             raise
         described = failure(experiment, error)
         with contextlib.suppress(RunFailed):  # as on a full disk, which is what there is to tell
-            recorder.artifacts(run_id, {"error.txt": _traceback(error).encode()})
+            recorder.send(SaveArtifacts(run_id, {"error.txt": _traceback(error).encode()}))
         with contextlib.suppress(RunFailed):
-            recorder.finish(run_id, "failed", tags={"reason": str(described)})
+            recorder.send(EndRun(run_id, "failed", tags={"reason": str(described)}))
         if resumable and state.history and isinstance(described, RunFailed):
             raise RunFailed(
                 f"{described}\nOnce that is mended, go on: python -m harness.run --resume {run_id}"
@@ -424,7 +434,7 @@ def repeat(
         name=f"{shared} x{len(seeds)}",
         parameters={**record.parameters, "seed": f"{seeds[0]}..{seeds[-1]}"},
     )
-    group_id = recorder.start(group)
+    group_id = recorder.send(StartRun(group))
     results = []
     try:
         for seed in seeds:
@@ -435,13 +445,13 @@ def repeat(
             results.append(run(seeded, execution, device, recorder, watcher, child))
     except BaseException as error:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
-        recorder.finish(group_id, "interrupted" if interrupted else "failed")
+        recorder.send(EndRun(group_id, "interrupted" if interrupted else "failed"))
         raise
     summaries = {
         name: summarize([result.metrics[name] for result in results]) for name in results[0].metrics
     }
     diverged = any(result.outcome == "diverged" for result in results)
-    recorder.finish(
+    end = EndRun(
         group_id,
         "diverged" if diverged else "completed",
         epoch=experiment.num_epochs,
@@ -456,6 +466,7 @@ def repeat(
             + ["", "Repeat it with:", "", f"    {provenance.command(labels.command)}"]
         ),
     )
+    recorder.send(end)
     return group_id, results, summaries
 
 
@@ -466,7 +477,8 @@ def run_record(
     experiment = prepared.experiment
     fallback = prepared.fallback_from
     return RunRecord(
-        experiment=labels.experiment or experiment.name,
+        mlflow_experiment=labels.experiment or experiment.name,
+        experiment=experiment.name,
         name=labels.name or experiment.label(),
         kind=labels.kind,
         parameters=experiment.parameters() | execution.parameters(),
@@ -485,7 +497,6 @@ def run_record(
         parent=labels.parent,
         user_tags=labels.user_tags,
         system_metrics=labels.system_metrics,
-        trained=experiment.name,
     )
 
 
@@ -532,11 +543,12 @@ def _log_model(training: Training, recorder: Recorder, run_id: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.pt2"
         export(training.network, example, path)
-        exported = time.perf_counter() - started
-        record = ModelRecord(
-            path, str(torch.__version__), example.cpu().tolist(), len(training.history)
-        )
-        return exported + recorder.model(run_id, record)
+        content = path.read_bytes()
+    exported = time.perf_counter() - started
+    record = ModelRecord(
+        content, str(torch.__version__), example.cpu().tolist(), len(training.history)
+    )
+    return exported + recorder.send(LogModel(run_id, record))
 
 
 def _description(result: RunResult, prepared: Prepared, command: str) -> str:

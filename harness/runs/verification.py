@@ -15,7 +15,8 @@ from harness.base import provenance
 from harness.base.errors import BadRequest
 from harness.runs import runner
 from harness.runs.runner import Prepared, RunResult, Watcher
-from harness.tracking.schema import Recorder, StoredRun
+from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
+from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, choose, describe
 from harness.training.experiment import Experiment, load_experiment
 
@@ -140,11 +141,9 @@ class Verification:
             "changes": {name: {"then": t, "now": n} for name, (t, n) in self.changes.items()},
             "differences": table,
         }
-        recorder.artifacts(
-            self.result.run_id,
-            {"verification.json": (json.dumps(summary, indent=2) + "\n").encode()},
-        )
-        recorder.finish(
+        content = (json.dumps(summary, indent=2) + "\n").encode()
+        recorder.send(SaveArtifacts(self.result.run_id, {"verification.json": content}))
+        end = EndRun(
             self.result.run_id,
             self.result.outcome,
             epoch=len(self.result.epochs),
@@ -152,6 +151,7 @@ class Verification:
             tags={"verdict": verdict.word},
             description="\n".join(f"{line}  " for line in self.lines(verdict)),
         )
+        recorder.send(end)
 
 
 def verify(

@@ -19,6 +19,7 @@ from harness.base.statistics import Summary, summarize
 from harness.search import trial_queue
 from harness.search.storage import StoredStudy, lock
 from harness.search.trial_queue import Counts, Search
+from harness.tracking.messages import EndRun, LogEpoch, ReconcileChildren, ReopenRun, StartRun
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.schema import Outcome, RunRecord
 from harness.training.device import Execution
@@ -138,7 +139,7 @@ class Launcher:
                 if error and self.run_id:
                     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
                     outcome: Outcome = "interrupted" if interrupted else "failed"
-                    self.recorder.finish(self.run_id, outcome, tags={"reason": str(error)})
+                    self.recorder.send(EndRun(self.run_id, outcome, tags={"reason": str(error)}))
             except RunFailed:
                 if error is None:
                     raise  # else what ended the block is the news
@@ -149,7 +150,7 @@ class Launcher:
             self.run_id = self.stored.user_attrs.get("run_id", "")
             if self.run_id:
                 try:
-                    self.recorder.resume(self.run_id, str(Owner.current()))
+                    self.recorder.send(ReopenRun(self.run_id, str(Owner.current())))
                 except RunFailed as error:
                     raise RunFailed(
                         f"{error}\nThe study is recorded in that run. Restore it, set "
@@ -158,7 +159,7 @@ class Launcher:
                     ) from None
                 self._settle()
             else:
-                self.run_id = self.recorder.start(record)
+                self.run_id = self.recorder.send(StartRun(record))
                 self.stored.set_user_attr("run_id", self.run_id)
 
     def set_task(
@@ -248,7 +249,8 @@ class Launcher:
     def _settle(self) -> None:
         """Make the record agree with the storage about trials whose process died."""
         if self.run_id:
-            self.recorder.settle(self.run_id, trial_queue.outcomes(self.stored))
+            outcomes = trial_queue.outcomes(self.stored)
+            self.recorder.send(ReconcileChildren(self.run_id, outcomes))
 
     def _until(
         self,
@@ -294,7 +296,7 @@ class Launcher:
         }
         if best and best.value is not None:
             progress.best_value = metrics["study/best_value"] = best.value
-        self.recorder.epoch(self.run_id, progress.counts.finished, metrics)
+        self.recorder.send(LogEpoch(self.run_id, progress.counts.finished, metrics))
 
 
 def confirmations(

@@ -95,8 +95,8 @@ class Crew:
             for i in range(number):
                 ours, theirs = Pipe()
                 errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when it has died)
-                with theirs, recorder.share() as connection, deferred():
-                    place = Place(theirs.fileno(), errors.fileno(), connection.fileno())
+                with theirs, deferred():
+                    place = Place(theirs.fileno(), errors.fileno())
                     process: Process
                     if not forked:
                         process = _start(place, threads)
@@ -172,7 +172,7 @@ def _be_worker(place: Place, recorder: RecorderProcess, lines: list[Connection])
     """What a forked process does: it must never return into the command that it is forked from."""
     try:
         os.setsid()  # Ctrl-C is for the launcher, which then ends its workers in order
-        recorder.let_go()
+        recorder.forget()
         for line in lines:
             line.close()
         flags.enter(lambda _: work(place))

@@ -20,7 +20,7 @@ from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
 from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
-from harness.tracking.schema import Recorder
+from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.training.experiment import Experiment
 from harness.workers.coordinator import Confirmation, confirmations
 
@@ -107,8 +107,9 @@ class StudyResult:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            recorder.artifacts(run_id, self.files() | {"report.html": self.page(recorder)})
-            recorder.finish(
+            files = self.files() | {"report.html": self.page(recorder)}
+            recorder.send(SaveArtifacts(run_id, files))
+            end = EndRun(
                 run_id,
                 "completed" if self.is_finished else "interrupted",
                 epoch=self.counts.finished,
@@ -116,6 +117,7 @@ class StudyResult:
                 tags={f"best.{name}": str(value) for name, value in self.best.params.items()},
                 description=self.description(),
             )
+            recorder.send(end)
             self.stored.set_user_attr("reported", self._state)
 
     @property

@@ -29,7 +29,8 @@ from harness.runs import runner
 from harness.search import Trial, storage, trial_queue
 from harness.search.study import load_study
 from harness.search.trial import OBJECTIVE, TrialResult, run_trial
-from harness.tracking.recorder_process import RecorderClient
+from harness.tracking.messages import EndRun, LogEpoch, StartRun
+from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.store_address import fingerprint
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
@@ -41,11 +42,10 @@ WAIT_SECONDS = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """The descriptors that a worker inherits: its line, its standard error, its recorder."""
+    """The descriptors that a worker inherits: its line, its standard error."""
 
     line: int
     errors: int
-    recorder: int
 
     @classmethod
     def from_text(cls, text: str) -> Place:
@@ -56,9 +56,9 @@ class Place:
         return ",".join(map(str, self.descriptors))
 
     @property
-    def descriptors(self) -> tuple[int, int, int]:
-        """All three."""
-        return self.line, self.errors, self.recorder
+    def descriptors(self) -> tuple[int, int]:
+        """Both."""
+        return self.line, self.errors
 
 
 class Line:
@@ -93,7 +93,7 @@ class Line:
 class Worker:
     """One process's share of a study."""
 
-    def __init__(self, task: dict[str, Any], line: Line, recorder: RecorderClient) -> None:
+    def __init__(self, task: dict[str, Any], line: Line, recorder: RecorderProcess) -> None:
         """Open storage and data once; `task` is what `harness.workers.coordinator` sends."""
         sys.argv = task["command"]  # what is recorded as the way to repeat it
         declared = load_study(task["study"])
@@ -143,8 +143,8 @@ class Worker:
             settings=dataclasses.asdict(self.execution),
             user_tags={"harness.trial": str(trial.number)},
         )
-        run_id = self.recorder.start(
-            runner.run_record(prepared, self.execution, self.device, labels)
+        run_id = self.recorder.send(
+            StartRun(runner.run_record(prepared, self.execution, self.device, labels))
         )
         trial.set_user_attr("run_id", run_id)
 
@@ -155,16 +155,16 @@ class Worker:
 
         def on_epoch(result: EpochResult) -> None:
             # Optuna writes what it is told meanwhile.
-            self.recorder.epoch(run_id, result.epoch, result.metrics, wait=False)
+            self.recorder.post(LogEpoch(run_id, result.epoch, result.metrics))
             self.line.say(event="epoch", epoch=result.epoch, value=result.metrics[OBJECTIVE])
             signals.raise_again()
 
         try:
             result = run_trial(self.stored, trial, build, on_epoch, self.recorder.wait)
         except Interrupted:
-            self.recorder.finish(run_id, "interrupted")
+            self.recorder.send(EndRun(run_id, "interrupted"))
             raise
-        self.recorder.finish(
+        end = EndRun(
             run_id,
             result.outcome,
             epoch=result.num_epochs,
@@ -172,6 +172,7 @@ class Worker:
             tags={"reason": result.reason} if result.reason else {},
             description=self.description(experiment, result),
         )
+        self.recorder.send(end)
         self.line.say(event="told", name=name, **dataclasses.asdict(result))
 
     def description(self, experiment: Experiment, result: TrialResult) -> str:
@@ -274,7 +275,7 @@ def work(place: Place) -> NoReturn:
     registration = register(holds | ({"storage": url} if mask(url) == url else {}))
     try:
         with storage.failures_told(url):
-            _carry_out(Worker(task, line, RecorderClient.inherited(place.recorder)), line)
+            _carry_out(Worker(task, line, RecorderProcess()), line)
     except Interrupted:  # its trial is given back; after anything else somebody has to look
         registration.unlink(missing_ok=True)
         raise
