@@ -59,12 +59,14 @@ class RecorderProcess:
     def send(self, message: Message[Reply]) -> Reply:
         """Carry out a message after all earlier posts, and return its answer; see `Recorder`."""
         reply: Reply = self._request(message)
+        self._register(message)
         return reply
 
     def post(self, message: Message[Any]) -> None:
         """Carry out a message without waiting. The next `send` or `wait` raises its failure."""
         with deferred():
             self._put(message, is_answered=False)
+        self._register(message)
 
     def wait(self) -> None:
         """Wait until everything posted is on disk or on the server; see `Recorder`."""
@@ -110,15 +112,17 @@ class RecorderProcess:
         return reply
 
     def _put(self, message: Message[Any] | None, *, is_answered: bool) -> None:
-        if isinstance(message, (StartRun, ReopenRun)) and not self._registration:
-            # From now on, somebody has to close a run if this process and the recorder die.
-            with contextlib.suppress(OSError):
-                self._registration = register({"store": fingerprint()})
         self._used = True
         try:
             self._connection.send((message, is_answered))
         except OSError:
             raise _died() from None
+
+    def _register(self, message: Message[Any]) -> None:
+        """From the first run on, somebody has to close it if this process and the recorder die."""
+        if isinstance(message, (StartRun, ReopenRun)) and not self._registration:
+            with contextlib.suppress(OSError):
+                self._registration = register({"store": fingerprint()})
 
 
 def _died() -> RunFailed:

@@ -6,13 +6,11 @@ import hashlib
 import importlib.metadata
 import os
 import re
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.base import sqlite
-from harness.base.errors import BadRequest, RunFailed
+from harness.base.errors import BadRequest
 from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT
 
@@ -111,19 +109,7 @@ def is_empty() -> bool:
 def check_database(file: Path) -> None:
     """Make sure that the embedded store can be opened, or created; nothing is written.
 
-    MLflow would add its tables to another program's database.
-
     Raises:
         RunFailed: The file is a folder, read-only, locked, damaged, or another program's database.
     """
     sqlite.check(file, f"MLflow {importlib.metadata.version('mlflow')}", "experiments", bool)
-    if not file.exists() or not file.stat().st_size:
-        return
-    with closing(sqlite3.connect(file)) as connection:
-        query = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
-        tables = [name for (name,) in connection.execute(query)]
-    if tables and "experiments" not in tables:
-        raise RunFailed(
-            f"{file}: not a database of MLflow's (it has the tables {', '.join(tables[:3])}). "
-            "Choose another file."
-        )
