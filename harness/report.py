@@ -64,10 +64,11 @@ def main(arguments: Sequence[str]) -> int:
 
 def _study(name: str, settings: ReportSettings) -> int:
     # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
+    from harness.tracking.messages import OpenStore, SaveArtifacts
     from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
-        recorder.prepare()
+        recorder.send(OpenStore())
         with signals.deferred():
             from harness.base.privacy import mask
             from harness.figures import study_figures
@@ -90,7 +91,7 @@ def _study(name: str, settings: ReportSettings) -> int:
         page = study_report.report(stored, answer, recorder, drawn).encode()
         _write(settings.out, page)
         run_id = stored.user_attrs["run_id"]
-        recorder.artifacts(run_id, {"report.html": page})
+        recorder.send(SaveArtifacts(run_id, {"report.html": page}))
     print(f"{settings.out}: the report of the study {name}, kept as report.html with its run, too.")
     print(f"run {run_id}")
     return 0
@@ -103,6 +104,7 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
         BadRequest: no trial was completed.
     """
     from harness.search.summary import summary
+    from harness.tracking import stored_runs
 
     known = summary(stored)
     if known["best"] is None:
@@ -111,11 +113,11 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
             "there is nothing to report."
         )
     run_id = stored.user_attrs["run_id"]
-    recorded = recorder.artifact(run_id, "study.json")
+    recorded = stored_runs.artifact(run_id, "study.json")
     return {
         **known,
         **{"n_trials": None, "confirmed": {}, "difference": {}, "command": None},
-        "device": recorder.stored(run_id).tags["device"],
+        "device": stored_runs.stored(run_id).tags["device"],
         **(json.loads(recorded) if recorded else {}),
     }
 

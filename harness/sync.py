@@ -32,13 +32,17 @@ def main(arguments: Sequence[str]) -> int:
 
     store_address.check()
     from harness.runs.recovery import clear_up
+    from harness.tracking.messages import RecoverRuns
     from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
-        sent, waiting = recorder.clear_up()
+        recovered = recorder.send(RecoverRuns())
         clear_up(recorder)
-    print(f"{store_address.described()}: {sent} writes sent, {waiting} still waiting")
-    return 1 if waiting else 0
+    print(
+        f"{store_address.described()}: {recovered.sent} writes sent, "
+        f"{recovered.waiting} still waiting"
+    )
+    return 1 if recovered.waiting else 0
 
 
 if __name__ == "__main__":

@@ -69,15 +69,18 @@ def main(arguments: Sequence[str]) -> int:
 
     store_address.check()
     store_address.check_run("verify", run_id)
+    from harness.tracking.messages import OpenStore
     from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
-        recorder.prepare()
+        recorder.send(OpenStore())
         return _verify(run_id, settings, recorder)
 
 
 def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) -> int:
-    stored = recorder.stored(run_id)  # before torch is imported: it may be the wrong one
+    from harness.tracking import stored_runs
+
+    stored = stored_runs.stored(run_id)  # before torch is imported: it may be the wrong one
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with signals.deferred():
         from harness.cli import run_progress

@@ -92,18 +92,20 @@ def time_comparison(settings: BenchSettings) -> str:
 
 def record(n_runs: int, num_epochs: int) -> None:
     """Record one run of the baseline with made-up curves, and copies of it with other values."""
+    from harness.tracking.messages import EndRun, LogEpoch, OpenStore, StartRun
     from harness.tracking.recorder import MlflowRecorder
     from harness.tracking.schema import DataRecord, RunRecord
     from harness.tracking.store_address import database_file
 
     recorder = MlflowRecorder()
-    recorder.prepare()
+    recorder.send(OpenStore())
     fields: dict[str, Any] = {
         **{"dataset": "mnist", "seed": 0, "lr": 0.1, "batch_size": 256, "num_epochs": num_epochs},
         **{"validation_size": 0, "split_seed": 0, "hidden_width": 256, "init_std": 0.01},
     }
-    run_id = recorder.start(
+    started = StartRun(
         RunRecord(
+            mlflow_experiment="baseline",
             experiment="baseline",
             name="baseline",
             kind="run",
@@ -116,11 +118,14 @@ def record(n_runs: int, num_epochs: int) -> None:
             ),
         )
     )
+    run_id = recorder.send(started)
     for epoch in range(1, num_epochs + 1):
         loss = 2.3 / (1 + epoch)
         values = [loss, math.exp(-loss), 1.1 * loss, math.exp(-1.1 * loss), 0.4, 0.03, 1e5, 1e8]
-        recorder.epoch(run_id, epoch, dict(zip(METRICS, values, strict=True)))
-    recorder.finish(run_id, "completed", epoch=num_epochs, metrics={"time/total_seconds": 5.0})
+        recorder.send(LogEpoch(run_id, epoch, dict(zip(METRICS, values, strict=True))))
+    recorder.send(
+        EndRun(run_id, "completed", epoch=num_epochs, metrics={"time/total_seconds": 5.0})
+    )
     path = database_file()
     assert path
     _copy(path, run_id, n_runs - 1)

@@ -34,7 +34,9 @@ from harness.reporting.page import (
 from harness.search.importance import FEWEST_TRIALS, importances
 from harness.search.results import rows
 from harness.search.storage import StoredStudy
-from harness.tracking.schema import Recorder, StoredRun
+from harness.tracking import stored_runs
+from harness.tracking.messages import Recorder
+from harness.tracking.schema import StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,11 +53,11 @@ def report(
     Args:
         drawn: the study's figures by name, as `harness.figures.study_figures.draw` makes them.
     """
-    run = recorder.stored(stored.user_attrs["run_id"])
+    run = stored_runs.stored(stored.user_attrs["run_id"])
     confirmations = []
     for confirmation in answer["confirmed"].values():
         with contextlib.suppress(BadRequest):  # a run may have been deleted since
-            confirmations += [recorder.stored(run_id) for run_id in confirmation["run_ids"][:1]]
+            confirmations += [stored_runs.stored(run_id) for run_id in confirmation["run_ids"][:1]]
     path = ROOT / "studies" / f"{run.tags.get('study', stored.study_name)}.py"
     told = _Report(stored, answer, run, confirmations, drawn)
     page = Page(

@@ -1,12 +1,11 @@
 """The logged model: an exported inference graph that `mlflow.pytorch.load_model` reads.
 
-MLflow's own `pytorch.log_model` would import torch here and export the network a second time; the
-training process has exported it already, so only MLflow's description is written around the file.
+MLflow's own `pytorch.log_model` would import torch here and export the network a second time. The
+training process has already exported it, so only MLflow's description is added to the file.
 """
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -23,8 +22,7 @@ SIGNATURE = ModelSignature(
     inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 1, 28, 28))]),
     outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 10))]),
 )
-"""Images as float32 in [0, 1] to logits, any batch size."""
-
+"""From images, float32 in [0, 1], to logits, at any batch size."""
 
 DESCRIPTION = """\
 Signature: images, float32 (batch, 1, 28, 28) in [0, 1], to logits, float32 (batch, 10).
@@ -33,11 +31,11 @@ Load it in the project's root, with MLflow's tracking URI set to the store:
 
     mlflow.pytorch.load_model("{uri}")
 """
-"""What the model's page says, in Markdown."""
+"""The text on the model's page, in Markdown."""
 
 
 def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
-    """Log the model under the name `model` and return its id; again, where that was cut off."""
+    """Log the model under the name `model` and return its id; repeated, it completes the first."""
     run = client.get_run(run_id)
     begun = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run_id}' AND name = 'model'"
@@ -66,7 +64,7 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         (path / "data").mkdir()
-        shutil.copyfile(record.path, path / "data" / "model.pt2")
+        (path / "data" / "model.pt2").write_bytes(record.content)
         _save_example(model, np.asarray(record.example, dtype=np.float32), folder)
         model.add_flavor(
             "pytorch", model_data="data", pytorch_version=record.torch_version, code=None
@@ -85,9 +83,9 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
 
 
 def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:
-    """The run's losses and accuracies at a step once more, as the model's.
+    """The run's losses and accuracies at a step, to be recorded for the model as well.
 
-    With their own times they are the same values to the store, which keeps them once.
+    They keep their timestamps, so to the store they are the same values and it keeps them once.
     """
     sets = {
         tag.value: entry.dataset

@@ -1,7 +1,7 @@
 """What a recorder can be asked to do: one typed message for each operation.
 
-`Recorder.send` takes any of them. Where the recorder is another process, the messages are what
-crosses the border; `harness.tracking.recorder` answers them in one `match`.
+`Recorder.send` takes any of them. If the recorder is another process, messages are what crosses the
+border. `MlflowRecorder` in `harness.tracking.recorder` answers them in one `match`.
 """
 
 from __future__ import annotations
@@ -20,23 +20,27 @@ class Message(Generic[Reply]):
 
 @dataclass(frozen=True)
 class OpenStore(Message[None]):
-    """Open the store, creating it on first use; recover what dead processes left open."""
+    """Open the store, creating it on first use, and close the runs that dead processes left open.
+
+    It also reads the commit and the changes of the source, which every later run records.
+    """
 
 
 @dataclass(frozen=True)
 class StartRun(Message[str]):
-    """Begin a run. The answer is its id."""
+    """Start a run. The answer is its id."""
 
     record: RunRecord
 
 
 @dataclass(frozen=True)
 class ReopenRun(Message[None]):
-    """Go on with a run that had ended, owned by another process from now on.
+    """Continue a run that has ended; from now on another process owns it.
 
     Attributes:
-        allowed: what has changed since the run began, and so is behind its numbers as well.
-        record: describes the run again, if its first process died before it had done so.
+        owner: The new owner, as `harness.base.ownership.Owner` writes it.
+        allowed: What has changed since the run started, with the user's permission. It is recorded.
+        record: Describes the run again. Needed if its first process died before it could do so.
     """
 
     run_id: str
@@ -56,7 +60,7 @@ class LogEpoch(Message[None]):
 
 @dataclass(frozen=True)
 class SaveArtifacts(Message[None]):
-    """Keep files with a run, by their path among its artifacts."""
+    """Keep files with a run. The keys are their paths among the run's artifacts."""
 
     run_id: str
     files: dict[str, bytes]
@@ -72,7 +76,7 @@ class DrawFigures(Message[None]):
 
 @dataclass(frozen=True)
 class LogModel(Message[float]):
-    """Log the network that a run ends with. The answer is the seconds that took."""
+    """Log the trained network of a run. The answer is how many seconds that took."""
 
     run_id: str
     model: ModelRecord
@@ -83,8 +87,8 @@ class EndRun(Message[None]):
     """End a run.
 
     Attributes:
-        epoch: the step of `metrics`, which are about the whole run.
-        tags: without their prefix `harness.`.
+        epoch: The step of `metrics`, which describe the whole run.
+        tags: Without their prefix `harness.`.
         description: Markdown.
     """
 
@@ -98,11 +102,12 @@ class EndRun(Message[None]):
 
 @dataclass(frozen=True)
 class ReconcileChildren(Message[None]):
-    """Make the children of a run agree with what is known elsewhere.
+    """Make the children of a run agree with what a study's storage knows about them.
+
+    A child that is not mentioned is set to interrupted if its process has died.
 
     Attributes:
-        outcomes: by run id, the outcome (or `running`) of each child that is known elsewhere. Any
-            other child that a dead process left open was interrupted.
+        outcomes: The outcome of each known child, or `running`, by run id.
     """
 
     parent: str
@@ -111,11 +116,11 @@ class ReconcileChildren(Message[None]):
 
 @dataclass(frozen=True)
 class Recovered:
-    """What a recovery came to.
+    """The result of a recovery.
 
     Attributes:
-        sent: writes of dead processes that the server has taken now.
-        waiting: writes that it still has not taken.
+        sent: How many writes of dead processes the server has now accepted.
+        waiting: How many it still has not.
     """
 
     sent: int
@@ -124,31 +129,33 @@ class Recovered:
 
 @dataclass(frozen=True)
 class RecoverRuns(Message[Recovered]):
-    """Send what dead processes could not, and close the runs that they left open."""
+    """Send what dead processes could not send, and close the runs that they left open."""
 
 
 @dataclass(frozen=True)
 class SendWaiting(Message[int]):
-    """Send what a server could not take, if it is back. The answer is how many writes wait."""
+    """Send the writes that wait for a server. The answer is how many are still waiting."""
 
 
 class Recorder(Protocol):
     """Writes runs to a store."""
 
     def send(self, message: Message[Reply]) -> Reply:
-        """Carry a message out. Returns when what it holds is on disk (or on the server).
+        """Carry out a message and return its answer; its content is then on disk or on the server.
 
         Raises:
-            RunFailed: it could not be carried out, or an earlier `post` could not.
-            BadRequest: it asks for what cannot be.
+            RunFailed: The message, or an earlier post, could not be carried out. After a failed
+                post the message itself is not tried.
+            BadRequest: The message asks for something impossible.
         """
 
     def post(self, message: Message[Any]) -> None:
-        """Carry a message out without waiting; the next `send` or `wait` raises what went wrong."""
+        """Carry out a message without waiting. The next `send` or `wait` raises its failure."""
 
     def wait(self) -> None:
-        """Wait until everything that was posted is on disk.
+        """Wait until everything posted is on disk or on the server.
 
         Raises:
-            RunFailed: one of the posts could not be carried out.
+            RunFailed: A post could not be carried out.
+            BadRequest: A post asked for something impossible.
         """

@@ -1,115 +1,184 @@
-"""The recorder: writes runs to MLflow, synchronously, through run ids and no global state."""
+"""The recorder: writes runs to MLflow, synchronously, by their ids and without global state."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import functools
 import json
-import math
 import platform
-import sys
-import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+import uuid
 from typing import Any
 
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.base import provenance
-from harness.base.errors import BadRequest
-from harness.base.machine import peak_memory
-from harness.base.ownership import is_owner_dead
+from harness.base.errors import RunFailed
 from harness.base.privacy import mask
+from harness.base.machine import peak_memory
 from harness.figures import run_figures
-from harness.tracking.offline_queue import Spool
-from harness.tracking.schema import (
-    DataRecord,
-    FiguresRecord,
-    ModelRecord,
-    Outcome,
-    RunRecord,
-    StoredRun,
+from harness.tracking.messages import (
+    DrawFigures,
+    EndRun,
+    LogEpoch,
+    LogModel,
+    Message,
+    OpenStore,
+    ReconcileChildren,
+    Recovered,
+    RecoverRuns,
+    ReopenRun,
+    Reply,
+    SaveArtifacts,
+    SendWaiting,
+    StartRun,
 )
+from harness.tracking.offline_queue import OfflineQueue
+from harness.tracking.schema import FiguresRecord, ModelRecord, RunRecord
 from harness.tracking.store import Store
-from harness.tracking.writer import STATUS, Delivery, ServerAway, answered
+from harness.tracking.store_address import stored_id
+from harness.tracking.writer import STATUS, ServerAway, Writer, answered
+from harness.tracking.writes import (
+    ContinueRun,
+    CreateRun,
+    DescribeRun,
+    LogBatch,
+    LogFiles,
+    LogNetwork,
+    ReconcileRuns,
+    TerminateRun,
+    Write,
+)
+
+DIED = {"reason": "its process died"}
+"""Tags of a run whose process could not say how it ended."""
 
 
 class MlflowRecorder:
-    """Records runs in the store; see `harness.tracking.schema.Recorder`.
+    """Records runs in the store, in this process; see `harness.tracking.messages.Recorder`.
 
-    What a tracking server that is away cannot take waits on disk; see
+    If a tracking server is away, what it should have recorded waits on disk; see
     `harness.tracking.offline_queue`.
     """
 
     def __init__(self) -> None:
+        """Make a recorder that opens the store at the first message."""
         self._store: Store | None = None
+        self._queue: OfflineQueue | None = None
         self._source: provenance.Source | None = None
+        self._open_runs: set[str] = set()
         self._monitors: dict[str, Any] = {}
+
+    def send(self, message: Message[Reply]) -> Reply:
+        """Carry out a message and return its answer; see `Recorder`."""
+        reply: Reply = self._handle(message)
+        return reply
+
+    def post(self, message: Message[Any]) -> None:
+        """Carry out a message; in this process, it is done at once."""
+        self._handle(message)
+
+    def wait(self) -> None:
+        """Return at once: in this process, nothing is left to wait for."""
+
+    def close(self) -> None:
+        """End the runs that are still open as interrupted, and try to send what waits.
+
+        To be called after the process that sent the messages has ended, maybe before it could end
+        its runs. Another process may have closed them by now.
+        """
+        for run_id in list(self._open_runs):
+            try:
+                with answered():
+                    is_running = self.store.state(stored_id(run_id)).is_running
+            except ServerAway:
+                is_running = True
+            except MlflowException:  # it has been deleted
+                continue
+            if is_running:
+                # A full disk may refuse this. The next command will write it.
+                with contextlib.suppress(MlflowException, RunFailed, OSError):
+                    self._end(EndRun(run_id, "interrupted", tags=DIED))
+        if self._queue:
+            self._queue.send(at_once=True)
 
     @property
     def store(self) -> Store:
-        """The store, opened at the first use."""
+        """The store, opened at its first use."""
         if self._store is None:
             self._store = Store()
+            self._queue = OfflineQueue(self._store) if self._store.is_remote else None
         return self._store
-
-    @functools.cached_property
-    def _delivery(self) -> Delivery:
-        return Delivery(self.store)
-
-    @functools.cached_property
-    def _spool(self) -> Spool | None:
-        return Spool(self.store) if self.store.is_remote else None
-
-    def _write(self, method: str, run_id: str, **arguments: Any) -> Any:
-        if self._spool:
-            return self._spool.write(method, run_id, arguments)
-        return getattr(self._delivery, method)(run_id, **arguments)
-
-    def prepare(self) -> None:
-        """Open the store, clear up after dead processes, and read where the source stands."""
-        self.clear_up()
-        self._source = provenance.source()
-
-    def clear_up(self) -> tuple[int, int]:
-        """Send what dead processes could not, then end the runs that they left open.
-
-        Returns:
-            The writes sent, and those that a server still has not taken.
-        """
-        sent, waiting = self._spool.send_others() if self._spool else (0, 0)
-        for run in list(self.store.search("tags.harness.outcome = 'running'")):
-            if self.store.is_left_open(run):
-                reason = "its process died"
-                self.finish(run.info.run_id, "interrupted", tags={"reason": reason})
-        return sent, waiting
 
     @property
     def waiting(self) -> int:
-        """How many of this recorder's writes the server has not taken yet."""
-        return self._spool.waiting if self._store and self._spool else 0
+        """How many writes of this recorder the server has not taken yet."""
+        return self._queue.waiting if self._queue else 0
 
-    def send_waiting(self, at_once: bool = False) -> int:
-        """Send what waits, if the server is back; return how many writes still wait."""
-        if self._store and self._spool:
-            self._spool.send(at_once)
-        return self.waiting
+    def retry(self) -> None:
+        """Send what waits for the server, unless that was tried just now."""
+        if self._queue:
+            self._queue.send()
 
-    def start(self, record: RunRecord) -> str:
-        """Begin a run and return its id."""
+    def _handle(self, message: Message[Any]) -> Any:
+        """Carry out a message and return its answer, whose type is the message's."""
+        match message:
+            case OpenStore():
+                self._recover()
+                self._source = provenance.source()
+            case StartRun(record):
+                return self._start(record)
+            case ReopenRun():
+                self._reopen(message)
+            case LogEpoch(run_id, epoch, metrics):
+                self._log(run_id, epoch, metrics)
+            case SaveArtifacts(run_id, files):
+                self._write(LogFiles(run_id, files))
+            case DrawFigures(run_id, record):
+                self._draw(run_id, record)
+            case LogModel(run_id, model):
+                return self._log_model(run_id, model)
+            case EndRun():
+                self._end(message)
+            case ReconcileChildren(parent, outcomes):
+                self._write(ReconcileRuns(parent, outcomes, _now()))
+            case RecoverRuns():
+                return self._recover()
+            case SendWaiting():
+                if self._queue:
+                    self._queue.send(at_once=True)
+                return self.waiting
+            case _:
+                raise TypeError(f"the recorder does not know the message {message!r}")
+        return None
+
+    def _write(self, write: Write) -> str | None:
+        store = self.store
+        return (self._queue or Writer(store)).write(write)
+
+    def _recover(self) -> Recovered:
+        store = self.store
+        sent, waiting = self._queue.send_others() if self._queue else (0, 0)
+        for run in store.running():
+            if not store.is_left_open(run):
+                continue
+            if run.outcome in STATUS:  # its process died between its last two writes
+                self._write(TerminateRun(run.run_id, STATUS[run.outcome], _now()))
+            else:
+                self._end(EndRun(run.run_id, "interrupted", tags=DIED))
+        return Recovered(sent, waiting)
+
+    def _start(self, record: RunRecord) -> str:
         source = self._source or provenance.source()
         tags = {
             f"harness.{name}": value
             for name, value in {
-                "experiment": record.trained or record.experiment,
+                "experiment": record.experiment,
                 "kind": record.kind,
                 "outcome": "running",
-                # Here and not in a file alone: what is killed a moment later can go on too.
+                # Tags, not only a file: a run that is killed in a moment can be continued too.
                 "fields": json.dumps(record.fields),
                 "settings": json.dumps(record.settings),
+                "parameters": json.dumps(record.parameters),
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
                 "python": platform.python_version(),
@@ -125,38 +194,39 @@ class MlflowRecorder:
             tags["mlflow.source.git.commit"] = source.commit
         if record.parent:
             tags["mlflow.parentRunId"] = record.parent
-        run_id: str = self._write(
-            "begin",
-            "",
-            experiment=record.experiment,
-            about=record.about,
-            name=mask(record.name),
-            tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
-            start_time=_now(),
+        store = self.store
+        run_id = self._write(
+            CreateRun(
+                key=uuid.uuid4().hex if store.is_remote else "",
+                experiment=record.mlflow_experiment,
+                about=record.about,
+                name=mask(record.name),
+                tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
+                start_time=_now(),
+            )
         )
+        assert run_id
         try:
             self._describe(run_id, record, source, tags["harness.command"])
         except BaseException:
-            self._write("end", run_id, status=STATUS["failed"], end_time=_now())
+            self._write(TerminateRun(run_id, STATUS["failed"], _now()))
             raise
+        self._open_runs.add(run_id)
         return run_id
 
     def _describe(
         self, run_id: str, record: RunRecord, source: provenance.Source, command: str
     ) -> None:
-        """Record what is known of a run before its first epoch."""
-        self._write(
-            "describe",
-            run_id,
-            parameters={name: str(value) for name, value in record.parameters.items()},
-            inputs=[_input(part) for part in record.data],
-        )
+        """Record what is known about a run before its first epoch."""
+        parameters = {name: str(value) for name, value in record.parameters.items()}
+        inputs = [vars(part) for part in record.data]
+        self._write(DescribeRun(run_id, parameters, inputs))
         description = {
-            "experiment": record.trained or record.experiment,
+            "experiment": record.experiment,
             "parameters": record.parameters,
             "fields": record.fields,
             "settings": record.settings,
-            "data": [vars(part) for part in record.data],
+            "data": inputs,
             "command": command,
             "git_commit": source.commit,
         }
@@ -165,220 +235,66 @@ class MlflowRecorder:
             files["environment.txt"] = provenance.environment()
             if source.changes:
                 files["changes.diff"] = source.changes
-        self.artifacts(run_id, {name: text.encode() for name, text in files.items()})
+        self._write(LogFiles(run_id, {name: text.encode() for name, text in files.items()}))
         if record.system_metrics:
             self._monitor(run_id)
 
-    def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
-        """Record one epoch's metrics in one batch."""
-        self._log(run_id, epoch, metrics, {})
+    def _reopen(self, message: ReopenRun) -> None:
+        run_id, allowed = message.run_id, message.allowed
+        tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
+        self._write(ContinueRun(run_id, message.owner, tags))
+        self._open_runs.add(run_id)
+        if message.record:
+            run = self.store.client.get_run(stored_id(run_id))
+            source = self._source or provenance.source()
+            self._describe(run_id, message.record, source, run.data.tags["harness.command"])
 
-    def figures(self, run_id: str, record: FiguresRecord) -> None:
-        """Draw a run's figures and keep them, with their data, among its artifacts."""
+    def _log(
+        self, run_id: str, step: int, metrics: dict[str, float], tags: dict[str, str] | None = None
+    ) -> None:
+        self._write(LogBatch(run_id, metrics, step, _now(), tags or {}))
+
+    def _draw(self, run_id: str, record: FiguresRecord) -> None:
         started = time.perf_counter()
         drawn = run_figures.draw(
             record.title, record.dataset, record.class_names, record.history, record.inspection
         )
         files = {name: run_figures.png(figure) for name, figure in drawn.items()}
         tables = run_figures.tables(record.class_names, record.history, record.inspection)
-        self.artifacts(run_id, files | {name: text.encode() for name, text in tables.items()})
+        files |= {name: text.encode() for name, text in tables.items()}
+        self._write(LogFiles(run_id, files))
         seconds = time.perf_counter() - started
-        self.epoch(run_id, len(record.history), {"time/figures_seconds": seconds})
+        self._log(run_id, len(record.history), {"time/figures_seconds": seconds})
 
-    def model(self, run_id: str, model: ModelRecord) -> float:
-        """Log the network that the run ends with; return the seconds that took."""
+    def _log_model(self, run_id: str, model: ModelRecord) -> float:
         started = time.perf_counter()
         self._write(
-            "model",
-            run_id,
-            file=base64.b64encode(model.path.read_bytes()).decode(),
-            torch_version=model.torch_version,
-            example=model.example,
-            step=model.step,
+            LogNetwork(run_id, model.content, model.torch_version, model.example, model.step)
         )
         return time.perf_counter() - started
 
-    def finish(
-        self,
-        run_id: str,
-        outcome: Outcome,
-        *,
-        epoch: int = 0,
-        metrics: dict[str, float] | None = None,
-        tags: dict[str, str] | None = None,
-        description: str = "",
-    ) -> None:
-        """End a run with its outcome, metrics of the whole, tags and a Markdown description."""
-        if monitor := self._monitors.pop(run_id, None):
+    def _end(self, message: EndRun) -> None:
+        if monitor := self._monitors.pop(message.run_id, None):
             monitor.finish()
-        all_metrics = dict(metrics or {})
+        metrics = dict(message.metrics)
         if (peak := peak_memory()) is not None:
-            all_metrics["memory/recorder_peak_bytes"] = peak
-        all_tags = {f"harness.{name}": mask(value) for name, value in (tags or {}).items()}
-        all_tags["harness.outcome"] = outcome
-        if description:
-            all_tags["mlflow.note.content"] = description
-        self._log(run_id, epoch, all_metrics, all_tags)
-        self._write("end", run_id, status=STATUS[outcome], end_time=_now())
-
-    def _log(self, run_id: str, step: int, metrics: dict[str, float], tags: dict[str, str]) -> None:
-        self._write("log", run_id, metrics=metrics, step=step, timestamp=_now(), tags=tags)
-
-    def stored(self, run_id: str) -> StoredRun:
-        """Read a run back; `last` is the latest that has not completed.
-
-        Raises:
-            BadRequest: there is none, or the harness did not write it.
-        """
-        client = self.store.client
-        run_id = self._last_unfinished() if run_id == "last" else self._stored_id(run_id)
-        try:
-            run = client.get_run(run_id)
-            files = [entry.path for entry in client.list_artifacts(run_id)]
-            history = self._history(run_id, list(run.data.metrics))
-        except (MlflowException, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise BadRequest(f"There is no such run as {run_id!r} here: {reason}") from None
-        tags = {
-            name.removeprefix("harness."): value
-            for name, value in run.data.tags.items()
-            if name.startswith("harness.")
-        }
-        tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
-        if "fields" not in tags:  # recorded before these were tags
-            description = json.loads(self.artifact(run_id, "experiment.json") or b"{}")
-            if "fields" not in description:
-                raise BadRequest(f"{run_id} is not one of the harness's runs.")
-            tags |= {name: json.dumps(description[name]) for name in ("fields", "settings")}
-        return StoredRun(
-            run_id=run_id,
-            kind=tags["kind"],
-            outcome=tags["outcome"],
-            experiment=tags["experiment"],
-            fields=json.loads(tags.pop("fields")),
-            settings=json.loads(tags.pop("settings")),
-            tags=tags,
-            data=_data(run),
-            history=history,
-            is_described="experiment.json" in files,
-        )
-
-    def artifact(self, run_id: str, name: str) -> bytes | None:
-        """Read one of a run's artifacts by its path among them; None where it has none such."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
-            except (MlflowException, OSError):
-                return None
-
-    def _history(self, run_id: str, names: list[str]) -> dict[int, dict[str, float]]:
-        """The losses and accuracies of each epoch."""
-        found: dict[int, dict[str, float]] = {}
-        for name in names:
-            if name.startswith(("train/", "test/", "validation/")):
-                for metric in self.store.client.get_metric_history(run_id, name):
-                    value = metric.value
-                    if abs(value) == sys.float_info.max:  # MLflow's word for infinity
-                        value = math.copysign(math.inf, value)
-                    found.setdefault(metric.step, {})[name] = value
-        return found
-
-    def _stored_id(self, run_id: str) -> str:
-        return self._spool.stored_id(run_id) if self._spool else run_id
-
-    def _last_unfinished(self) -> str:
-        unfinished = (
-            "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
-            "and tags.harness.outcome != 'diverged'"
-        )
-        for run in self.store.search(unfinished):
-            tags = run.data.tags
-            running = tags["harness.outcome"] == "running"
-            if "mlflow.parentRunId" in tags or (
-                running and not is_owner_dead(tags["harness.owner"])
-            ):
-                continue
-            return str(run.info.run_id)
-        raise BadRequest("There is no run here that was interrupted and can go on.")
-
-    def resume(
-        self,
-        run_id: str,
-        owner: str,
-        allowed: Sequence[str] = (),
-        record: RunRecord | None = None,
-    ) -> None:
-        """Go on with a run that had ended, in another process's hands; describe it by `record`."""
-        tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
-        self._write("reopen", run_id, owner=owner, tags=tags)
-        if record:
-            run = self.store.client.get_run(run_id)
-            source = self._source or provenance.source()
-            self._describe(run_id, record, source, run.data.tags["harness.command"])
-
-    def artifacts(self, run_id: str, files: dict[str, bytes]) -> None:
-        """Keep files with a run, by their path among its artifacts."""
-        for name in files:
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
-                raise BadRequest(f"artifact: {name!r} would lie outside of the run.")
-        encoded = {name: base64.b64encode(content).decode() for name, content in files.items()}
-        self._write("artifacts", run_id, files=encoded)
-
-    def abandon(self, run_ids: Iterable[str]) -> None:
-        """End runs whose process died, as interrupted, where `settle` was not there before."""
-        for run_id in run_ids:
-            try:
-                with answered():
-                    run = self.store.client.get_run(self._stored_id(run_id))
-                outcome = run.data.tags["harness.outcome"]
-            except ServerAway:
-                outcome = "running"
-            except MlflowException:  # it was deleted meanwhile
-                continue
-            if outcome == "running":
-                # What cannot be written now, as on a full disk, the next command will write.
-                with contextlib.suppress(MlflowException):
-                    self.finish(run_id, "interrupted", tags={"reason": "its process died"})
-
-    def settle(self, parent: str, outcomes: dict[str, str]) -> None:
-        """End the children of a run whose process died before it could tell how they ended.
-
-        Args:
-            outcomes: by run id, what those children ought to be (`running`, even) that are known
-                elsewhere; others that a dead process left open were interrupted.
-        """
-        self._write("settle", parent, outcomes=outcomes, end_time=_now())
+            metrics["memory/recorder_peak_bytes"] = float(peak)
+        tags = {f"harness.{name}": mask(value) for name, value in message.tags.items()}
+        tags["harness.outcome"] = message.outcome
+        if message.description:
+            tags["mlflow.note.content"] = message.description
+        self._log(message.run_id, message.epoch, metrics, tags)
+        self._write(TerminateRun(message.run_id, STATUS[message.outcome], _now()))
+        self._open_runs.discard(message.run_id)
 
     def _monitor(self, run_id: str) -> None:
+        # Imported only if the user asks for system metrics, which need further packages.
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self._monitors[run_id] = SystemMetricsMonitor(
             run_id, sampling_interval=1, tracking_uri=self.store.uri
         )
         self._monitors[run_id].start()
-
-
-def _input(part: DataRecord) -> dict[str, str]:
-    return {
-        "name": part.name,
-        "context": part.context,
-        # MLflow keeps 36 characters of a digest; the tag has the whole one.
-        "digest": part.digest[:36],
-        "source": json.dumps({"dataset": part.name, "sha256": part.digest}),
-        "profile": json.dumps({"num_images": part.size}),
-    }
-
-
-def _data(run: Run) -> tuple[DataRecord, ...]:
-    """The sets of images that a run saw, with their whole digests."""
-    found = []
-    for entry in run.inputs.dataset_inputs if run.inputs else []:
-        (context,) = (tag.value for tag in entry.tags if tag.key == "mlflow.data.context")
-        digest = run.data.tags[f"harness.data.{context}_sha256"]
-        size = json.loads(entry.dataset.profile or "{}")["num_images"]
-        found.append(DataRecord(entry.dataset.name, context, digest, size))
-    return tuple(found)
 
 
 def _now() -> int:

@@ -1,15 +1,19 @@
-"""The MLflow store: where it is, how it comes into being, its experiments.
+"""The MLflow store: opening it, creating it on first use, its experiments, its unfinished runs.
 
-The embedded store is a SQLite file under `mlruns/`. Artifact locations are kept relative to the
-project's root, so that a moved checkout loses nothing; whoever opens the store stands in the root.
+The embedded store is a SQLite file below `mlruns/`. Artifact locations are relative to the
+project's root, so that nothing is lost when a checkout moves. A process that opens the store must
+therefore run in the root.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,20 +32,45 @@ from harness.tracking import store_address
 LOCK_SECONDS = 60.0
 """Longest wait for another process that creates or extends the store."""
 
-# Whatever it logs, traceback and all, it also raises.
+# Whatever MLflow logs here, traceback included, it also raises.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 LATEST_FIRST = ["attributes.start_time DESC"]
+
+STATES = """
+    SELECT runs.run_uuid, runs.status, outcomes.value, owners.value
+    FROM runs
+    LEFT JOIN tags AS outcomes
+        ON outcomes.key = 'harness.outcome' AND outcomes.run_uuid = runs.run_uuid
+    LEFT JOIN tags AS owners
+        ON owners.key = 'harness.owner' AND owners.run_uuid = runs.run_uuid
+    WHERE runs.lifecycle_stage = 'active' AND """
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        is_running: Whether MLflow's status says so.
+        outcome: The harness's tag; "" for runs that it did not record.
+        owner: The process that records the run; "" if unknown.
+    """
+
+    run_id: str
+    is_running: bool
+    outcome: str
+    owner: str
 
 
 class Store:
     """An open MLflow store, embedded or on a server."""
 
     def __init__(self) -> None:
-        """Open the store that `tracking_uri` names, creating the embedded one on first use.
+        """Open the store that `tracking_uri` names; an embedded one is created on first use.
 
         Raises:
-            RunFailed: it cannot be opened.
+            RunFailed: It cannot be opened.
         """
         self.uri = store_address.tracking_uri()
         self.database = store_address.database_file()
@@ -54,23 +83,25 @@ class Store:
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
                 if is_new:
-                    self._make_movable("0")  # which MLflow puts into every new store
+                    self._make_movable("0")  # MLflow creates this experiment in every new store
         except RunFailed:
             raise
         except Exception as error:  # MLflow, SQLAlchemy and its drivers each raise their own
-            reason = mask(str(error)).partition("\n")[0]
-            raise RunFailed(
-                f"The record store {mask(self.uri)} cannot be opened: {reason}"
-            ) from None
+            raise RunFailed(self._explained(error)) from None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is a tracking server, which may be away for a while."""
+        return self.uri.startswith(("http://", "https://"))
 
     def experiment_id(self, name: str, about: str = "") -> str:
-        """The id of the experiment of that name, which is created on first use.
+        """The id of an experiment, which is created on first use.
 
         Args:
-            about: what a new one says on its page, in Markdown.
+            about: The description of a new one, in Markdown.
 
         Raises:
-            RunFailed: it was deleted in MLflow.
+            RunFailed: It was deleted in MLflow.
         """
         with self._lock():
             experiment = self.client.get_experiment_by_name(name)
@@ -83,13 +114,8 @@ class Store:
             )
         return str(experiment.experiment_id)
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether it is a tracking server, which may be away for a while."""
-        return self.uri.startswith(("http://", "https://"))
-
     def search(self, condition: str, experiment_ids: list[str] | None = None) -> Iterator[Run]:
-        """All runs for which a condition in MLflow's filter language holds, the latest first."""
+        """All runs that match a condition in MLflow's filter language, the latest first."""
         if experiment_ids is None:
             experiment_ids = [found.experiment_id for found in self.client.search_experiments()]
         token = None
@@ -101,21 +127,52 @@ class Store:
             if not (token := page.token):
                 return
 
-    def is_left_open(self, run: Run) -> bool:
+    def state(self, run_id: str) -> RunState:
+        """How far a run is at this moment.
+
+        Raises:
+            MlflowException: The store does not know it.
+        """
+        return _state(self.client.get_run(run_id))
+
+    def running(self) -> list[RunState]:
+        """All runs whose status is running. On the embedded store this takes one quick query."""
+        if self.database:
+            return self._states("runs.status = 'RUNNING'")
+        return [_state(run) for run in self.search("attributes.status = 'RUNNING'")]
+
+    def children(self, parent: str) -> list[RunState]:
+        """All runs below a run."""
+        if self.database:
+            below = "SELECT run_uuid FROM tags WHERE key = 'mlflow.parentRunId' AND value = ?"
+            return self._states(f"runs.run_uuid IN ({below})", parent)
+        experiment = self.client.get_run(parent).info.experiment_id
+        condition = f"tags.`mlflow.parentRunId` = '{parent}'"
+        return [_state(run) for run in self.search(condition, [experiment])]
+
+    def is_left_open(self, state: RunState) -> bool:
         """Whether a run's process died before it had ended the run."""
-        tags = run.data.tags
-        owner = tags.get("harness.owner")
-        if tags["harness.outcome"] != "running" or not owner or not is_owner_dead(owner):
+        if not state.is_running or not state.owner or not is_owner_dead(state.owner):
             return False
-        # Since this was read the process may have ended the run, in order, and then itself.
-        return self.client.get_run(run.info.run_id).data.tags["harness.outcome"] == "running"
+        # After this state was read, the process may have ended the run properly and then exited.
+        return self.state(state.run_id).is_running
+
+    def _states(self, condition: str, *values: str) -> list[RunState]:
+        """Read the states directly: MLflow's search would load every metric of every run."""
+        assert self.database
+        with closing(sqlite3.connect(self.database)) as connection:
+            rows = connection.execute(STATES + condition, values).fetchall()
+        return [
+            RunState(run_id, status == "RUNNING", outcome or "", owner or "")
+            for run_id, status, outcome, owner in rows
+        ]
 
     def _create_experiment(self, name: str, about: str) -> str:
         tags = {"mlflow.note.content": about} if about else {}
         try:
             experiment_id = str(self.client.create_experiment(name, tags=tags))
         except MlflowException as error:
-            # Another machine may have created it on the same server meanwhile.
+            # Another machine may have just created it on the same server.
             experiment = self.client.get_experiment_by_name(name)
             if experiment is None:
                 raise RunFailed(f"MLflow cannot create {name!r}: {error.message}") from None
@@ -124,7 +181,7 @@ class Store:
         return experiment_id
 
     def _make_movable(self, experiment_id: str) -> None:
-        """Have an experiment of the embedded store keep its artifacts where the store is."""
+        """Place an experiment's artifacts beside the embedded store, by a relative path."""
         if not self.database:
             return
         location = self.database.parent / "artifacts" / experiment_id
@@ -133,33 +190,63 @@ class Store:
         with closing(sqlite3.connect(self.database)) as connection, connection:
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
-                (str(location), experiment_id),
+                (location.as_posix(), experiment_id),
             )
 
     def _lock(self) -> AbstractContextManager[object]:
         """Keep other processes out while the embedded store is created or extended.
 
-        MLflow's migrations crash when several processes run them on a new file at once.
+        MLflow's migrations crash if several processes run them on a new file at once.
         """
         if not self.database:
             return nullcontext()
         return FileLock(self.database.with_suffix(".lock"), LOCK_SECONDS)
 
+    def _explained(self, error: Exception) -> str:
+        """Why the store cannot be opened, in one sentence."""
+        text = str(error)
+        if self.database and (
+            versions := re.search(r"found version (\w+), but expe\w+ (\w+)", text)
+        ):
+            library = f"MLflow {importlib.metadata.version('mlflow')}"
+            return (
+                f"{self.database}: written by another version of MLflow (its tables have version "
+                f"{versions[1]}, {library} expects {versions[2]}). Install that version, or choose "
+                "another database."
+            )
+        reason = mask(text).partition("\n")[0]
+        if self.database and re.search("malformed|is not a database", reason):
+            return (
+                f"{self.database}: the database is damaged ({reason}). "
+                "Restore a backup, or move the file away to start a new one."
+            )
+        return f"The record store {mask(self.uri)} cannot be opened: {reason}"
+
+
+def _state(run: Run) -> RunState:
+    tags = run.data.tags
+    return RunState(
+        run.info.run_id,
+        run.info.status == "RUNNING",
+        tags.get("harness.outcome", ""),
+        tags.get("harness.owner", ""),
+    )
+
 
 def _created(file: Path) -> bool:
-    """Create the database where there is none; whoever dies meanwhile leaves none."""
-    is_new = not file.exists() or not file.stat().st_size
-    if is_new:
-        unfinished = file.with_suffix(".unfinished")
-        for left in file.parent.glob(f"{unfinished.name}*"):  # with its journal
-            left.unlink()
-        engine = create_engine(f"sqlite:///{unfinished}")
-        try:
-            mlflow_database._initialize_tables(engine)
-        finally:
-            engine.dispose()
-        unfinished.replace(file)
+    """Create the database if it is missing; a process that dies meanwhile leaves none."""
+    if file.exists() and file.stat().st_size:
+        return False
+    unfinished = file.with_suffix(".unfinished")
+    for left in file.parent.glob(f"{unfinished.name}*"):  # with its journal
+        left.unlink()
+    engine = create_engine(f"sqlite:///{unfinished}")
+    try:
+        mlflow_database._initialize_tables(engine)
+    finally:
+        engine.dispose()
     # Readers and one writer may work at once; the setting stays in the file.
-    with closing(sqlite3.connect(file)) as connection:
+    with closing(sqlite3.connect(unfinished)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-    return is_new
+    unfinished.replace(file)
+    return True

@@ -1,10 +1,9 @@
-"""Where runs are recorded; known without importing MLflow."""
+"""Where runs are recorded: the store's address, checked without importing MLflow."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import os
 import re
 from pathlib import Path
@@ -16,7 +15,7 @@ from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc")
-"""What the installed MLflow records to by itself; plug-ins add others."""
+"""The addresses that MLflow itself can record to; plug-ins add others."""
 
 
 def tracking_uri() -> str:
@@ -25,26 +24,37 @@ def tracking_uri() -> str:
 
 
 def described() -> str:
-    """The store in words for the screen, without credentials."""
+    """The store's address for the screen, without credentials."""
     return mask(tracking_uri())
 
 
 def fingerprint() -> str:
-    """What tells this store from others, and holds no credential."""
+    """Identifies this store among others; contains no credential."""
     return hashlib.sha256(described().encode()).hexdigest()[:16]
 
 
 def database_file() -> Path | None:
-    """The file of an embedded store; None where the store is on a server."""
+    """The file of an embedded store, or None for a server."""
     scheme, separator, path = tracking_uri().partition(":///")
     return ROOT / path.partition("?")[0] if separator and scheme.startswith("sqlite") else None
 
 
+def spool_folder() -> Path:
+    """Where writes wait while this store, a server, is away; see `offline_queue`."""
+    return MLRUNS / "spool" / fingerprint()
+
+
+def stored_id(run_id: str) -> str:
+    """The store's id of a run, whose own id may be the key it got while the server was away."""
+    known = spool_folder() / "ids" / run_id
+    return known.read_text() if known.is_file() else run_id
+
+
 def check() -> None:
-    """Refuse at once what can be no store.
+    """Refuse an address at once if nothing can be recorded there.
 
     Raises:
-        BadRequest: MLFLOW_TRACKING_URI is no address, or one that MLflow has no store for.
+        BadRequest: MLFLOW_TRACKING_URI is not a URL, or MLflow has no store for it.
     """
     uri = tracking_uri()
     if fault := _fault(uri):
@@ -59,7 +69,7 @@ def _fault(uri: str) -> str:
     if scheme not in SCHEMES and scheme not in {
         plug_in.name for plug_in in importlib.metadata.entry_points(group="mlflow.tracking_store")
     }:
-        return "is no address of a record store"
+        return "is not the URL of a record store"
     if scheme == "sqlite":
         file = database_file()
         return "names no file" if file in (None, ROOT, ROOT / ":memory:") else ""
@@ -67,19 +77,19 @@ def _fault(uri: str) -> str:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
-        return f"is no address ({error})"
+        return f"is not a URL ({error})"
     return "names no host" if scheme.startswith("http") and not parts.hostname else ""
 
 
 def check_run(what: str, run_id: str, *others: str) -> None:
-    """Tell what cannot be the id of a run before anything is imported for it.
+    """Refuse a word that cannot be the id of a run, before anything is imported for it.
 
     Args:
-        what: the request, for the message.
-        others: what may stand in place of an id; of these, only `last` is looked for in the store.
+        what: The request, for the message.
+        others: Words that may replace an id. Of these only `last` is looked up in the store.
 
     Raises:
-        BadRequest: it is no id, or nothing was recorded yet.
+        BadRequest: It is not an id, or nothing has been recorded yet.
     """
     if not re.fullmatch("[0-9a-f]{32}", run_id) and run_id not in others:
         last = " or last" if "last" in others else ""
@@ -91,25 +101,15 @@ def check_run(what: str, run_id: str, *others: str) -> None:
 
 
 def is_empty() -> bool:
-    """Whether nothing can have been recorded yet: the embedded store's file is not there."""
+    """Whether nothing can have been recorded yet: the embedded store's file is missing."""
     file = database_file()
     return file is not None and not file.exists()
 
 
 def check_database(file: Path) -> None:
-    """Make sure that the installed MLflow can work with the embedded store, without importing it.
+    """Make sure that the embedded store can be opened, or created; nothing is written.
 
     Raises:
-        RunFailed: it cannot; see `harness.base.sqlite.check`.
+        RunFailed: The file is a folder, read-only, locked, damaged, or another program's database.
     """
-    library = f"MLflow {importlib.metadata.version('mlflow')}"
-    sqlite.check(file, library, "experiments", _knows)
-
-
-def _knows(version: str) -> bool:
-    """Whether the installed MLflow has the migration of that name."""
-    package = importlib.util.find_spec("mlflow")
-    assert package
-    assert package.origin
-    folder = Path(package.origin).parent / "store" / "db_migrations" / "versions"
-    return any(path.name.startswith(f"{version}_") for path in folder.glob("*.py"))
+    sqlite.check(file, f"MLflow {importlib.metadata.version('mlflow')}", "experiments", bool)

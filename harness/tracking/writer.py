@@ -1,27 +1,39 @@
-"""Writes to an MLflow store, as plain data: each may be repeated, and leaves the same record.
+"""Carries out writes on an MLflow store. Each may be repeated, and leaves the same record.
 
-What a server could not take is kept on disk (`harness.tracking.offline_queue`) and sent later,
-perhaps a second time: a metric carries its own time, a run its own key, a model is logged once.
+Writes that a server could not take wait on disk (`harness.tracking.offline_queue`) and are sent
+later, perhaps twice. So a metric carries its own time, a run its own key, and a model is logged
+only once.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import json
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
 import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from harness.tracking.logged_model import log_model
-from harness.tracking.schema import ModelRecord
+from harness.tracking.schema import DataRecord, ModelRecord
 from harness.tracking.store import Store
+from harness.tracking.writes import (
+    ContinueRun,
+    CreateRun,
+    DescribeRun,
+    LogBatch,
+    LogFiles,
+    LogNetwork,
+    ReconcileRuns,
+    TerminateRun,
+    Write,
+)
 
 STATUS: dict[str, str] = {
     "completed": "FINISHED",
@@ -36,138 +48,121 @@ RUN_KEY = "harness.key"
 """Tag of a run on a server: the id that the recorder gave it before the server answered."""
 
 LONGEST_RACE = 10
-"""How often a write is tried that another process may have made at the same moment."""
+"""How often to try a write that another process may make at the same moment."""
 
 PROBE_SECONDS = 1.0
-"""How long a server may take to say that it is there."""
+"""How long a server may take to answer whether it is there."""
 
 
 class ServerAway(Exception):
     """The tracking server does not answer, or not as MLflow would; it may be back later."""
 
 
-class Delivery:
-    """Carries out writes on an open store; every argument is plain data that JSON can hold."""
+class Writer:
+    """Carries out writes on an open store."""
 
     def __init__(self, store: Store, stored_id: Callable[[str], str] = str) -> None:
-        """`stored_id` gives the store's id of a run that was begun while the server was away."""
+        """`stored_id` returns the store's id of a run that was created while it was away."""
         self.store = store
-        self.stored_id = stored_id
+        self._stored_id = stored_id
 
-    def begin(
-        self,
-        run_id: str,
-        *,
-        experiment: str,
-        about: str,
-        name: str,
-        tags: dict[str, str],
-        start_time: int,
-    ) -> str:
-        """Create a run and return its id; `run_id` is its key where it may exist already."""
-        experiment_id = self.store.experiment_id(experiment, about)
+    def write(self, write: Write) -> str | None:
+        """Carry out a write; the answer to `CreateRun` is the run's id."""
+        match write:
+            case CreateRun():
+                return self._create(write)
+            case DescribeRun():
+                self._describe(write)
+            case LogBatch():
+                self._log(write)
+            case LogFiles():
+                self._log_files(write)
+            case LogNetwork():
+                record = ModelRecord(write.content, write.torch_version, write.example, write.step)
+                log_model(self.store.client, self._stored_id(write.run_id), record)
+            case ContinueRun():
+                self._continue(write)
+            case TerminateRun():
+                run_id = self._stored_id(write.run_id)
+                self.store.client.set_terminated(run_id, write.status, write.end_time)
+            case ReconcileRuns():
+                self._reconcile(write)
+            case _:
+                assert_never(write)
+        return None
+
+    def _create(self, write: CreateRun) -> str:
+        experiment_id = self.store.experiment_id(write.experiment, write.about)
+        tags = dict(write.tags)
         if parent := tags.get("mlflow.parentRunId"):
-            tags = tags | {"mlflow.parentRunId": self.stored_id(parent)}
-        if run_id:
-            tags = tags | {RUN_KEY: run_id}
-            known = self.store.client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{run_id}'")
+            tags["mlflow.parentRunId"] = self._stored_id(parent)
+        if write.key:
+            tags[RUN_KEY] = write.key
+            known = self.store.client.search_runs(
+                [experiment_id], f"tags.{RUN_KEY} = '{write.key}'"
+            )
             if known:
                 return str(known[0].info.run_id)
         run = self.store.client.create_run(
-            experiment_id, start_time=start_time, run_name=name, tags=tags
+            experiment_id, start_time=write.start_time, run_name=write.name, tags=tags
         )
         return str(run.info.run_id)
 
-    def describe(
-        self, run_id: str, *, parameters: dict[str, str], inputs: list[dict[str, str]]
-    ) -> None:
-        """Record parameters and the sets of images that a run sees."""
-        client, run_id = self.store.client, self.stored_id(run_id)
-        client.log_batch(run_id, params=[Param(*item) for item in parameters.items()])
+    def _describe(self, write: DescribeRun) -> None:
+        client, run_id = self.store.client, self._stored_id(write.run_id)
+        client.log_batch(run_id, params=[Param(*item) for item in write.parameters.items()])
+        inputs = [_dataset_input(DataRecord(**part)) for part in write.inputs]
         for attempt in range(LONGEST_RACE if inputs else 0):
             try:
-                client.log_inputs(run_id, [_dataset_input(**part) for part in inputs])
+                client.log_inputs(run_id, inputs)
                 break
             except MlflowException as error:
-                # Two runs that are the first to see the same images: one of them finds the row.
+                # Two runs see the same data first: only one of them can insert the row.
                 if attempt == LONGEST_RACE - 1 or "IntegrityError" not in str(error):
                     raise
 
-    def log(
-        self,
-        run_id: str,
-        *,
-        metrics: dict[str, float],
-        step: int,
-        timestamp: int,
-        tags: dict[str, str],
-    ) -> None:
-        """Record metrics of one step, and tags; the same again changes nothing."""
+    def _log(self, write: LogBatch) -> None:
         self.store.client.log_batch(
-            self.stored_id(run_id),
-            metrics=[Metric(name, value, timestamp, step) for name, value in metrics.items()],
-            tags=[RunTag(name, value) for name, value in tags.items()],
+            self._stored_id(write.run_id),
+            metrics=[
+                Metric(name, value, write.timestamp, write.step)
+                for name, value in write.metrics.items()
+            ],
+            tags=[RunTag(name, value) for name, value in write.tags.items()],
         )
 
-    def artifacts(self, run_id: str, *, files: dict[str, str]) -> None:
-        """Keep files, in base64, by their path among a run's artifacts."""
+    def _log_files(self, write: LogFiles) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
+            for name, content in write.files.items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(base64.b64decode(content))
-            self.store.client.log_artifacts(self.stored_id(run_id), folder)
+                path.write_bytes(content)
+            self.store.client.log_artifacts(self._stored_id(write.run_id), folder)
 
-    def model(
-        self, run_id: str, *, file: str, torch_version: str, example: list[Any], step: int
-    ) -> None:
-        """Log the model of a run, an exported network in base64, unless it has been."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.pt2"
-            path.write_bytes(base64.b64decode(file))
-            record = ModelRecord(path, torch_version, example, step)
-            log_model(self.store.client, self.stored_id(run_id), record)
-
-    def reopen(self, run_id: str, *, owner: str, tags: dict[str, str]) -> None:
-        """Go on with a run that had ended, in another process's hands."""
-        client, run_id = self.store.client, self.stored_id(run_id)
-        for name, value in {"harness.owner": owner, **tags}.items():
+    def _continue(self, write: ContinueRun) -> None:
+        client, run_id = self.store.client, self._stored_id(write.run_id)
+        for name, value in {"harness.owner": write.owner, **write.tags}.items():
             client.set_tag(run_id, name, value)
         client.update_run(run_id, status="RUNNING")
         client.set_tag(run_id, "harness.outcome", "running")
         if "harness.reason" in client.get_run(run_id).data.tags:
             client.delete_tag(run_id, "harness.reason")
 
-    def end(self, run_id: str, *, status: str, end_time: int) -> None:
-        """End a run with MLflow's status."""
-        self.store.client.set_terminated(self.stored_id(run_id), status, end_time)
-
-    def settle(self, run_id: str, *, outcomes: dict[str, str], end_time: int) -> None:
-        """Give the children of a run the outcomes that are known elsewhere, by their ids.
-
-        Others that a dead process left open were interrupted.
-        """
-        parent = self.stored_id(run_id)
-        experiment = self.store.client.get_run(parent).info.experiment_id
-        known = {self.stored_id(child): outcome for child, outcome in outcomes.items()}
-        for run in self.store.search(f"tags.`mlflow.parentRunId` = '{parent}'", [experiment]):
-            outcome = recorded = run.data.tags["harness.outcome"]
-            if self.store.is_left_open(run):
-                outcome = "interrupted"
-            outcome = known.get(run.info.run_id, outcome)
-            if outcome != recorded and outcome in STATUS:
-                self.log(
-                    run.info.run_id,
-                    metrics={},
-                    step=0,
-                    timestamp=end_time,
-                    tags={"harness.outcome": outcome},
-                )
-                self.end(run.info.run_id, status=STATUS[outcome], end_time=end_time)
+    def _reconcile(self, write: ReconcileRuns) -> None:
+        known = {self._stored_id(child): outcome for child, outcome in write.outcomes.items()}
+        for child in self.store.children(self._stored_id(write.parent)):
+            left_open = self.store.is_left_open(child)
+            outcome = known.get(child.run_id) or (
+                "interrupted" if left_open and child.outcome == "running" else child.outcome
+            )
+            if outcome in STATUS and (left_open or outcome != child.outcome):
+                tags = {"harness.outcome": outcome}
+                self._log(LogBatch(child.run_id, {}, 0, write.end_time, tags))
+                self.store.client.set_terminated(child.run_id, STATUS[outcome], write.end_time)
 
     @property
     def answers(self) -> bool:
-        """Whether a server is there: anything but silence and a gateway's regrets."""
+        """Whether a server is there: it answers, and not with a gateway's error."""
         address = f"{self.store.uri.rstrip('/')}/health"
         try:
             with urllib.request.urlopen(address, timeout=PROBE_SECONDS):
@@ -180,10 +175,10 @@ class Delivery:
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
-    """Tell a server that is away from one that refuses.
+    """Turn the errors of a server that is away into `ServerAway`; those of a refusal stay.
 
     Raises:
-        ServerAway: there was no answer, or one that says that the server is not at work.
+        ServerAway: The server did not answer, or answered that it is not working.
     """
     try:
         yield
@@ -193,12 +188,19 @@ def answered() -> Iterator[None]:
             raise
         raise ServerAway(str(error)) from error
     except MlflowException as error:
-        # What comes of no answer at all has the same code as an error within the server.
+        # MLflow gives silence the same code as an error inside the server.
         if error.get_http_status_code() not in (429, *range(500, 600)):
             raise
         raise ServerAway(str(error)) from error
 
 
-def _dataset_input(name: str, context: str, digest: str, source: str, profile: str) -> DatasetInput:
-    dataset = Dataset(name=name, digest=digest, source_type="local", source=source, profile=profile)
-    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])
+def _dataset_input(part: DataRecord) -> DatasetInput:
+    dataset = Dataset(
+        name=part.name,
+        # MLflow keeps 36 characters of a digest; the run's tag has all of them.
+        digest=part.digest[:36],
+        source_type="local",
+        source=json.dumps({"dataset": part.name, "sha256": part.digest}),
+        profile=json.dumps({"num_images": part.size}),
+    )
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", part.context)])

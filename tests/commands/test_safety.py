@@ -17,6 +17,7 @@ from harness.base.project import ROOT
 from harness.cli import flags, study_progress
 from harness.search import storage
 from harness.tracking import store_address
+from harness.tracking.messages import SaveArtifacts
 from harness.tracking.recorder import MlflowRecorder
 
 HIDDEN = "hidden-word"
@@ -59,7 +60,7 @@ def test_an_artifact_stays_with_its_run(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(BadRequest, match="would lie outside of the run"):
-        MlflowRecorder().artifacts("0" * 32, {name: b"away"})
+        MlflowRecorder().send(SaveArtifacts("0" * 32, {name: b"away"}))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,9 +15,10 @@ from collections.abc import Iterator
 import optuna
 import pytest
 from conftest import Checkout, processes_in
-from mlflow.entities import Run
 
+from harness.tracking.messages import RecoverRuns
 from harness.tracking.recorder import MlflowRecorder
+from harness.tracking.store import RunState
 
 MODULES = (
     "harness.run",
@@ -133,18 +134,18 @@ def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(
         begun(process, "epoch")
         with checkout.opened():
             recorder = MlflowRecorder()
-            search = recorder.store.search
+            running_now = recorder.store.running
 
-            def ends_meanwhile(condition: str) -> Iterator[Run]:
-                found = list(search(condition))
-                assert [run.data.tags["harness.outcome"] for run in found] == ["running"]
+            def ends_meanwhile() -> list[RunState]:
+                found = running_now()
+                assert [run.outcome for run in found] == ["running"]
                 process.send_signal(signal.SIGINT)
                 process.communicate(timeout=60)
-                return iter(found)
+                return found
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(recorder.store, "search", ends_meanwhile)
-                recorder.clear_up()
+                patch.setattr(recorder.store, "running", ends_meanwhile)
+                recorder.send(RecoverRuns())
     (run,) = checkout.runs()
     assert run.data.tags["harness.outcome"] == "interrupted"
     assert run.data.tags.get("harness.reason") != "its process died"

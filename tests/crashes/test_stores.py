@@ -23,6 +23,7 @@ from test_ui import free_port
 from harness.base import sqlite
 from harness.base.errors import RunFailed
 from harness.search import storage
+from harness.tracking.messages import OpenStore, SaveArtifacts
 from harness.tracking.recorder import MlflowRecorder
 from harness.training import checkpoint
 
@@ -32,7 +33,7 @@ NAMES = ("mlflow.db", "optuna.db")
 def open_mlflow(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-        MlflowRecorder().prepare()
+        MlflowRecorder().send(OpenStore())
 
 
 def open_optuna(path: Path) -> None:
@@ -356,7 +357,7 @@ def test_an_artifact_that_does_not_fit_is_told(tmp_path: Path) -> None:
         experiment_id = recorder.store.experiment_id("baseline", "")
         run_id = recorder.store.client.create_run(experiment_id).info.run_id
         with pytest.raises(OSError, match="No space left on device"):
-            recorder.artifacts(run_id, {"large": bytes(60_000_000)})
+            recorder.send(SaveArtifacts(run_id, {"large": bytes(60_000_000)}))
         check_whole(folder)
 
 

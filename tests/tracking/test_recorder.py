@@ -36,6 +36,7 @@ from harness.base.project import ROOT
 from harness.cli import run_progress
 from harness.runs import runner
 from harness.tracking import recorder_process
+from harness.tracking.messages import OpenStore
 from harness.tracking.recorder import MlflowRecorder
 from harness.training.datasets import Images
 from harness.training.device import Execution
@@ -251,7 +252,7 @@ def recorded_here(experiment: Experiment, folder: Path, monkeypatch: pytest.Monk
     """Run an experiment in this process, into a store of its own outside of the project."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     monkeypatch.setattr(runner, "MLRUNS", folder)
-    recorder: Any = MlflowRecorder()
+    recorder = MlflowRecorder()
     labels = runner.Labels(figures=False)
     prepared = runner.prepare(experiment, None)
     result = runner.run(
@@ -401,7 +402,7 @@ def test_a_store_that_cannot_be_opened_is_named(
         place.write_bytes(content)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}")
     with pytest.raises(RunFailed, match=str(place.parent)):
-        MlflowRecorder().prepare()
+        MlflowRecorder().send(OpenStore())
 
 
 # ---- what must not be recorded ----
