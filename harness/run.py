@@ -14,8 +14,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from harness.base import project, signals
-from harness.base.errors import BadRequest, nearest
-from harness.cli import flags
+from harness.base.errors import BadRequest
+from harness.cli import entry, flags, listing
 from harness.tracking import store_address
 
 if TYPE_CHECKING:
@@ -26,29 +26,24 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: python -m harness.run NAME [--field value ...]
        python -m harness.run NAME --help      fields of an experiment, and the other flags
-       python -m harness.run --resume ID      goes on with a run that ended too early, or the last
+       python -m harness.run --resume RUN     goes on with a run that ended too early, or the last
 
 Runs an experiment, prints every epoch and records all of it in MLflow."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the experiment that the first argument names; return the exit status."""
-    known = project.names("experiments")
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\nexperiments:\n{listing(known)}")
-        return 0 if arguments else 2
-    name, *rest = arguments
-    resuming = name.partition("=")[0] == "--resume"
-    flags.refuse_repeated_flags(arguments)
+    resuming = bool(arguments) and arguments[0].partition("=")[0] == "--resume"
     if resuming:
+        flags.refuse_repeated_flags(arguments)
+        name, *rest = arguments
         _, equals, run_id = name.partition("=")
         if not equals:
             run_id = rest[0] if rest else ""
         store_address.check_run("resume", run_id, "last", "-h", "--help")
-    elif name not in known:
-        raise BadRequest(f"There is no experiment {name!r}. {nearest(name, known)}")
     else:
-        project.find("experiments", name)
+        name, rest = listing.choose("experiments", arguments, USAGE)
+        flags.refuse_repeated_flags(rest)
     store_address.check()
     if not resuming and {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
@@ -62,15 +57,6 @@ def main(arguments: Sequence[str]) -> int:
 
             return resume.main(arguments, recorder)
         return _run(name, rest, recorder)
-
-
-def listing(names: Sequence[str], folder: str = "experiments") -> str:
-    """The files of a folder with the first line of their docstrings, one a line."""
-    width = max((len(name) for name in names), default=0)
-    return "\n".join(
-        f"  {name:<{width}}  {project.summary(project.ROOT / folder / f'{name}.py')}"
-        for name in names
-    )
 
 
 def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
@@ -155,4 +141,4 @@ def _dry_run(experiment: Experiment, settings: RunSettings, device: str) -> str:
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)

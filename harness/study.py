@@ -13,9 +13,8 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from harness.base import project, signals
-from harness.base.errors import BadRequest, RunFailed, nearest
-from harness.cli import flags
-from harness.run import listing
+from harness.base.errors import BadRequest, RunFailed
+from harness.cli import entry, flags, listing
 from harness.tracking import store_address
 
 if TYPE_CHECKING:
@@ -37,15 +36,8 @@ Runs a study, or goes on with it, and records every trial in MLflow."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the study that the first argument names; return the exit status."""
-    known = project.names("studies")
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{USAGE}\n\nstudies:\n{listing(known, 'studies')}")
-        return 0
-    name, *rest = arguments
-    if name not in known:
-        raise BadRequest(f"There is no study {name!r}. {nearest(name, known)}")
+    name, rest = listing.choose("studies", arguments, USAGE)
     flags.refuse_repeated_flags(rest)
-    project.find("studies", name)
     store_address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
@@ -213,4 +205,4 @@ def _search(
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)

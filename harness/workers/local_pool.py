@@ -23,7 +23,7 @@ import torch
 
 from harness.base.project import ROOT
 from harness.base.signals import deferred
-from harness.cli import flags
+from harness.cli import entry
 from harness.tracking.recorder_process import RecorderProcess
 from harness.workers.worker import Place, work
 
@@ -175,7 +175,7 @@ def _be_worker(place: Place, recorder: RecorderProcess, lines: list[Connection])
         recorder.let_go()
         for line in lines:
             line.close()
-        flags.enter(lambda _: work(place))
+        entry.enter(lambda _: work(place))
     except BaseException:
         traceback.print_exc()  # to where the worker's errors go
     finally:

@@ -24,7 +24,7 @@ from harness.base.errors import RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
-from harness.cli import flags
+from harness.cli import entry
 from harness.runs import runner
 from harness.search import Trial, storage, trial_queue
 from harness.search.study import load_study
@@ -298,4 +298,4 @@ def main(arguments: list[str]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)
