@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import itertools
 import re
 import sys
 from collections import Counter
@@ -155,14 +156,13 @@ def _one_line_errors(program: str) -> Iterator[None]:
 
 
 def _message_of(printed: str, program: str) -> str:
-    """The message inside tyro's box.
+    """The message inside tyro's box, which is drawn with lines or, on other terminals, with spaces.
 
-    The box lists missing arguments four spaces deep, and their help eight.
+    A title comes first and a rule last. Missing arguments stand four spaces deep, their help eight.
     """
     lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
-    box = [line.removeprefix("│ ").rstrip("│ ") for line in lines if line.startswith("│")]
-    rule = next((i for i, line in enumerate(box) if set(line) == {"─"}), len(box))
-    message = box[:rule] or lines
+    inside = [line[2:].rstrip("│ ") for line in lines[1:]]
+    message = list(itertools.takewhile(_is_text, itertools.dropwhile(_is_rule, inside))) or lines
     if message[0].startswith("Missing from "):
         missing = [line.split()[0] for line in message if re.match(r" {4}\S", line)]
         usage = f"usage: {program} {' '.join(missing)} [--flag value ...]"
@@ -171,3 +171,11 @@ def _message_of(printed: str, program: str) -> str:
     for pattern, replacement in _REWORDED.items():
         text = re.sub(pattern, replacement, text)
     return text
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and set(line) <= {"─", "-"}
+
+
+def _is_text(line: str) -> bool:
+    return not _is_rule(line)

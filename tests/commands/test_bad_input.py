@@ -611,7 +611,7 @@ SAME_MISTAKE = {
     "switch with a value": ("run study verify", "{} --quiet=x", "Unrecognized options: x"),
     "no name": ("run study report", "", "Missing: NAME."),
     "no id": ("verify", "", "Missing: RUN."),
-    "a flag in place of a name": ("run study report", "--quick", ""),
+    "a flag in place of a name": ("run study", "--quick", "Missing: NAME."),
     "no record store": (
         "run study compare report verify sync ui",
         "{}",
