@@ -40,6 +40,8 @@ class Some:
     """A count."""
     scale: float = 1.0
     """A scale."""
+    limit: int | None = None
+    """A limit."""
     folder: Path | None = None
     """A folder."""
     loud: bool = False
@@ -75,6 +77,7 @@ def test_values_are_parsed_by_their_types() -> None:
         ("x --count", "--count: the value is missing.\nAll flags: program --help"),
         ("x --count 1.5", "--count: '1.5' is not a whole number.\nAll flags: program --help"),
         ("x --scale wide", "--scale: 'wide' is not a number.\nAll flags: program --help"),
+        ("x --limit y", "--limit: 'y' is not a whole number.\nAll flags: program --help"),
         ("x --count 0", "count: 0 is not allowed, it must be at least 1."),
         ("x y z", "Unrecognized options: y, z\nAll flags: program --help"),
         ("x --folder a\0b", r"folder: 'a\x00b' holds a null byte."),
