@@ -4,14 +4,14 @@
     python -m harness.bench --dataset mnist --study
     python -m harness.bench --compare
 
-Prints medians with their range, ratios and the machine. Every figure comes from this one run.
+Prints medians with their range, ratios and the machine. All numbers come from this one run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.cli import flags
+from harness.cli import entry, flags
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -38,4 +38,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)

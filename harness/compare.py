@@ -11,7 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.cli import flags
+from harness.cli import entry, flags
 
 if TYPE_CHECKING:
     from harness.analysis.comparison import Comparison
@@ -90,4 +90,4 @@ def _print(comparison: Comparison, settings: CompareSettings) -> None:
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)

@@ -1,35 +1,28 @@
-"""Send what a tracking server could not take, now that it is back.
+"""Send what a tracking server missed while it was away.
 
 python -m harness.sync
 
-Runs go on while their server is away: what it should have recorded waits in mlruns/spool. Every
-command sends what it finds there; this one does nothing else.
+Runs go on while their server is away; their records wait in mlruns/spool. Every command sends what
+it finds there; this one does nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 
-from harness.cli import flags
-
-
-@dataclass(frozen=True, kw_only=True)
-class SyncSettings:
-    """Nothing to choose: the server is the one of MLFLOW_TRACKING_URI."""
+from harness.cli import entry, flags
+from harness.tracking import store_address
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Send, close the runs of dead processes, and say what is left; return the exit status."""
+    """Send, close the runs of dead processes, and print what is left; return the exit status."""
     flags.parse_settings(
-        SyncSettings,
+        flags.NoSettings,
         arguments,
         "python -m harness.sync",
-        "Send what a tracking server could not take, now that it is back.",
+        "Send what a tracking server missed while it was away. MLFLOW_TRACKING_URI names it.",
     )
-    from harness.tracking import store_address
-
     store_address.check()
     from harness.runs.recovery import clear_up
     from harness.tracking.messages import RecoverRuns
@@ -46,4 +39,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    flags.enter(main)
+    entry.enter(main)

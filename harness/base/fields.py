@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal
 
 from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
+from annotated_types import Interval as Interval
 
 from harness.base.errors import BadRequest, nearest
 

@@ -1,80 +1,29 @@
-"""What every command shares: its exit status, its messages, its flags."""
+"""Parsing a command line into dataclasses, with one wording for everything that is refused."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import io
-import os
+import itertools
 import re
 import sys
-import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Annotated, Any, NoReturn, TypeVar
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from harness.base import signals
-from harness.base.errors import BadRequest, RunFailed, nearest
-from harness.base.privacy import mask
+from harness.base.errors import BadRequest, nearest
 
-LONGEST_LINE = 400
-"""Characters of a line of a message; of a longer one the middle is left out."""
+REPEATABLE = {"--tag", "--allow"}
+"""Flags that may be given several times."""
 
 Settings = TypeVar("Settings")
 
 
-def enter(main: Callable[[list[str]], int]) -> NoReturn:
-    """Run a command and end the process with its status, never with a traceback.
-
-    0 when all went well, 1 for a failed run, 2 for a bad request, 130 and 143 for an interruption.
-    """
-    signals.install()
-    warnings.formatwarning = lambda message, *_: f"warning: {_presentable(str(message))}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # whatever the terminal's letters are
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        status = main(sys.argv[1:])
-    except BadRequest as error:
-        status = complain(error, 2)
-    except RunFailed as error:
-        status = complain(error, 1)
-    except signals.Interrupted as error:
-        status = error.status
-    except BrokenPipeError:
-        status = 1
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        status = complain(error, 1)
-    except SystemExit as error:
-        code = error.code
-        status = code if isinstance(code, int) else 0 if code is None else complain(error, 1)
-    leave(status)
-
-
-def complain(error: BaseException, status: int) -> int:
-    """Print an error's message to standard error and return the status."""
-    with contextlib.suppress(OSError):
-        print(f"error: {_presentable(str(error))}", file=sys.stderr)
-    return status
-
-
-def leave(status: int) -> NoReturn:
-    """End the process at once; everything that counts is on disk.
-
-    The interpreter's own exit takes up to two seconds after torch was imported. What could not be
-    printed makes a failure of a success.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream:
-                stream.flush()
-        except (OSError, ValueError):
-            status = status or 1
-    os._exit(status)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """The settings of a command without flags."""
 
 
 def parse(
@@ -84,145 +33,150 @@ def parse(
     program: str,
     description: str,
 ) -> tuple[Any, Settings]:
-    """Read the fields of an experiment and of its settings from a command line.
+    """Parse the fields of an experiment together with a command's settings.
 
-    `experiment` is an experiment class, or an experiment whose values are the defaults.
+    Args:
+        experiment: an experiment class, or an instance whose values become the defaults.
 
     Raises:
-        BadRequest: a value is not allowed, a flag is unknown, or given twice.
+        BadRequest: a flag is unknown or repeated, or a value is not allowed.
         SystemExit: the help was printed.
     """
-    import tyro
+    import tyro  # 0.2 s, which the listings and the refusal of an unknown name do not wait for
 
-    given = not isinstance(experiment, type)
-    experiment_class: Any = type(experiment) if given else experiment
-    default = dataclasses.field(default=experiment) if given else dataclasses.field()
-    both = dataclasses.make_dataclass(
+    has_values = not isinstance(experiment, type)
+    experiment_class: Any = type(experiment) if has_values else experiment
+    default = dataclasses.field(default=experiment) if has_values else dataclasses.field()
+    request_class = dataclasses.make_dataclass(
         "Request",
         [
             ("settings", Annotated[settings_class, tyro.conf.arg(name="")]),
             ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")], default),
         ],
     )
-    _refuse_flags([settings_class, experiment_class], arguments, program)
-    with _told_in_words(program):
-        request: Any = tyro.cli(
-            both,
-            args=list(arguments),
-            prog=program,
-            description=description,
-            config=(
-                tyro.conf.OmitArgPrefixes,
-                tyro.conf.FlagCreatePairsOff,
-                tyro.conf.UseAppendAction,
-            ),
-        )
+    _refuse_unknown_flags([settings_class, experiment_class], arguments, program)
+    request: Any = _parse(request_class, arguments, program, description)
+    _refuse_null_bytes(request.settings)
     return request.experiment, request.settings
 
 
 def parse_settings(
     settings_class: type[Settings], arguments: Sequence[str], program: str, description: str
 ) -> Settings:
-    """Read the settings of a command that trains nothing itself; see `parse`."""
-    import tyro
-
-    _refuse_flags([settings_class], arguments, program)
-    with _told_in_words(program):
-        return tyro.cli(
-            settings_class,
-            args=list(arguments),
-            prog=program,
-            description=description,
-            config=(tyro.conf.FlagCreatePairsOff, tyro.conf.UseAppendAction),
-        )
-
-
-def wait_for_interruption() -> NoReturn:
-    """Do nothing until Ctrl-C or SIGTERM.
-
-    Raises:
-        Interrupted: always, in the end.
-    """
-    while True:
-        # Not for ever, as `signal.pause` does: a signal that comes just before it would be missed.
-        time.sleep(1)
-
-
-REPEATABLE = {"--tag", "--allow"}
+    """Parse the settings of a command without an experiment; see `parse`."""
+    _refuse_unknown_flags([settings_class], arguments, program)
+    settings = _parse(settings_class, arguments, program, description)
+    _refuse_null_bytes(settings)
+    return settings
 
 
 def refuse_repeated_flags(arguments: Sequence[str]) -> None:
-    """Refuse a flag that is given twice: the last one would win in silence.
+    """Refuse a flag that is given twice; otherwise the last one would win silently.
 
     Raises:
-        BadRequest: a flag that takes one value is given more often.
+        BadRequest: a flag that takes one value is repeated.
     """
     for flag, count in Counter(_flags(arguments)).items():
         if count > 1 and flag not in REPEATABLE:
             raise BadRequest(f"{flag} is given {count} times; give it once.")
 
 
+def _parse(target: type[Settings], arguments: Sequence[str], program: str, text: str) -> Settings:
+    import tyro  # see `parse`
+
+    with _one_line_errors(program):
+        return tyro.cli(
+            target,
+            args=list(arguments),
+            prog=program,
+            description=text,
+            config=(
+                tyro.conf.OmitArgPrefixes,
+                tyro.conf.FlagCreatePairsOff,
+                tyro.conf.UseAppendAction,
+            ),
+        )
+
+
 def _flags(arguments: Sequence[str]) -> list[str]:
-    """The flags among the words, with a minus between theirs."""
-    words = (word.partition("=")[0] for word in arguments if word.startswith("--"))
-    return [word.replace("_", "-") for word in words]
+    """The flags among the arguments, written with hyphens."""
+    flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    return [flag.replace("_", "-") for flag in flags]
 
 
-def _refuse_flags(classes: Sequence[Any], arguments: Sequence[str], program: str) -> None:
-    """Refuse repeated and unknown flags.
-
-    Raises:
-        BadRequest: a flag is given twice, or no field of the classes has its name.
-    """
+def _refuse_unknown_flags(classes: Sequence[Any], arguments: Sequence[str], program: str) -> None:
     refuse_repeated_flags(arguments)
     names = {
         field.name.replace("_", "-") for owner in classes for field in dataclasses.fields(owner)
     }
-    known = {"--help", *(f"--{name}" for name in names)}
     for flag in _flags(arguments):
-        if flag not in known and flag.removeprefix("--no-") not in names:
-            guess = nearest(flag, known - {"--help"})
+        name = flag.removeprefix("--")
+        if name != "help" and name not in names and name.removeprefix("no-") not in names:
+            guess = nearest(flag, [f"--{known}" for known in names])
             hint = f"{guess} " if guess.startswith("Did") else ""
-            raise BadRequest(f"There is no flag {flag}. {hint}All of them: {program} --help")
+            raise BadRequest(f"There is no flag {flag}. {hint}All flags: {program} --help")
 
 
-_IN_OUR_WORDS = {
+def _refuse_null_bytes(settings: Any) -> None:
+    """Refuse a path that no operating system accepts; Python's versions fail in different ways."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Path) and "\0" in str(value):
+            raise BadRequest(f"{field.name}: {str(value)!r} holds a null byte.")
+
+
+_REWORDED = {
     r"^Error parsing (--[\w-]+): ": r"\1: ",
     r"^Error parsing \w+: ": "",
+    r"no type matching .*<class '(?:int|float)'>: ": "",
     r"invalid literal for int\(\) with base 10: (.*)$": r"\1 is not a whole number.",
     r"could not convert string to float: (.*)$": r"\1 is not a number.",
+    r"^Missing value for argument '(--[\w-]+)'.*$": r"\1: the value is missing.",
 }
+"""tyro's messages, and what the user reads instead."""
 
 
 @contextlib.contextmanager
-def _told_in_words(program: str) -> Iterator[None]:
-    """Make of the frame that tyro prints around an error a message of one line.
+def _one_line_errors(program: str) -> Iterator[None]:
+    """Turn the box that tyro prints around an error into the message of a BadRequest.
 
     Raises:
-        BadRequest: tyro has refused the command line.
+        BadRequest: tyro refused the command line.
     """
     printed = io.StringIO()
     try:
         with contextlib.redirect_stderr(printed):
             yield
-    except SystemExit as ended:
-        if not ended.code:
+    except SystemExit as exit_request:
+        if not exit_request.code:
             raise
-        lines = re.sub(r"\x1b\[[0-9;]*m", "", printed.getvalue()).splitlines()
-        inside = [line.strip("│ ") for line in lines if line.startswith("│")]
-        rule = next((i for i, line in enumerate(inside) if set(line) == {"─"}), len(inside))
-        what = " ".join(inside[:rule]) or " ".join(lines)
-        for pattern, words in _IN_OUR_WORDS.items():
-            what = re.sub(pattern, words, what)
-        raise BadRequest(f"{what}\nAll flags: {program} --help") from None
+        message = _message_of(printed.getvalue(), program)
+        raise BadRequest(f"{message}\nAll flags: {program} --help") from None
     if sys.stderr:
         sys.stderr.write(printed.getvalue())
 
 
-def _presentable(message: str) -> str:
-    """A message without credentials, and without the middle of a line that fills the screen."""
-    half = LONGEST_LINE // 2
-    return "\n".join(
-        line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
-        for line in mask(message).splitlines()
-    )
+def _message_of(printed: str, program: str) -> str:
+    """The message inside tyro's box, which is drawn with lines or, on other terminals, with spaces.
+
+    A title comes first and a rule last. Missing arguments stand four spaces deep, their help eight.
+    """
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", printed).splitlines()
+    inside = [line[2:].rstrip("│ ") for line in lines[1:]]
+    message = list(itertools.takewhile(_is_text, itertools.dropwhile(_is_rule, inside))) or lines
+    if message[0].startswith("Missing from "):
+        missing = [line.split()[0] for line in message if re.match(r" {4}\S", line)]
+        usage = f"usage: {program} {' '.join(missing)} [--flag value ...]"
+        return f"Missing: {', '.join(missing)}.\n{usage}"
+    text = " ".join(line.strip() for line in message)
+    for pattern, replacement in _REWORDED.items():
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def _is_rule(line: str) -> bool:
+    return bool(line) and set(line) <= {"─", "-"}
+
+
+def _is_text(line: str) -> bool:
+    return not _is_rule(line)

@@ -1,59 +1,88 @@
-"""The flags of a study that are no hyperparameters."""
+"""The flags of `study` that are not hyperparameters."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Interval
-
-from harness.base.fields import Name, Positive, Seed, Threads
+from harness.base.fields import Interval, Name, Positive, Seed, Threads
+from harness.cli.shared_flags import default
+from harness.cli.training_flags import TrainingFlags
 from harness.search.samplers import PrunerName, SamplerName
+from harness.search.storage import storage_url
+from harness.search.study import Study
+from harness.training.datasets import data_root
 from harness.training.device import Execution, choose
+from harness.training.experiment import Experiment
+from harness.workers.study_run import StudyRequest
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StudySettings(Execution):
+class StudySettings(TrainingFlags):
     """How to search: how long, with what, from where."""
 
-    n_trials: Annotated[int | None, Interval(ge=1, le=1_000_000)] = None
-    """Trials to finish in all, earlier ones included; the study's own number unless given."""
-    timeout: Annotated[float | None, Positive] = None
-    """Seconds after which no trial is begun."""
+    n_trials: Annotated[
+        int | None, Interval(ge=1, le=1_000_000), default("INT", "the study's own number")
+    ] = None
+    """Trials to finish in total, including earlier ones."""
+    timeout: Annotated[float | None, Positive, default("SECONDS", "no limit")] = None
+    """Seconds after which no new trial starts."""
     workers: Annotated[int, Threads] = 0
-    """Processes that train at once; 0 for one a core, or one on an accelerator."""
+    """Processes that train at the same time; 0 means one per core, or one on an accelerator."""
     sampler: SamplerName = "tpe"
-    """How the next trial is chosen; a grid grows finer with the number of trials."""
+    """What chooses the next trial; a grid gets finer with the number of trials."""
     pruner: PrunerName = "median"
-    """What stops hopeless trials early."""
+    """What stops unpromising trials early."""
     sampler_seed: Annotated[int, Seed] = 0
-    """Seed of the sampler; with one worker the study is repeatable."""
-    storage: str | None = None
-    """URL of an Optuna storage that several machines may share; mlruns/optuna.db unless given."""
-    study_name: Annotated[str | None, Name] = None
-    """Name of the stored study; that of the file unless given."""
-    warm_start: Annotated[str | None, Name] = None
-    """A stored study whose best configurations are tried first."""
+    """Seed of the sampler; with one worker, the study is repeatable."""
+    storage: Annotated[str | None, default("URL", "mlruns/optuna.db")] = None
+    """Database URL of an Optuna storage, which several machines may share."""
+    study_name: Annotated[str | None, Name, default("TEXT", "the name of the file")] = None
+    """Name of the stored study."""
+    warm_start: Annotated[str | None, Name, default("STUDY", "none")] = None
+    """Stored study whose best configurations are tried first."""
     confirm_seeds: Annotated[int, Interval(ge=0, le=1000)] = 5
-    """Seeds that train the best and the defaults anew for the test; 0 for no confirmation."""
+    """Seeds for retraining and testing the best configuration and the defaults; 0 skips it."""
     release_trials: bool = False
-    """Give back the running trials of other machines, which must have died."""
-    data_root: Path | None = None
-    """Folder of the data sets; HARNESS_DATA_ROOT, or data in the project, unless given."""
-    quiet: bool = False
-    """Print the result only."""
+    """Requeue the running trials of other machines; use it only if those machines have died."""
     dry_run: bool = False
     """Print the space, the budget and an estimate of the time, and stop."""
 
     def execution_and_workers(self) -> tuple[Execution, int]:
-        """How each worker computes, and how many there are: the cores are shared out."""
+        """How each worker computes, and the number of workers: together they use all cores."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         cores = cores or 1
         on_cpu = choose(self.device).type == "cpu"
         workers = self.workers or (max(1, cores // (self.threads or 1)) if on_cpu else 1)
-        names = [field.name for field in dataclasses.fields(Execution)]
-        execution = Execution(**{name: getattr(self, name) for name in names})
         threads = self.threads or max(1, cores // workers)
-        return dataclasses.replace(execution, threads=threads), workers
+        return dataclasses.replace(self.execution(), threads=threads), workers
+
+    def request(self, file: str, declared: Study, experiment: Experiment) -> StudyRequest:
+        """The study as it is to be run.
+
+        Args:
+            file: name of the study's file.
+            experiment: the declared one, with the values of the command line.
+
+        Raises:
+            BadRequest: the storage is not a database URL, or this machine has no such device.
+        """
+        execution, workers = self.execution_and_workers()
+        return StudyRequest(
+            file=file,
+            study=dataclasses.replace(declared, experiment=experiment),
+            study_name=self.study_name or file,
+            url=storage_url(self.storage),
+            n_trials=self.n_trials or declared.n_trials,
+            sampler=self.sampler,
+            pruner=self.pruner,
+            sampler_seed=self.sampler_seed,
+            execution=execution,
+            workers=workers,
+            root=data_root(self.data_root),
+            timeout=self.timeout,
+            warm_start=self.warm_start,
+            confirm_seeds=self.confirm_seeds,
+            release_trials=self.release_trials,
+        )

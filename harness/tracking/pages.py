@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import os
 import signal
 import socket
@@ -13,14 +14,18 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
-from harness.base.errors import BadRequest, RunFailed
+from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
 from harness.base.project import ROOT
 from harness.tracking import store_address
 
 LOOPBACK = "127.0.0.1"
 """The pages have no login: unless told otherwise, nobody else may reach them."""
+
+FIRST_PORT = 5000
+"""MLflow's usual port; on macOS a system service may hold it."""
 
 START_SECONDS = 60.0
 """Longest wait for the server to answer; the first start creates the database."""
@@ -31,25 +36,29 @@ def is_loopback(host: str) -> bool:
     return ipaddress.ip_address(host).is_loopback
 
 
-def check_place(host: str, port: int) -> None:
-    """Make sure that one can serve there.
+def choose_port(host: str, port: int | None = None) -> int:
+    """Return the port to serve on: the requested one, or the first free one from `FIRST_PORT`.
 
     Raises:
-        BadRequest: the host is no address of this machine, or the port is taken; the message
-            offers the next free one.
+        BadRequest: the host is not an address of this machine, or the port is in use; the message
+            offers a free one.
     """
     try:
         ipaddress.ip_address(host)
         _bind(host, 0)
     except (ValueError, OSError):
         raise BadRequest(
-            f"host: {host!r} is no address of this machine, like {LOOPBACK}, or 0.0.0.0 for all."
+            f"host: {host!r} is not an address of this machine; "
+            f"expected one like {LOOPBACK}, or 0.0.0.0 for all of them."
         ) from None
-    if not _is_free(host, port):
-        others = range(port + 1, min(port + 100, 65536))
-        free = next((other for other in others if _is_free(host, other)), None)
+    if port and _is_free(host, port):
+        return port
+    first = port + 1 if port else FIRST_PORT
+    free = next((p for p in range(first, min(first + 100, 65536)) if _is_free(host, p)), None)
+    if port or not free:
         offer = f" Free: --port {free}" if free else ""
-        raise BadRequest(f"port: {port} is in use.{offer}")
+        raise BadRequest(f"port: {port or FIRST_PORT} is in use.{offer}")
+    return free
 
 
 @contextlib.contextmanager
@@ -111,6 +120,48 @@ def serving(host: str, port: int) -> Iterator[str]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def run_list(address: str, experiment: str | None) -> str:
+    """The page that lists an experiment's runs; by default of the experiment with the latest run.
+
+    A first visit to any other page of MLflow lands in a mode for language models.
+
+    Args:
+        address: of the server.
+
+    Raises:
+        BadRequest: there is no such experiment.
+        RunFailed: the server does not answer.
+    """
+    found = _ask(address, "experiments/search", {"max_results": 1000}).get("experiments", [])
+    ids = {entry["name"]: entry["experiment_id"] for entry in found}
+    if experiment is None:
+        latest = {"max_results": 1, "order_by": ["attributes.start_time DESC"]}
+        query = {"experiment_ids": list(ids.values()), **latest}
+        runs = _ask(address, "runs/search", query).get("runs")
+        page = f"experiments/{runs[0]['info']['experiment_id']}/runs" if runs else "experiments"
+    elif experiment in ids:
+        page = f"experiments/{ids[experiment]}/runs"
+    else:
+        raise BadRequest(
+            f"experiment: there are no runs of {experiment!r}. {nearest(experiment, ids)}"
+        )
+    return f"{address}/#/{page}?workflowType=machine_learning"
+
+
+def _ask(address: str, method: str, query: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    request = urllib.request.Request(
+        f"{address}/api/2.0/mlflow/{method}",
+        data=json.dumps(query).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            answer: dict[str, list[dict[str, Any]]] = json.load(reply)
+    except (OSError, ValueError) as error:
+        raise RunFailed(f"MLflow at {mask(address)} does not answer: {mask(str(error))}") from None
+    return answer
 
 
 def _answers(here: str) -> bool:

@@ -96,7 +96,20 @@ def check_run(what: str, run_id: str, *others: str) -> None:
         raise BadRequest(
             f"{what}: {run_id!r} is not the id of a run (32 of the characters 0-9 and a-f){last}."
         )
-    if not run_id.startswith("-") and is_empty():
+    if not run_id.startswith("-"):
+        check_recorded(what)
+
+
+def check_recorded(what: str) -> None:
+    """Refuse a request for records before anything was recorded.
+
+    Args:
+        what: the request, for the message.
+
+    Raises:
+        BadRequest: the embedded store's file does not exist.
+    """
+    if is_empty():
         raise BadRequest(f"{what}: nothing was recorded in {described()} yet.")
 
 

@@ -1,13 +1,14 @@
-"""Whatever is asked for in vain: a short message, the right status, and nothing was changed.
+"""Every bad request gets a short message and the right exit status, and changes nothing.
 
-A row is a command, the status it ends with and words of its message. The rows are tried in three
-ways: where no library may be imported, where the command line's may, and, for requests that can
-only be judged by an experiment or study, in forks of one process that has imported torch.
+A row is a command, its exit status and a part of its message. Three servers answer the rows: one
+that may import no library, one that may import tyro, and, for requests that only an experiment or
+a study can judge, one that forks from a process that has imported torch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -26,9 +27,9 @@ from hypothesis import strategies as st
 
 from experiments.baseline import Baseline
 from harness import run, study
-from harness.base import discovery
+from harness.base import project
 from harness.base.errors import BadRequest
-from harness.cli import flags
+from harness.cli import entry, flags
 from harness.cli.run_flags import RunSettings
 
 LONG = "x" * 100_000
@@ -44,7 +45,7 @@ BROKEN: dict[str, bytes] = {
     "leaves": b"import sys\nsys.exit()",
     "absent": b"import nowhere_to_be_found",
 }
-"""Files of experiments and of studies that cannot be what they should."""
+"""Files that are neither an experiment nor a study."""
 
 MODEL = """
     def network(self):
@@ -92,14 +93,14 @@ def experiment_file(body: str) -> str:
 def study_file(declaration: str) -> str:
     return (
         '"""A study."""\nfrom experiments.baseline import Baseline\n'
-        "from harness.search import CategoricalDistribution as Choice\n"
-        "from harness.search import FloatDistribution, IntDistribution, Study\n"
+        "from harness import CategoricalDistribution as Choice\n"
+        "from harness import FloatDistribution as Float, IntDistribution as Int, Study\n"
         f"study = {declaration}\n"
     )
 
 
 def break_files(root: Path) -> None:
-    """Put files that are none into a copy of the project."""
+    """Put files that do not work into a copy of the project."""
     for folder in ("experiments", "studies"):
         for name, content in BROKEN.items():
             (root / folder / f"{name}.py").write_bytes(content)
@@ -114,7 +115,7 @@ def break_files(root: Path) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """A request, the status that it ends with, and words of its message."""
+    """A request, its exit status, and a part of its message."""
 
     module: str
     words: tuple[str, ...]
@@ -152,7 +153,6 @@ AT_ONCE = [
     asked("harness.run", "experiments.baseline", "There is no experiment"),
     asked("harness.run", "基线", "There is no experiment '基线'"),
     asked("harness.run", LONG, "There is no experiment 'xxxx"),
-    asked("harness.run", "--lr 0.1", "There is no experiment '--lr'"),
     Row("harness.run", ("",), "There is no experiment ''"),
     Row("harness.run", ("\udcff",), r"There is no experiment '\udcff'"),
     asked("harness.run", "folder", "There is no experiment 'folder'"),
@@ -177,15 +177,15 @@ AT_ONCE = [
     asked("harness.run", f"--resume {'0' * 32}", "resume: nothing was recorded in sqlite:///"),
     asked("harness.run", "--resume last", "resume: nothing was recorded in sqlite:///"),
     asked("harness.run", "--resume last --resume last", "--resume is given 2 times"),
-    recorded_in("nonsense", "MLFLOW_TRACKING_URI: 'nonsense' is not the URL of a record store"),
-    recorded_in("./mlruns", "is not the URL of a record store"),
-    recorded_in("file:./mlruns", "is not the URL of a record store"),
-    recorded_in(" ", "is not the URL of a record store"),
-    recorded_in("ftp://example.org/runs", "is not the URL of a record store"),
+    recorded_in("nonsense", "MLFLOW_TRACKING_URI: 'nonsense' is no address of a record store"),
+    recorded_in("./mlruns", "is no address of a record store"),
+    recorded_in("file:./mlruns", "is no address of a record store"),
+    recorded_in(" ", "is no address of a record store"),
+    recorded_in("ftp://example.org/runs", "is no address of a record store"),
     recorded_in("http://", "'http://' names no host"),
     recorded_in("http://ann:hidden-word@", "'http://***@' names no host"),
-    recorded_in("http://[::1", "is not a URL (Invalid IPv6 URL)"),
-    recorded_in("http://127.0.0.1:port/", "is not a URL (Port could not be cast"),
+    recorded_in("http://[::1", "is no address (Invalid IPv6 URL)"),
+    recorded_in("http://127.0.0.1:port/", "is no address (Port could not be cast"),
     recorded_in("sqlite://", "'sqlite://' names no file"),
     recorded_in("sqlite:///", "'sqlite:///' names no file"),
     recorded_in("sqlite:///:memory:", "names no file"),
@@ -195,25 +195,27 @@ AT_ONCE = [
     asked("harness.study", "syntax", "studies/syntax.py cannot be imported: invalid syntax (line"),
     asked("harness.study", "nul", "null bytes"),
     asked("harness.study", "lr_search --workers 1 --workers 2", "--workers is given 2 times"),
-    asked("harness.study", "lr_search", "is not the URL", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.study", "lr_search", "is no address", MLFLOW_TRACKING_URI="nonsense"),
 ]
-"""Answered without any library."""
+"""Refused without any library."""
 
 BY_THEIR_FLAGS = [
     asked("harness.ui", "--port 0", "error: port: 0 is not allowed, it must be at least 1024"),
     asked("harness.ui", "--port 99999", "at most 65535"),
     asked("harness.ui", "--port x", "--port: 'x' is not a whole number"),
     asked("harness.ui", "--port 1e3", "--port: '1e3' is not a whole number"),
-    asked("harness.ui", "--port", "Missing value for argument '--port'"),
+    asked("harness.ui", "--port", "--port: the value is missing"),
     asked("harness.ui", "--prot 5000", "There is no flag --prot. Did you mean --port or --host?"),
     asked("harness.ui", "--port 5000 --port 5001", "--port is given 2 times"),
     asked("harness.ui", "baseline", "baseline"),
     asked("harness.ui", "--no-browser=maybe", "Unrecognized options: maybe"),
-    asked("harness.ui", "--host example.org", "host: 'example.org' is no address of this machine"),
-    asked("harness.ui", "--host 192.0.2.1", "host: '192.0.2.1' is no address of this machine"),
-    asked("harness.ui", "--host 127.0.0.1:80", "is no address of this machine"),
-    asked("harness.ui", "--experiment nobody", "nothing was recorded yet, 'nobody' neither"),
-    asked("harness.ui", "", "is not the URL of a record store", MLFLOW_TRACKING_URI="nonsense"),
+    asked(
+        "harness.ui", "--host example.org", "host: 'example.org' is not an address of this machine"
+    ),
+    asked("harness.ui", "--host 192.0.2.1", "host: '192.0.2.1' is not an address of this machine"),
+    asked("harness.ui", "--host 127.0.0.1:80", "is not an address of this machine"),
+    asked("harness.ui", "--experiment nobody", "experiment: nothing was recorded in sqlite:///"),
+    asked("harness.ui", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
     asked("harness.bench", "--rounds 0", "rounds: 0 is not allowed, it must be at least 1"),
     asked("harness.bench", "--rounds -1", "rounds: -1 is not allowed"),
     asked("harness.bench", "--rounds 2.5", "--rounds: '2.5' is not a whole number"),
@@ -222,26 +224,26 @@ BY_THEIR_FLAGS = [
     asked("harness.bench", "--threads -1", "threads: -1 is not allowed"),
     asked("harness.bench", "--dataset digits", "fashion-mnist"),
     asked("harness.bench", "--num-epochs 1 --num_epochs 2", "--num-epochs is given 2 times"),
-    asked("harness.bench", "--lr 0.1", "There is no flag --lr. All of them: python -m harness.b"),
+    asked("harness.bench", "--lr 0.1", "There is no flag --lr. All flags: python -m harness.b"),
     asked("harness.bench", "baseline", "baseline"),
     asked("harness.verify", "last", "verify: 'last' is not the id of a run"),
     asked("harness.verify", "../../etc/hosts", "is not the id of a run"),
-    asked("harness.verify", "--exact", "name the run first"),
+    asked("harness.verify", "--exact", "Missing: RUN."),
     asked("harness.verify", "0" * 32, "verify: nothing was recorded in sqlite:///"),
     asked("harness.verify", f"{'0' * 32} --tolerance -1", "tolerance: -1.0 is not allowed"),
     asked("harness.verify", f"{'0' * 32} --tolerance nan", "tolerance: nan is not a finite number"),
     asked("harness.verify", f"{'0' * 32} --threads 2 --threads 3", "--threads is given 2 times"),
     asked("harness.verify", f"{'0' * 32} --treads 2", "Did you mean --threads?"),
-    asked("harness.verify", "0" * 32, "is not the URL", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.verify", "0" * 32, "is no address", MLFLOW_TRACKING_URI="nonsense"),
     asked("harness.sync", "now", "now"),
     asked("harness.sync", "--all", "There is no flag --all"),
-    asked("harness.sync", "", "is not the URL of a record store", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.sync", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
     asked("harness.compare", "--limit 0", "limit: 0 is not allowed"),
     asked("harness.compare", "--colums lr", "Did you mean --columns or"),
     asked("harness.compare", "--limit 1 --limit 2", "--limit is given 2 times"),
-    asked("harness.compare", "", "is not the URL", MLFLOW_TRACKING_URI="nonsense"),
+    asked("harness.compare", "", "is no address", MLFLOW_TRACKING_URI="nonsense"),
 ]
-"""Answered without the libraries that train, record and search."""
+"""Refused without the libraries that train, record and search."""
 
 ON_DIGITS = "baseline --dataset digits "
 
@@ -264,7 +266,7 @@ BY_THEIR_CONTENT = [
     with_flags("--lr inf", "lr: inf is not a finite number"),
     with_flags("--lr 1e400", "lr: inf is not a finite number"),
     with_flags("--lr 1,5", "--lr: '1,5' is not a number"),
-    with_flags("--lr", "Missing value for argument '--lr'"),
+    with_flags("--lr", "--lr: the value is missing"),
     named("--lr", "", "--lr: '' is not a number"),
     with_flags("--batch-size 0", "batch_size: 0 is not allowed, it must be at least 1"),
     with_flags("--batch-size -5", "batch_size: -5 is not allowed"),
@@ -293,11 +295,14 @@ BY_THEIR_CONTENT = [
     with_flags(
         "--tyro-write-completion bash completion", "There is no flag --tyro-write-completion"
     ),
-    with_flags("--tag nonsense", "tag: 'nonsense' is not key=value"),
-    with_flags("--tag =x", "tag: '=x' is not key=value"),
-    with_flags("--tag mlflow.user=x", "mlflow. and harness. are taken"),
-    with_flags("--tag ../x=1", "tag: '../x' is not a key"),
-    with_flags("--tag a=1 --tag a=2", "tag: a is given 2 times"),
+    with_flags("--tag nonsense", "tag: expected key=value, got 'nonsense'"),
+    with_flags("--tag =x", "tag: expected key=value, got '=x'"),
+    with_flags("--tag mlflow.user=x", "begin with mlflow. or harness. are reserved"),
+    with_flags(
+        "--tag ../x=1",
+        "tag: a key is at most 250 letters, digits and . : - _ characters, not '../x'",
+    ),
+    with_flags("--tag a=1 --tag a=2", "tag: the key a is given twice"),
     with_flags(f"--tag {'k' * 251}=1", "at most 250"),
     with_flags(f"--tag k={LONG}", "tag: a text of 100,002 characters is too long"),
     named("--tag", "a=b\nc", r"holds the control character '\n'"),
@@ -306,7 +311,7 @@ BY_THEIR_CONTENT = [
     named("--run-name", "zero\0", r"run_name: 'zero\x00' holds the control character '\x00'"),
     named("--run-name", "\x1b[2J", r"holds the control character '\x1b'"),
     named("--run-name", "\udcff", r"holds the control character '\udcff'"),
-    Row("harness.run", ("baseline", "--data-root", "a\0b"), "embedded null byte", 1),
+    Row("harness.run", ("baseline", "--data-root", "a\0b"), r"data_root: 'a\x00b' holds a null"),
     asked("harness.run", "baseline --dataset imagenet", "fashion-mnist"),
     asked("harness.run", "baseline --data-root file", "fashion-mnist is not in", 1),
     asked("harness.run", f"baseline --data-root {'y' * 5000}", "fashion-mnist is not in", 1),
@@ -369,11 +374,11 @@ BY_THEIR_CONTENT = [
     asked("harness.study", "no_trials", "n_trials: 0 is not allowed"),
     asked("harness.study", "no_study", "expected one Study, found none"),
 ]
-"""Judged by an experiment, a study or the data: torch is there, MLflow is not."""
+"""Refused by an experiment, a study or the data: torch is there, MLflow is not."""
 
 
 def state(root: Path) -> dict[str, str]:
-    """Every file of a folder with its digest; of a database, with that of its content."""
+    """The digest of every file of a folder; for a database, of its content."""
     found = {}
     for path in sorted(root.rglob("*")):
         if "__pycache__" in path.parts or ".git" in path.parts or not path.is_file():
@@ -397,12 +402,12 @@ def check(row: Row, ended: Ended) -> None:
     assert "Traceback" not in ended.errors
     assert "hidden-word" not in ended.errors
     assert len(ended.errors.splitlines()) <= 4
-    assert max(map(len, ended.errors.splitlines())) <= flags.LONGEST_LINE + 20
+    assert max(map(len, ended.errors.splitlines())) <= entry.LONGEST_LINE + 20
     assert ended.errors.endswith("\n")
 
 
 def forbid(root: Path, *libraries: str) -> None:
-    """Have whoever imports a library end at once: its name is found here first."""
+    """End every process that imports one of the libraries: its name is found here first."""
     for library in libraries:
         (root / f"{library}.py").write_text("import os\nos._exit(99)\n")
 
@@ -413,7 +418,7 @@ HEAVY = ("torch", "torchvision", "numpy", "mlflow", "optuna", "sqlalchemy", "pan
 SERVER = """
 import importlib, json, os, socket, sys, tempfile
 from pathlib import Path
-from harness.cli import flags
+from harness.cli import entry
 
 for name in sys.argv[1:]:
     importlib.import_module(name)
@@ -446,7 +451,7 @@ def answer(request):
     module = importlib.import_module("harness.__main__" if name == "harness" else name)
     sys.argv = [module.__file__, *request["words"]]
     sys.meta_path.insert(0, NoMlflow)
-    flags.enter(module.main)
+    entry.enter(module.main)
 
 
 for line in sys.stdin:
@@ -465,7 +470,7 @@ for line in sys.stdin:
 
 
 class Server:
-    """One process that has imported what takes long, and answers each request in a fork."""
+    """A process that imports the slow modules once, then answers each request in a fork."""
 
     def __init__(self, checkout: Checkout, *modules: str) -> None:
         self.root = checkout.root
@@ -499,7 +504,7 @@ def serving(checkout: Checkout, *modules: str) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """In a new copy of the project, without any library."""
+    """Without any library, in a new copy of the project."""
     checkout = Checkout.copied_to(tmp_path_factory.mktemp("bare") / "checkout")
     forbid(checkout.root, *HEAVY, "tyro", "rich", "filelock")
     with serving(checkout, "harness.run", "harness.study") as server:
@@ -508,7 +513,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """In a new copy of the project, with the library of the command line alone."""
+    """With tyro as the only library, in a new copy of the project."""
     checkout = Checkout.copied_to(tmp_path_factory.mktemp("light") / "checkout")
     forbid(checkout.root, *HEAVY)
     with serving(checkout, "harness.ui", "harness.cli.bench_flags", "tyro") as server:
@@ -517,11 +522,11 @@ def light(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def loaded(finished: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """In a copy of the project in which something was recorded already, with all but MLflow."""
+    """With all libraries but MLflow, in a copy of the project that holds a finished run."""
     recorded, _ = finished
     root = tmp_path_factory.mktemp("loaded") / "checkout"
     shutil.copytree(recorded.root, root, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    names = ("launcher", "runner", "screen", "settings", "study_screen", "study_settings")
+    names = ("runs.runner", "cli.run_flags", "cli.study_flags", "cli.study_progress")
     with serving(Checkout(root), *(f"harness.{name}" for name in names)) as server:
         yield server
 
@@ -556,6 +561,180 @@ def test_a_list_goes_on_without_files_that_are_none(bare: Server) -> None:
         assert f"\n  {line}  " in answer.output
     assert answer.output.count("(cannot be read: ") >= 4
     assert " folder " not in answer.output
+
+
+# ---- the same mistake in every command ----
+
+START = {
+    "run": ON_DIGITS.strip(),
+    "study": "lr_search --dataset digits",
+    "compare": "",
+    "report": "baseline",
+    "verify": "0" * 32,
+    "sync": "",
+    "ui": "",
+    "bench": "",
+}
+"""Each command with what it needs before its flags."""
+
+EVERY = " ".join(START)
+WITHOUT_HEAVY_LIBRARIES = "compare report verify sync ui bench"
+
+SAME_MISTAKE = {
+    "unknown flag": (EVERY, "{} --unknown 3", "There is no flag --unknown."),
+    "flag of tyro": (EVERY, "{} --tyro-print-completion bash", "There is no flag --tyro-print"),
+    "nearest flag": ("run study verify bench", "{} --data-rot x", "Did you mean --data-root"),
+    "repeated flag": (
+        "run study verify bench",
+        "{} --threads 1 --threads 2",
+        "--threads is given 2 times; give it once.",
+    ),
+    "repeated switch": ("run study compare", "{} --help --help", "--help is given 2 times"),
+    "no value": ("run study verify bench", "{} --threads", "--threads: the value is missing."),
+    "no path": ("run study verify bench", "{} --data-root", "--data-root: the value is missing."),
+    "no number": (
+        "run study verify bench",
+        "{} --threads x",
+        "--threads: 'x' is not a whole number.",
+    ),
+    "out of bounds": (
+        "run study verify bench",
+        "{} --threads 9999",
+        "threads: 9999 is not allowed, it must be at most 1024.",
+    ),
+    "null byte": (
+        "run study verify bench",
+        "{} --data-root a\0b",
+        r"data_root: 'a\x00b' holds a null byte.",
+    ),
+    "surplus argument": ("run study report verify sync ui bench", "{} surplus", "surplus"),
+    "switch with a value": ("run study verify", "{} --quiet=x", "Unrecognized options: x"),
+    "no name": ("run study report", "", "Missing: NAME."),
+    "no id": ("verify", "", "Missing: RUN."),
+    "a flag in place of a name": ("run study", "--quick", "Missing: NAME."),
+    "no record store": (
+        "run study compare report verify sync ui",
+        "{}",
+        "MLFLOW_TRACKING_URI: 'nonsense' is no address of a record store.",
+    ),
+}
+"""The commands that can make a mistake, its arguments after those of START, and the message."""
+
+
+def same_mistakes(commands: str) -> list[tuple[str, Row]]:
+    return [
+        (mistake, Row(f"harness.{command}", tuple(words.format(START[command]).split()), message))
+        for mistake, (makers, words, message) in SAME_MISTAKE.items()
+        for command in makers.split()
+        if command in commands.split()
+    ]
+
+
+def check_mistake(server: Server, mistake: str, row: Row) -> None:
+    if mistake == "no record store":
+        row = dataclasses.replace(row, environment={"MLFLOW_TRACKING_URI": "nonsense"})
+    before = state(server.root)
+    ended = server.answer(row)
+    assert ended.status == 2, ended
+    assert ended.output == ""
+    assert ended.errors.startswith("error: ")
+    assert row.message in ended.errors
+    assert "Traceback" not in ended.errors
+    if row.message.startswith("Missing"):
+        assert f"usage: python -m {row.module} {row.message.strip('.').split()[-1]}" in ended.errors
+    assert state(server.root) == before
+
+
+@pytest.mark.parametrize(("mistake", "row"), same_mistakes(WITHOUT_HEAVY_LIBRARIES), ids=str)
+def test_the_same_mistake_has_the_same_message_and_status(
+    light: Server, mistake: str, row: Row
+) -> None:
+    check_mistake(light, mistake, row)
+
+
+@pytest.mark.parametrize(("mistake", "row"), same_mistakes("run study"), ids=str)
+def test_run_and_study_answer_a_mistake_like_all_others(
+    loaded: Server, mistake: str, row: Row
+) -> None:
+    check_mistake(loaded, mistake, row)
+
+
+@pytest.mark.parametrize("command", START)
+def test_help_is_no_mistake(light: Server, loaded: Server, command: str) -> None:
+    server = light if command in WITHOUT_HEAVY_LIBRARIES.split() else loaded
+    for words in (["--help"], [*START[command].split(), "--help"]):
+        ended = server.answer(Row(f"harness.{command}", tuple(words), ""))
+        assert (ended.status, ended.errors) == (0, "")
+        assert f"python -m harness.{command}" in ended.output
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("harness.compare", "--experiment nobody"),
+        ("harness.ui", "--no-browser --experiment nobody"),
+        ("harness.report", "nobody"),
+    ],
+)
+def test_a_name_without_runs_is_refused_alike(finished: Recorded, module: str, words: str) -> None:
+    checkout, _ = finished
+    check(
+        asked(module, "", "there are no runs of 'nobody'"), checkout.command(module, *words.split())
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("harness.run", "--resume"),
+        ("harness.verify", ""),
+        ("harness.compare", ""),
+        ("harness.compare", "--against"),
+    ],
+)
+def test_an_unknown_run_is_refused_alike(finished: Recorded, module: str, words: str) -> None:
+    checkout, _ = finished
+    unknown = "0123456789abcdef" * 2
+    check(asked(module, "", unknown), checkout.command(module, *words.split(), unknown))
+
+
+@pytest.mark.parametrize(
+    ("module", "flag"),
+    [
+        ("harness.report baseline", "--out"),
+        ("harness.compare", "--csv"),
+        ("harness.compare", "--json"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_alike(
+    finished: Recorded, tmp_path: Path, module: str, flag: str
+) -> None:
+    checkout, _ = finished
+    name, *words = module.split()
+    for path in (tmp_path, tmp_path / "missing" / "x", tmp_path / ("y" * 5000)):
+        ended = checkout.command(name, *words, flag, str(path))
+        check(asked(name, "", "cannot be written: "), ended)
+        assert ended.errors.startswith(f"error: {flag.removeprefix('--')}: {tmp_path}")
+
+
+@pytest.mark.parametrize("command", [command for command in START if command != "bench"])
+def test_a_store_that_cannot_be_opened_is_a_failure(checkout: Checkout, command: str) -> None:
+    checkout.store.parent.mkdir()
+    checkout.store.write_bytes(b"not a database " * 100)
+    words = [*START[command].split(), *(["--no-browser"] if command == "ui" else [])]
+    ended = checkout.command(f"harness.{command}", *words)
+    assert ended.status == 1
+    assert ended.errors.startswith("error: ")
+    assert str(checkout.store) in ended.errors
+    assert len(ended.errors.splitlines()) == 1
+    assert not (checkout.root / "mlruns" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("command", ["__main__", *START])
+def test_every_command_ends_through_the_one_entry(command: str) -> None:
+    """`enter` turns an interruption into 130 or 143; tests/cli/test_entry.py shows that it does."""
+    source = (project.ROOT / "harness" / f"{command}.py").read_text(encoding="utf-8")
+    assert source.endswith('\n\nif __name__ == "__main__":\n    entry.enter(main)\n')
 
 
 # ---- through real processes ----
@@ -680,10 +859,10 @@ def test_any_words_are_a_request_or_refused_in_a_few_words(words: list[str]) -> 
 @given(
     name=st.text(max_size=20),
     words=st.lists(WORDS, max_size=3),
-    door_of=st.sampled_from([run, study]),
+    command=st.sampled_from([run, study]),
 )
-def test_any_name_is_refused(name: str, words: list[str], door_of: Any) -> None:
-    known = {*discovery.names("experiments"), *discovery.names("studies"), "-h", "--help"}
+def test_any_name_is_refused(name: str, words: list[str], command: Any) -> None:
+    known = {*project.names("experiments"), *project.names("studies"), "-h", "--help"}
     if name not in known:
         with pytest.raises(BadRequest):
-            door_of.main([name, *words])
+            command.main([name, *words])

@@ -13,10 +13,10 @@ from conftest import children_of
 from harness.base.project import ROOT
 
 MEASURING = """
-from harness.cli import flags
+from harness.cli import entry
 from harness.benchmark.timed_process import python
 
-flags.enter(lambda _: bool(python(["-c", "import time; time.sleep(60)"])))
+entry.enter(lambda _: bool(python(["-c", "import time; time.sleep(60)"])))
 """
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from harness.base import provenance
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.project import ROOT
-from harness.cli import flags, study_progress
+from harness.cli import entry, study_progress
 from harness.search import storage
 from harness.tracking import store_address
 from harness.tracking.messages import SaveArtifacts
@@ -115,7 +115,7 @@ def test_the_command_of_a_study_is_recorded_and_shown_without_its_password(
 def test_no_message_shows_a_credential(
     message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert flags.complain(RunFailed(f"It failed.\n{message}"), 1) == 1
+    assert entry.print_error(RunFailed(f"It failed.\n{message}"), 1) == 1
     shown = capsys.readouterr().err
     assert shown.startswith("error: It failed.\n")
     assert HIDDEN not in shown

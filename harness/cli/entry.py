@@ -1,0 +1,96 @@
+"""How a command starts and ends: signals, messages, exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import NoReturn
+
+from harness.base import signals
+from harness.base.errors import BadRequest, RunFailed
+from harness.base.privacy import mask
+
+LONGEST_LINE = 400
+"""Characters of a message's line; a longer line loses its middle."""
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def enter(main: Callable[[list[str]], int]) -> NoReturn:
+    """Run a command and end the process with its exit status.
+
+    0: success. 1: the work failed. 2: a bad request. 130 and 143: interrupted by SIGINT (Ctrl-C)
+    and SIGTERM. An expected error prints a short message, never a traceback.
+    """
+    signals.install()
+    warnings.formatwarning = lambda message, *_: f"warning: {_presentable(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack a character
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        status = main(sys.argv[1:])
+    except BadRequest as error:
+        status = print_error(error, 2)
+    except RunFailed as error:
+        status = print_error(error, 1)
+    except signals.Interrupted as error:
+        with contextlib.suppress(OSError):
+            print(*getattr(error, "__notes__", ()), sep="\n", end="\n", flush=True)
+        status = error.status
+    except BrokenPipeError:
+        status = 1
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        status = print_error(error, 1)
+    except SystemExit as error:
+        code = error.code
+        status = code if isinstance(code, int) else 0 if code is None else print_error(error, 1)
+    leave(status)
+
+
+def print_error(error: BaseException, status: int) -> int:
+    """Print an error's message to standard error and return the status."""
+    with contextlib.suppress(OSError):
+        print(f"error: {_presentable(str(error))}", file=sys.stderr)
+    return status
+
+
+def wait_for_interruption() -> NoReturn:
+    """Do nothing until Ctrl-C or SIGTERM.
+
+    Raises:
+        Interrupted: always, in the end.
+    """
+    while True:
+        time.sleep(1)  # `signal.pause` would miss a signal that arrives just before it
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once. Everything that must survive is on disk by now.
+
+    The interpreter's own exit takes up to two seconds once torch is imported. Output that cannot
+    be written turns success into failure.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream:
+                stream.flush()
+        except (OSError, ValueError):
+            status = status or 1
+    os._exit(status)
+
+
+def _presentable(message: str) -> str:
+    """The message without credentials, each long line without its middle."""
+    half = LONGEST_LINE // 2
+    return "\n".join(
+        line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
+        for line in mask(message).splitlines()
+    )

@@ -1,0 +1,24 @@
+"""Flags that several commands share, and how the help words a default that depends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import arg
+
+
+def default(metavar: str, meaning: str) -> Any:
+    """How the help shows a flag whose default is None: its placeholder, and what None means."""
+    return arg(metavar=metavar, help_behavior_hint=f"(default: {meaning})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFlags:
+    """Where the data sets are."""
+
+    data_root: Annotated[
+        Path | None, default("FOLDER", "HARNESS_DATA_ROOT, or data in the project")
+    ] = None
+    """Folder of the data sets."""
