@@ -32,9 +32,9 @@ def main(arguments: Sequence[str]) -> int:
 
     store_address.check()
     from harness.analysis.comparison import comparisons, nothing_recorded
-    from harness.runs.recovery import clear_up
+    from harness.runs.recovery import recover
 
-    clear_up()
+    recover()
     found = comparisons(settings)
     if not found:
         print(nothing_recorded())

@@ -24,13 +24,13 @@ def main(arguments: Sequence[str]) -> int:
         "Send what a tracking server missed while it was away. MLFLOW_TRACKING_URI names it.",
     )
     store_address.check()
-    from harness.runs.recovery import clear_up
+    from harness.runs.recovery import recover
     from harness.tracking.messages import RecoverRuns
     from harness.tracking.recorder_process import RecorderProcess
 
     with closing(RecorderProcess()) as recorder:
         recovered = recorder.send(RecoverRuns())
-        clear_up(recorder)
+        recover(recorder)
     print(
         f"{store_address.described()}: {recovered.sent} writes sent, "
         f"{recovered.waiting} still waiting"

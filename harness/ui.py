@@ -40,9 +40,9 @@ def main(arguments: Sequence[str]) -> int:
             "the pages have no login.",
             file=sys.stderr,
         )
-    from harness.runs.recovery import clear_up
+    from harness.runs.recovery import recover
 
-    clear_up()
+    recover()
     with pages.serving(settings.host, port) as address:
         page = pages.run_list(address, settings.experiment)
         try:

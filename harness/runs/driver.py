@@ -53,8 +53,9 @@ class Driven:
 class Source(Protocol):
     """Gives trainings to whoever has a free place."""
 
-    is_exhausted: bool
-    """Whether `take` will never give another training, whatever becomes of the others."""
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether `take` will never give another training, whatever becomes of the others."""
 
     def take(self, index: int) -> Driven | None:
         """The next training for the place `index`; None if there is none now."""

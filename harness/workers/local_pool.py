@@ -122,7 +122,7 @@ def may_fork() -> bool:
     """
     if not hasattr(os, "fork") or sys.platform == "darwin" or torch.cuda.is_available():
         return False
-    return psutil.Process().num_threads() == 1
+    return bool(psutil.Process().num_threads() == 1)
 
 
 def _fork(setup: WorkerSetup, close_inherited: Callable[[], None]) -> _Worker:

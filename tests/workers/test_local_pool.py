@@ -1,0 +1,131 @@
+"""Workers of this machine, forked and started: they train, wait, stop, die and end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import children_of
+
+from experiments.baseline import Baseline
+from harness.runs.events import Begun, Ending, Event
+from harness.runs.preparation import prepare
+from harness.runs.training_group import TrainingTask
+from harness.training import checkpoint
+from harness.training.device import Execution
+from harness.training.loop import EpochResult
+from harness.workers import local_pool
+from harness.workers.local_pool import LocalPool
+from harness.workers.pool import PoolGroup, WorkerSetup
+
+EXPERIMENT = Baseline(dataset="digits", num_epochs=3, validation_size=300)
+TASK = TrainingTask(EXPERIMENT, with_test=False)
+
+
+@pytest.fixture(params=["forked", "started"])
+def group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolGroup]:
+    if request.param == "forked" and not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    # The threads of this process are OpenBLAS's and idle: nothing that they hold is needed.
+    monkeypatch.setattr(local_pool, "may_fork", lambda: request.param == "forked")
+    with closing(LocalPool(on_cpu=True)) as pool:
+        yield PoolGroup(pool, 2, WorkerSetup(Execution(threads=1), "nowhere"))
+    assert children_of(os.getpid()) == []
+
+
+def events(group: PoolGroup, index: int) -> Iterator[Event]:
+    while True:
+        for number, event in group.advance():
+            assert number == index
+            yield event
+            if isinstance(event, Ending):
+                return
+
+
+def test_a_worker_trains_to_the_bits_of_this_process(group: PoolGroup) -> None:
+    group.begin(1, TASK)
+    begun, *results, ending = events(group, 1)
+    assert isinstance(begun, Begun)
+    assert begun.machine["threads"] == "1"
+    assert [part.context for part in begun.data] == ["training", "validation"]
+    program = Execution(threads=1)
+    here = prepare(EXPERIMENT, None, with_test=False).training(program, program.apply())
+    for result, mine in zip(results, here.epochs(), strict=True):
+        assert isinstance(result, EpochResult)
+        assert result.metrics["validation/loss"] == mine.metrics["validation/loss"]
+    assert isinstance(ending, Ending)
+    assert (ending.outcome, ending.weights_sha256) == ("completed", here.weights_digest())
+
+
+def test_a_worker_stops_and_trains_the_next(group: PoolGroup) -> None:
+    group.begin(0, TASK)
+    heard: list[Event] = []
+    for event in events(group, 0):
+        heard.append(event)
+        if isinstance(event, EpochResult):
+            group.stop(0, "pruned")
+    assert sum(isinstance(event, EpochResult) for event in heard) == 1
+    assert isinstance(heard[-1], Ending)
+    assert heard[-1].outcome == "pruned"
+    group.begin(0, TASK)
+    assert sum(isinstance(event, EpochResult) for event in events(group, 0)) == 3
+
+
+def test_a_worker_sends_the_state_of_its_training(group: PoolGroup) -> None:
+    group.begin(0, TASK)
+    states = [group.state(0) for event in events(group, 0) if isinstance(event, EpochResult)]
+    assert [len(checkpoint.decode(state)["history"]) for state in states] == [1, 2, 3]
+
+
+def test_what_a_training_raises_is_its_end_and_not_the_workers(group: PoolGroup) -> None:
+    too_large = TrainingTask(Baseline(dataset="digits", validation_size=5_000), with_test=False)
+    group.begin(0, too_large)
+    (ending,) = events(group, 0)
+    assert isinstance(ending, Ending)
+    assert ending.outcome == "failed"
+    assert "validation_size: 5000 is not allowed" in ending.reason
+    group.begin(0, TASK)
+    assert [e.outcome for e in events(group, 0) if isinstance(e, Ending)] == ["completed"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals")
+def test_a_killed_worker_is_replaced(group: PoolGroup) -> None:
+    group.begin(0, TASK)
+    for event in events(group, 0):
+        if isinstance(event, EpochResult):
+            for child in children_of(os.getpid()):
+                os.kill(child, signal.SIGKILL)
+    assert isinstance(event, Ending)
+    assert event.is_lost
+    assert "SIGKILL" in event.reason
+    group.begin(0, TASK)
+    assert [e.outcome for e in events(group, 0) if isinstance(e, Ending)] == ["completed"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_workers_end_with_the_process_that_drives_them(tmp_path: Path) -> None:
+    """In the middle of an epoch, and without a word."""
+    names = tmp_path / "workers"
+    pid = os.fork()
+    if not pid:
+        try:
+            pool = LocalPool(on_cpu=True)
+            group = PoolGroup(pool, 2, WorkerSetup(Execution(threads=1), "nowhere"))
+            endless = TrainingTask(Baseline(dataset="digits", num_epochs=10**6))
+            group.begin(0, endless)
+            while not isinstance(group.advance()[0][1], EpochResult):
+                pass
+            names.write_text(" ".join(map(str, children_of(os.getpid()))))
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    workers = [int(word) for word in names.read_text().split()]
+    assert len(workers) == 2
+    _, left = psutil.wait_procs([psutil.Process(w) for w in workers if psutil.pid_exists(w)], 10)
+    assert left == []
