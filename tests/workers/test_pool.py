@@ -117,9 +117,7 @@ def test_a_worker_that_dies_idle_costs_nothing(pool: PoolByHand, group: PoolGrou
     assert group.advance() == []
 
 
-def test_the_state_comes_between_the_messages_of_others(
-    pool: PoolByHand, group: PoolGroup
-) -> None:
+def test_the_state_comes_between_the_messages_of_others(pool: PoolByHand, group: PoolGroup) -> None:
     pool.incoming += [(1, epoch(7)), (0, TrainingState(b"state"))]
     assert group.state(0) == b"state"
     assert pool.log == [(0, AskState())]

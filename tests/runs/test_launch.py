@@ -1,0 +1,213 @@
+"""Runs and groups of seeds: what is recorded, in which order, however they end."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import MACHINE, MemoryRecorder, ScriptedGroup, epoch
+
+from experiments.baseline import Baseline
+from experiments.softmax_regression import SoftmaxRegression
+from harness.base.errors import RunFailed
+from harness.base.signals import Interrupted
+from harness.runs import launch
+from harness.runs.events import Begun, Ending
+from harness.runs.launch import repeat, run
+from harness.runs.preparation import DataSource, prepare
+from harness.runs.specification import RunSpecification
+from harness.runs.training_group import LocalGroup
+from harness.tracking.messages import (
+    DrawFigures,
+    EndRun,
+    LogEpoch,
+    LogModel,
+    Message,
+    SaveArtifacts,
+    StartRun,
+)
+from harness.training import checkpoint
+from harness.training.device import Execution, describe
+
+EXPERIMENT = SoftmaxRegression(dataset="digits", num_epochs=2)
+EXECUTION = Execution(threads=1)
+CONFIRMATION = RunSpecification(kind="confirm", parent="study")
+
+
+@pytest.fixture(autouse=True)
+def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(launch, "MLRUNS", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def recorder() -> MemoryRecorder:
+    return MemoryRecorder()
+
+
+def local_group(experiment: Baseline | SoftmaxRegression = EXPERIMENT) -> LocalGroup:
+    return LocalGroup(DataSource(None, prepare(experiment, None)), EXECUTION, EXECUTION.apply())
+
+
+def kinds(recorder: MemoryRecorder) -> list[type[Any]]:
+    return [type(message) for message in recorder.messages]
+
+
+def test_a_run_is_saved_and_recorded_epoch_by_epoch(recorder: MemoryRecorder, mlruns: Path) -> None:
+    result = run(EXPERIMENT, local_group(), EXECUTION, recorder)
+    assert kinds(recorder) == [StartRun, LogEpoch, LogEpoch, DrawFigures, LogModel, EndRun]
+    (end,) = recorder.of(EndRun)
+    assert (end.run_id, end.outcome, end.epoch) == ("run 1", "completed", 2)
+    assert end.tags["weights_sha256"] == result.weights_sha256
+    assert f"test | {result.metrics['test/loss']:.4f}" in end.description
+    assert [e.metrics for e in result.epochs] == [m.metrics for m in recorder.of(LogEpoch)]
+    saved = [checkpoint.load(p) for p in checkpoint.latest_first(mlruns / "checkpoints" / "run 1")]
+    assert [len(state["history"]) for state in saved] == [2, 1]
+
+
+def test_an_epoch_is_saved_before_it_is_recorded(mlruns: Path) -> None:
+    def fails(message: Message[Any]) -> Exception | None:
+        if isinstance(message, LogEpoch):
+            paths = checkpoint.latest_first(mlruns / "checkpoints" / message.run_id)
+            assert len(checkpoint.load(paths[0])["history"]) == message.epoch
+        return None
+
+    run(EXPERIMENT, local_group(), EXECUTION, MemoryRecorder(fails))
+
+
+def test_what_is_no_run_of_its_own_keeps_numbers_alone(
+    recorder: MemoryRecorder, mlruns: Path
+) -> None:
+    run(
+        EXPERIMENT,
+        local_group(),
+        EXECUTION,
+        recorder,
+        CONFIRMATION,
+        evaluate_each_epoch=False,
+    )
+    assert kinds(recorder) == [StartRun, LogEpoch, LogEpoch, EndRun]
+    first, second = recorder.of(LogEpoch)
+    assert "test/loss" not in first.metrics, "the test images are looked at once"
+    assert "test/loss" in second.metrics
+    assert list(mlruns.iterdir()) == []
+
+
+def test_a_run_that_diverges_ends_so_and_says_why(recorder: MemoryRecorder) -> None:
+    result = run(SoftmaxRegression(dataset="digits", lr=1e38), local_group(), EXECUTION, recorder)
+    assert (result.outcome, result.has_diverged) == ("diverged", True)
+    (end,) = recorder.of(EndRun)
+    assert end.tags["reason"] == "the loss is not finite"
+    assert recorder.of(LogModel) == []
+
+
+class Broken(SoftmaxRegression):
+    def network(self) -> Any:
+        raise ValueError("two layers\nmore than one line")
+
+
+def test_an_error_of_the_experiment_is_recorded_with_its_place(recorder: MemoryRecorder) -> None:
+    with pytest.raises(RunFailed) as caught:
+        run(Broken(dataset="digits"), local_group(), EXECUTION, recorder)
+    assert str(caught.value).startswith("broken failed: ValueError: two layers (test_launch.py, ")
+    assert kinds(recorder) == [], "it never began"
+
+
+def test_an_error_in_the_middle_leaves_a_failed_run_with_its_trace(
+    recorder: MemoryRecorder,
+) -> None:
+    failure = Ending("failed", reason="it broke", trace="line 1\n")
+    group = ScriptedGroup(lambda _: [epoch(1), failure])
+    with pytest.raises(RunFailed, match="it broke\nOnce that is mended, go on: .* --resume run 1"):
+        run(EXPERIMENT, group, EXECUTION, recorder)
+    assert kinds(recorder) == [StartRun, LogEpoch, SaveArtifacts, EndRun]
+    assert recorder.of(SaveArtifacts)[0].files == {"error.txt": b"line 1\n"}
+    assert recorder.of(EndRun)[0].outcome == "failed"
+
+
+def test_an_interruption_is_recorded_and_says_how_to_go_on(recorder: MemoryRecorder) -> None:
+    group = ScriptedGroup(lambda _: [epoch(1), Interrupted(signal.SIGINT)])
+    with pytest.raises(Interrupted) as caught:
+        run(EXPERIMENT, group, EXECUTION, recorder)
+    assert caught.value.__notes__ == [
+        "Stopped after 1 epoch. Go on: python -m harness.run --resume run 1"
+    ]
+    assert recorder.of(EndRun)[0].outcome == "interrupted"
+
+
+def test_an_interrupted_confirmation_cannot_be_resumed_and_does_not_say_so(
+    recorder: MemoryRecorder,
+) -> None:
+    group = ScriptedGroup(lambda _: [epoch(1), Interrupted(signal.SIGINT)])
+    with pytest.raises(Interrupted) as caught:
+        run(EXPERIMENT, group, EXECUTION, recorder, CONFIRMATION)
+    assert not hasattr(caught.value, "__notes__")
+
+
+def test_a_record_that_fails_ends_the_run(mlruns: Path) -> None:
+    def fails(message: Message[Any]) -> Exception | None:
+        full = isinstance(message, LogEpoch) and message.epoch == 2
+        return RunFailed("the disk is full") if full else None
+
+    recorder = MemoryRecorder(fails)
+    with pytest.raises(RunFailed, match="the disk is full\nOnce that is mended"):
+        run(EXPERIMENT, ScriptedGroup(lambda _: [epoch(1), epoch(2)]), EXECUTION, recorder)
+    assert recorder.of(EndRun)[0].tags["reason"] == "the disk is full"
+
+
+def test_a_network_that_cannot_be_exported_costs_the_model_alone(
+    recorder: MemoryRecorder,
+) -> None:
+    ending = Ending("completed", weights_sha256="ab", incomplete="no graph")
+    group = ScriptedGroup(lambda _: [epoch(1), ending])
+    with pytest.warns(UserWarning, match="no model or figures: no graph"):
+        result = run(EXPERIMENT, group, EXECUTION, recorder)
+    assert result.outcome == "completed"
+    assert recorder.of(EndRun)[0].tags["incomplete"] == "no graph"
+
+
+# Groups of seeds
+
+
+def repeated(recorder: MemoryRecorder, group: Any, seeds: range = range(4, 7)) -> Any:
+    prepared = prepare(EXPERIMENT, None)
+    begun = Begun(describe(EXECUTION.apply()), prepared.data_records())
+    specification = RunSpecification(figures=False)
+    return repeat(EXPERIMENT, seeds, group, EXECUTION, recorder, specification, begun)
+
+
+def test_seeds_are_trained_one_after_the_other_below_their_group(recorder: MemoryRecorder) -> None:
+    result = repeated(recorder, local_group())
+    whole, *children = [message.record for message in recorder.of(StartRun)]
+    assert (whole.kind, whole.parameters["seed"]) == ("group", "4..6")
+    assert [child.parent for child in children] == ["run 1"] * 3
+    assert [child.fields["seed"] for child in children] == [4, 5, 6]
+    assert [end.run_id for end in recorder.of(EndRun)] == ["run 2", "run 3", "run 4", "run 1"]
+    losses = [child.metrics["test/loss"] for child in result.results]
+    assert result.summaries["test/loss"].mean == pytest.approx(sum(losses) / 3)
+    assert recorder.of(EndRun)[-1].metrics["test/loss/n"] == 3
+
+
+def test_a_seed_is_trained_as_it_is_alone(recorder: MemoryRecorder) -> None:
+    result = repeated(recorder, local_group(), range(4, 6))
+    alone = run(result.results[1].experiment, local_group(), EXECUTION, MemoryRecorder())
+    assert alone.weights_sha256 == result.results[1].weights_sha256
+
+
+def test_a_seed_that_fails_ends_its_group(recorder: MemoryRecorder) -> None:
+    failure = Ending("failed", reason="it broke")
+    group = ScriptedGroup(lambda e: [epoch(1), failure] if e.seed == 5 else [epoch(1)])
+    with pytest.raises(RunFailed, match="it broke"):
+        repeated(recorder, group)
+    assert [end.outcome for end in recorder.of(EndRun)] == ["completed", "failed", "failed"]
+    assert len(recorder.of(StartRun)) == 3, "the third seed is not begun"
+
+
+def test_a_seed_that_is_interrupted_interrupts_its_group(recorder: MemoryRecorder) -> None:
+    group = ScriptedGroup(lambda _: [epoch(1), KeyboardInterrupt()])
+    with pytest.raises(KeyboardInterrupt):
+        repeated(recorder, group)
+    assert [end.outcome for end in recorder.of(EndRun)] == ["interrupted", "interrupted"]
+    assert MACHINE["device"] == "cpu"
