@@ -12,7 +12,6 @@ from harness.runs.launch import GroupResult, RunResult, repeat, run
 from harness.runs.preparation import DataSource, prepare
 from harness.runs.recovery import recover
 from harness.runs.resume import resume
-from harness.runs.specification import RunSpecification
 from harness.runs.training_group import LocalGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.formatting import number_of
 from harness.search.objective import OBJECTIVE
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
@@ -169,5 +169,5 @@ def answer_text(answer: StudyAnswer, was_finished: bool) -> str:
             "a larger --n-trials goes on with it.",
         )
     elif not answer.is_finished:
-        lines.append(f"Go on with the same command: {provenance.command(tuple(sys.argv))}")
+        lines.append(f"Go on with the same command: {command_text(sys.argv)}")
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Descriptions of runs and groups in Markdown: what was trained, what came out, how to repeat it."""
+"""Descriptions of runs and groups in Markdown: what was trained, and what came out."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.statistics import Summary
 from harness.runs.callbacks import RecordRun
 from harness.runs.events import Ending
@@ -32,7 +32,7 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
         if f"{part}/loss" in metrics:
             loss, accuracy = (metrics[f"{part}/{kind}"] for kind in ("loss", "accuracy"))
             lines.append(f"| {part} | {loss:.4f} | {accuracy:.4f} | {size:,} |")
-    command = provenance.command(run.specification.command)
+    command = command_text(run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
 
 
@@ -52,6 +52,6 @@ def describe_group(
             "",
             "Repeat it with:",
             "",
-            f"    {provenance.command(command)}",
+            f"    {command_text(command)}",
         ]
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from harness.base.errors import RunFailed
@@ -105,16 +105,14 @@ def drive(group: TrainingGroup, source: Source) -> None:
     except BaseException as error:
         with deferred():
             for driven in active.values():
-                ending = ending_of(error, driven.task.experiment)
+                ending = replace(ending_of(error, driven.task.experiment), is_blameless=True)
                 for callback in driven.callbacks:
                     with contextlib.suppress(RunFailed):  # the first error is the news
                         callback.ended(ending)
         raise
 
 
-def _pass_on(
-    group: TrainingGroup, index: int, event: Event, active: dict[int, Driven]
-) -> None:
+def _pass_on(group: TrainingGroup, index: int, event: Event, active: dict[int, Driven]) -> None:
     driven = active[index]
     if isinstance(event, Ending):
         del active[index]

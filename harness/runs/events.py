@@ -35,7 +35,8 @@ class Ending:
     Attributes:
         reason: what went wrong; empty if nothing did.
         trace: the frames of the error behind it.
-        is_lost: whether its process died, so that nobody is to blame and it may be tried again.
+        is_lost: whether its process died, so that it may be tried again.
+        is_blameless: whether something outside of the training ended it, such as a full disk.
         weights_sha256: digest of the final weights; see `Training.weights_digest`.
         model: the exported network, if the task asked for it.
         incomplete: why figures or model are missing that the task asked for.
@@ -46,6 +47,7 @@ class Ending:
     reason: str = ""
     trace: str = ""
     is_lost: bool = False
+    is_blameless: bool = False
     weights_sha256: str = ""
     model: ModelRecord | None = None
     incomplete: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -72,7 +73,7 @@ def resume(
             figures=settings.get("figures", True),
             checkpoint_every=settings.get("checkpoint_every", 1),
             keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
-            command=stored.command,
+            command=tuple(shlex.split(stored.command)),
         ),
         experiment,
         execution,

@@ -115,7 +115,8 @@ class Verification:
     def lines(self, verdict: Confirmed) -> list[str]:
         """The verdict and what has changed, for the screen."""
         lines = [
-            f"{verdict.word}: {verdict.sentence} ({number_of(self.num_epochs, 'epoch')}, n = 1 run, {self.result.device})"
+            f"{verdict.word}: {verdict.sentence} "
+            f"({number_of(self.num_epochs, 'epoch')}, n = 1 run, {self.result.device})"
         ]
         for name, change in self.changes.items():
             lines.append(f"  {name} was {change.then}, is {change.now}")

@@ -33,9 +33,7 @@ class ClaimedTrial:
         """Name the run that records the trial."""
         self.trial.set_user_attr("run_id", run_id)
 
-    def report(
-        self, epoch: int, metrics: dict[str, float], *, may_prune: bool
-    ) -> Stop | None:
+    def report(self, epoch: int, metrics: dict[str, float], *, may_prune: bool) -> Stop | None:
         """Tell the pruner about an epoch.
 
         Returns:

@@ -12,9 +12,10 @@ from typing import Any
 from mlflow.exceptions import MlflowException
 
 from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.errors import RunFailed
-from harness.base.privacy import mask
 from harness.base.machine import peak_memory
+from harness.base.privacy import mask
 from harness.figures import run_figures
 from harness.tracking.messages import (
     DrawFigures,
@@ -185,7 +186,7 @@ class MlflowRecorder:
                 **{name: provenance.version(name) for name in ("mlflow", "optuna")},
                 "git_commit": source.commit or "none",
                 "git_dirty": str(bool(source.changes)).lower(),
-                "command": provenance.command(record.command),
+                "command": command_text(record.command),
             }.items()
         }
         tags["mlflow.source.name"] = " ".join(tags["harness.command"].split()[:3])

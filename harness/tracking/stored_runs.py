@@ -84,9 +84,7 @@ def _last_unfinished(store: Store) -> str:
     for run in store.search(unfinished):
         tags = run.data.tags
         running = tags["harness.outcome"] == "running"
-        if "mlflow.parentRunId" in tags or (
-            running and not is_owner_dead(tags["harness.owner"])
-        ):
+        if "mlflow.parentRunId" in tags or (running and not is_owner_dead(tags["harness.owner"])):
             continue
         return str(run.info.run_id)
     raise BadRequest("There is no run here that was interrupted and can go on.")

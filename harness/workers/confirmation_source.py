@@ -127,7 +127,7 @@ class _StoreConfirmation(Callback):
         if ending.is_lost:
             self.source.requeue(self.confirmation, ending.reason)
             return
-        if ending.outcome == "interrupted":
+        if ending.outcome == "interrupted" or ending.is_blameless:
             return
         self.source.count()
         if ending.outcome == "failed":

@@ -17,8 +17,8 @@ from harness.search.trial_queue import Counts, Search
 from harness.tracking.messages import (
     EndRun,
     LogEpoch,
-    Recorder,
     ReconcileChildren,
+    Recorder,
     ReopenRun,
     StartRun,
 )

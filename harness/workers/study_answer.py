@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
 from harness.search import FrozenTrial, trial_queue
+from harness.search.confirmations import Confirmation, confirmations
 from harness.search.importance import FEWEST_TRIALS, importances
 from harness.search.results import trials_csv
 from harness.search.storage import StoredStudy
@@ -22,7 +23,6 @@ from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.training.experiment import Experiment
-from harness.search.confirmations import Confirmation, confirmations
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -172,7 +172,7 @@ class StudyAnswer:
                 f"Sampler {self.search.sampler} (seed {self.search.sampler_seed}), "
                 f"pruner {self.search.pruner}. Repeat it with:",
                 "",
-                f"    {provenance.command(tuple(sys.argv))}",
+                f"    {command_text(sys.argv)}",
             ]
         )
 
@@ -191,7 +191,7 @@ class StudyAnswer:
         plain: dict[str, Any] = summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
-            "command": provenance.command(tuple(sys.argv)),
+            "command": command_text(sys.argv),
             "confirmed": {
                 name: {
                     "fields": c.fields,

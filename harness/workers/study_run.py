@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
@@ -112,7 +112,7 @@ def run_study(
         with failures_told(request.url):
             return _run(request, recorder, view)
     except Interrupted as interruption:
-        again = provenance.command(tuple(sys.argv))
+        again = command_text(sys.argv)
         interruption.add_note(f"Stopped. Go on with the same command: {again}")
         raise
 

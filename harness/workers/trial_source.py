@@ -6,8 +6,8 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from harness.base import provenance
-from harness.base.formatting import value_text
+from harness.base.command_line import command_text, run_arguments
+from harness.base.formatting import assignments
 from harness.runs.callbacks import RecordRun
 from harness.runs.driver import Callback, Driven
 from harness.runs.events import Begun, Ending
@@ -80,8 +80,7 @@ class TrialSource:
 
     def _driven(self, index: int, claimed: ClaimedTrial, experiment: Experiment) -> Driven:
         trial = claimed.trial
-        words = (f"{name}={value_text(value)}" for name, value in trial.params.items())
-        name = " ".join([f"trial {trial.number}", *words])
+        name = f"trial {trial.number} {assignments(trial.params)}".strip()
         self.progress.started = self.progress.started or time.monotonic()
         self.progress.workers[index].doing = name
         record = RecordRun(
@@ -116,9 +115,8 @@ class TrialSource:
     def _describe(self, run: RecordRun, ending: Ending) -> str:
         """A trial in Markdown: what it was, what came out, how to train the same again."""
         experiment = run.experiment
-        command = provenance.run_command(
-            experiment.name, experiment.fields(), "--threads", str(self.execution.threads)
-        )
+        options = experiment.fields() | {"threads": self.execution.threads}
+        command = command_text(run_arguments(experiment.name, options))
         metric = OBJECTIVE.metric.replace("/", " ")
         value = f"{run.history[-1].metrics[OBJECTIVE.metric]:.4f}" if run.history else "none"
         reason = f" ({ending.reason})" if ending.reason else ""
@@ -149,7 +147,8 @@ class _ReportTrial(Callback):
     def ended(self, ending: Ending) -> None:
         # What the study is told, the record has.
         self.source.recorder.wait()
-        self.claimed.end(ending.outcome, ending.reason, is_lost=ending.is_lost)
+        outcome = "interrupted" if ending.is_blameless else ending.outcome
+        self.claimed.end(outcome, ending.reason, is_lost=ending.is_lost)
         self.source.on_end()
 
 
@@ -169,7 +168,7 @@ class _ShowTrial(WatchWorker):
 
     def ended(self, ending: Ending) -> None:
         super().ended(ending)
-        if ending.outcome != "interrupted":
+        if ending.outcome != "interrupted" and not ending.is_blameless:
             self.view.trial_ended(
                 self.progress,
                 TrainingEnded(

@@ -23,6 +23,7 @@ from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
+from harness.runs import preparation
 from harness.runs.preparation import Prepared, prepare
 from harness.training import checkpoint
 from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
@@ -232,7 +233,7 @@ def test_other_test_images_change_nothing_where_there_are_validation_images(
     experiment = Baseline(dataset="digits", num_epochs=2, validation_size=validation_size)
 
     def trained(dataset: Dataset) -> tuple[Prepared, Training]:
-        monkeypatch.setattr(runner, "open_dataset", lambda *_, **__: dataset)
+        monkeypatch.setattr(preparation, "open_dataset", lambda *_, **__: dataset)
         prepared = prepared_on_digits(experiment)
         training = begin(prepared)
         list(training.epochs())

@@ -103,6 +103,7 @@ def test_what_a_callback_raises_ends_every_training_as_failed() -> None:
     for heard in (first, second):
         assert heard.ending
         assert (heard.ending.outcome, heard.ending.reason) == ("failed", "the disk is full")
+        assert heard.ending.is_blameless
     assert ("a", 2) not in log
 
 

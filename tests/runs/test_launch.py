@@ -120,7 +120,7 @@ def test_an_error_in_the_middle_leaves_a_failed_run_with_its_trace(
 ) -> None:
     failure = Ending("failed", reason="it broke", trace="line 1\n")
     group = ScriptedGroup(lambda _: [epoch(1), failure])
-    with pytest.raises(RunFailed, match="it broke\nOnce that is mended, go on: .* --resume run 1"):
+    with pytest.raises(RunFailed, match=r"it broke\nOnce that is mended, go on: .* --resume run 1"):
         run(EXPERIMENT, group, EXECUTION, recorder)
     assert kinds(recorder) == [StartRun, LogEpoch, SaveArtifacts, EndRun]
     assert recorder.of(SaveArtifacts)[0].files == {"error.txt": b"line 1\n"}

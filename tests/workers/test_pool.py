@@ -127,7 +127,7 @@ def test_the_state_comes_between_the_messages_of_others(pool: PoolByHand, group:
 def test_a_dead_worker_has_no_state(pool: PoolByHand, group: PoolGroup) -> None:
     group.begin(0, TASK)
     pool.incoming.append((0, Died("status 3")))
-    with pytest.raises(RunFailed, match="worker 0 died .status 3."):
+    with pytest.raises(RunFailed, match=r"worker 0 died \(status 3\)"):
         group.state(0)
     ((_, ending),) = group.advance()
     assert isinstance(ending, Ending)
