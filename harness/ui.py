@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from annotated_types import Interval
-
 from harness.base import fields
 from harness.base.errors import BadRequest, RunFailed, nearest
+from harness.base.fields import Interval
 from harness.base.privacy import mask
 from harness.cli import flags
 

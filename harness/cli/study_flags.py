@@ -7,9 +7,7 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Interval
-
-from harness.base.fields import Name, Positive, Seed, Threads
+from harness.base.fields import Interval, Name, Positive, Seed, Threads
 from harness.search.samplers import PrunerName, SamplerName
 from harness.training.device import Execution, choose
 

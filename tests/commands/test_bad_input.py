@@ -299,13 +299,13 @@ BY_THEIR_CONTENT = [
     with_flags("--tag ../x=1", "tag: '../x' is not a key"),
     with_flags("--tag a=1 --tag a=2", "tag: a is given 2 times"),
     with_flags(f"--tag {'k' * 251}=1", "at most 250"),
-    with_flags(f"--tag k={LONG}", "tag: a text of 100,002 characters is too long"),
-    named("--tag", "a=b\nc", r"holds the control character '\n'"),
-    named("--run-name", "", "run_name: '' is not allowed, it must be at least 1 characters long"),
-    named("--run-name", "n" * 251, "at most 250 characters long"),
-    named("--run-name", "zero\0", r"run_name: 'zero\x00' holds the control character '\x00'"),
-    named("--run-name", "\x1b[2J", r"holds the control character '\x1b'"),
-    named("--run-name", "\udcff", r"holds the control character '\udcff'"),
+    with_flags(f"--tag k={LONG}", "tag: expected at most 5,000 characters, got 100,002"),
+    named("--tag", "a=b\nc", r"contains the control character '\n'"),
+    named("--run-name", "", "run_name: '' is not allowed, it must be 1 to 250 characters long"),
+    named("--run-name", "n" * 251, "1 to 250 characters long"),
+    named("--run-name", "zero\0", r"run_name: 'zero\x00' contains the control character '\x00'"),
+    named("--run-name", "\x1b[2J", r"contains the control character '\x1b'"),
+    named("--run-name", "\udcff", r"contains the control character '\udcff'"),
     Row("harness.run", ("baseline", "--data-root", "a\0b"), "embedded null byte", 1),
     asked("harness.run", "baseline --dataset imagenet", "fashion-mnist"),
     asked("harness.run", "baseline --data-root file", "fashion-mnist is not in", 1),
@@ -319,7 +319,7 @@ BY_THEIR_CONTENT = [
     asked("harness.run", "two", "this one has A, B"),
     asked("harness.run", "abstract", "A does not define network()"),
     asked("harness.run", "unknown_mark", "name 'Count' is not defined"),
-    asked("harness.run", "two_types", "width: a field has one type"),
+    asked("harness.run", "two_types", "width: expected one type"),
     asked("harness.run", "odd_bound", "MultipleOf"),
     asked("harness.run", "mutable", "mutable default"),
     asked("harness.run", "bad_default", "lr: -1.0 is not allowed"),
@@ -645,7 +645,7 @@ def test_a_folder_that_may_not_be_written_is_named(checkout: Checkout) -> None:
             text=True,
             check=False,
         )
-        row = asked("harness", "", "its folder may not be written", 1)
+        row = asked("harness", "", "its folder is not writable", 1)
         check(row, Ended(ended.returncode, ended.stdout, ended.stderr, 0))
     assert list(folder.iterdir()) == []
 
