@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.base import project
+from harness.base.command_line import run_arguments
 from harness.base.errors import BadRequest
 from harness.cli import run_progress
 from harness.cli.run_flags import RunSettings
@@ -83,10 +83,7 @@ def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:
             if getattr(settings, name) != getattr(RunSettings, name)
         },
         "no_figures": settings.no_figures,
+        "tag": settings.tag,
     }
-    words = [str(project.ROOT / "harness" / "run.py"), name]
-    for option, value in [*options.items(), *(("tag", tag) for tag in settings.tag)]:
-        if value is not False:
-            flag = f"--{option.replace('_', '-')}"
-            words += [flag] if value is True else [flag, str(value)]
-    return tuple(words)
+    defaults = {field.name: field.default for field in dataclasses.fields(experiment)}
+    return run_arguments(name, options, defaults)

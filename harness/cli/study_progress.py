@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.base import provenance
-from harness.base.statistics import number_of
+from harness.base.command_line import command_text
+from harness.base.formatting import number_of
 from harness.runs import runner
 from harness.search.study import describe_space
 from harness.search.trial_queue import Search
@@ -171,4 +171,4 @@ def dry_run(
 
 def again() -> str:
     """The command that goes on with the study: the one that began it."""
-    return provenance.command(tuple(sys.argv))
+    return command_text(tuple(sys.argv))

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from harness.base.errors import BadRequest
+from harness.base.formatting import number_of
 from harness.base.ownership import Owner
-from harness.base.statistics import number_of
 from harness.cli import flags, run_progress
 from harness.runs import runner
 from harness.runs.recovery import clear_up

@@ -18,14 +18,16 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from harness.base import discovery, provenance
+from harness.base import discovery
+from harness.base.command_line import command_text
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.formatting import number_of
 from harness.base.machine import peak_memory
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT
 from harness.base.signals import Interrupted, deferred, raise_pending
-from harness.base.statistics import Summary, number_of, summarize
+from harness.base.statistics import Summary, summarize
 from harness.tracking.schema import (
     DataRecord,
     FiguresRecord,
@@ -236,7 +238,7 @@ def run(
         run_id,
         recorder,
         watcher,
-        command=provenance.command(labels.command),
+        command=command_text(labels.command),
         with_figures=labels.figures,
         with_model=labels.kind == "run",
         resumable=labels.kind == "run" and labels.parent is None,
@@ -455,7 +457,7 @@ def repeat(
         description="\n".join(
             [f"**{unseeded}**, seeds {seeds[0]} to {seeds[-1]}, on {device}:", ""]
             + [f"- {name}: {summary}" for name, summary in summaries.items()]
-            + ["", "Repeat it with:", "", f"    {provenance.command(labels.command)}"]
+            + ["", "Repeat it with:", "", f"    {command_text(labels.command)}"]
         ),
     )
     return group_id, results, summaries

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.errors import BadRequest
 from harness.base.machine import peak_memory
 from harness.base.ownership import is_owner_dead
@@ -116,7 +117,7 @@ class MlflowRecorder:
                 **{name: provenance.version(name) for name in ("mlflow", "optuna")},
                 "git_commit": source.commit or "none",
                 "git_dirty": str(bool(source.changes)).lower(),
-                "command": provenance.command(record.command),
+                "command": command_text(record.command),
             }.items()
         }
         tags["mlflow.source.name"] = " ".join(tags["harness.command"].split()[:3])

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.base import provenance
+from harness.base.command_line import command_text
+from harness.base.formatting import value_text
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
 from harness.search import FrozenTrial, trial_queue
@@ -128,8 +129,7 @@ class StudyResult:
         counts, best = self.counts, self.best
         assert best.value is not None
         parameters = ", ".join(
-            f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
-            for name, value in best.params.items()
+            f"{name} = {value_text(value)}" for name, value in best.params.items()
         )
         lines = [
             f"**{self.search.study_name}**: {counts.finished} of {self.search.n_trials} trials "
@@ -169,7 +169,7 @@ class StudyResult:
                 f"Sampler {self.search.sampler} (seed {self.search.sampler_seed}), "
                 f"pruner {self.search.pruner}. Repeat it with:",
                 "",
-                f"    {provenance.command(tuple(sys.argv))}",
+                f"    {command_text(tuple(sys.argv))}",
             ]
         )
 
@@ -188,7 +188,7 @@ class StudyResult:
         plain: dict[str, Any] = summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
-            "command": provenance.command(tuple(sys.argv)),
+            "command": command_text(tuple(sys.argv)),
             "confirmed": {
                 name: {
                     "fields": c.fields,

@@ -19,8 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from harness.base import provenance, signals
+from harness.base import signals
+from harness.base.command_line import command_text, run_arguments
 from harness.base.errors import RunFailed
+from harness.base.formatting import assignments
 from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
@@ -176,9 +178,9 @@ class Worker:
 
     def description(self, experiment: Experiment, result: TrialResult) -> str:
         """A trial in Markdown: what, result, how to train the same once more."""
-        command = provenance.run_command(
-            experiment.name, experiment.fields(), "--threads", str(self.execution.threads)
-        )
+        defaults = {field.name: field.default for field in dataclasses.fields(experiment)}
+        options = {**experiment.fields(), "threads": self.execution.threads}
+        command = command_text(run_arguments(experiment.name, options, defaults))
         value = "none" if result.value is None else f"{result.value:.4f}"
         reason = f" ({result.reason})" if result.reason else ""
         return (
@@ -240,10 +242,7 @@ class Silent:
 
 def named(params: dict[str, Any]) -> str:
     """Searched values as they stand in a trial's name: `lr=0.0513 batch_size=64`."""
-    return " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in params.items()
-    )
+    return assignments(params)
 
 
 def once(number: int) -> None:

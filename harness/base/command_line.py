@@ -1,0 +1,80 @@
+"""The command line of a run: built from its parts, and written so that it can be shared."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.base.privacy import mask
+from harness.base.project import ROOT
+
+NO_DEFAULTS: Mapping[str, Any] = {}
+
+
+def run_arguments(
+    experiment: str,
+    options: Mapping[str, Any],
+    defaults: Mapping[str, Any] = NO_DEFAULTS,
+) -> tuple[str, ...]:
+    """Return the words of the command that trains an experiment with these options.
+
+    A tuple gives its flag once for each entry.
+
+    Args:
+        defaults: The defaults of those options that are switches and on by default.
+
+    >>> run_arguments("baseline", {"lr": 0.5, "capture_graph": True, "quiet": False})
+    ('python', '-m', 'harness.run', 'baseline', '--lr', '0.5', '--capture-graph')
+    """
+    words = ["python", "-m", "harness.run", experiment]
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            if value != defaults.get(name, False):
+                words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            entries = value if isinstance(value, tuple) else (value,)
+            words += [word for entry in entries for word in (f"--{flag}", str(entry))]
+    return tuple(words)
+
+
+def command_text(arguments: Sequence[str]) -> str:
+    """Return a command line that can be shared: relative paths, no credentials.
+
+    >>> command_text(("/somewhere/harness/run.py", "baseline", "--lr", "0.05"))
+    'python -m harness.run baseline --lr 0.05'
+    """
+    if not arguments:
+        return ""
+    program, *rest = arguments
+    path = Path(program)
+    if path.parent.name == "harness":
+        module = "harness" if path.stem == "__main__" else f"harness.{path.stem}"
+        start = ["python", "-m", module]
+    else:
+        start = [_shared_path(program)]
+    return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
+
+
+def _shared_path(word: str) -> str:
+    """Return the word with its path relative to the root, or else to the home folder."""
+    flag, equals, path = word.rpartition("=")
+    if os.path.isabs(path) and Path(path).is_relative_to(ROOT):
+        return flag + equals + os.path.relpath(path, ROOT)
+    home = os.path.expanduser("~").rstrip(r"\/")  # Path.home() fails on machines without one
+    if not os.path.isabs(home):
+        return word
+    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?=[\\/]|$)", "~", word)
+
+
+def _quoted(word: str) -> str:
+    if sys.platform == "win32":
+        return subprocess.list2cmdline([word])
+    home = "~/" if word.startswith("~/") else ""  # a shell expands it only outside of quotes
+    return home + shlex.quote(word.removeprefix(home))

@@ -1,0 +1,63 @@
+"""How values are written: on the screen, in names, tables and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+
+def value_text(value: Any) -> str:
+    """Return a parameter's value as names and tables show it: numbers to six digits.
+
+    >>> value_text(0.30000000000000004)
+    '0.3'
+    """
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def assignments(values: Mapping[str, Any], separator: str = " ") -> str:
+    """Return names with their values, as they stand in a run's name.
+
+    >>> assignments({"lr": 0.0512345678, "batch_size": 64})
+    'lr=0.0512346 batch_size=64'
+    """
+    return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
+
+
+def number_of(n: int, thing: str) -> str:
+    """Return a number of things in words: `1 epoch`, `2,000 epochs`."""
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of two shares in percentage points.
+
+    >>> points(-0.0123)
+    '-1.23 points'
+    """
+    return f"{100 * difference:+.2f} points"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in words.
+
+    >>> duration(4210)
+    '1 h 10 min'
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table as CSV: a line for each row, an empty cell for None."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
