@@ -53,7 +53,7 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
 
     records = [record for comparison in found for record in comparison.shown]
     if settings.csv:
-        export.write(settings.csv, "csv", export.csv_text(records))
+        export.write(settings.csv, "csv", export.records_csv(records))
     if settings.json:
         export.write(settings.json, "json", export.json_text(records))
     if settings.curves:

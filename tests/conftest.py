@@ -19,9 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from hypothesis import settings
+
+from harness.base.machine import process_start
+from harness.base.processes import end_tree
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -112,9 +116,7 @@ class Checkout:
     @contextlib.contextmanager
     def serving(self) -> Iterator[str]:
         """MLflow's pages on what was recorded here, by `python -m harness.ui`: its link."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         process = self.start("harness.ui", "--no-browser", "--port", str(port))
         try:
             assert process.stdout
@@ -160,8 +162,7 @@ class Checkout:
         try:
             yield process
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
             for stream in (process.stdout, process.stderr):
                 assert stream
@@ -213,9 +214,7 @@ class Server:
     def new(cls, folder: Path) -> Server:
         """One that keeps everything in a new folder, and is not started yet."""
         folder.mkdir()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return cls(folder, probe.getsockname()[1])
+        return cls(folder, free_port())
 
     @property
     def uri(self) -> str:
@@ -251,31 +250,35 @@ class Server:
     def stop(self) -> None:
         """As a power cut does."""
         if self._process:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            end_tree(self._process.pid, grace=0)
             self._process.wait()
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def processes_in(root: Path, modules: Sequence[str]) -> list[int]:
     """The living processes of a checkout that run one of these modules."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if set(modules) & set(words) and (folder / "cwd").resolve() == root.resolve():
-                found.append(int(folder.name))
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = process.cmdline()  # a zombie has none
+            if set(modules) & set(words) and Path(process.cwd()) == root.resolve():
+                found.append(process.pid)
     return found
 
 
 def children_of(parent: int) -> list[int]:
     """The living processes that a process has started."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, ppid = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(ppid) == parent and state != "Z":
-                found.append(int(folder.name))
-    return found
+    try:
+        children = psutil.Process(parent).children()
+    except psutil.NoSuchProcess:
+        return []
+    return [child.pid for child in children if process_start(child.pid) is not None]
 
 
 def bound_by_file_modes() -> list[str]:

@@ -12,7 +12,8 @@ from harness.analysis.differences import Difference, differences, reference_amon
 from harness.analysis.query import Run, data, images, named, refuse_mixed_data, select
 from harness.analysis.rows import FINISHED, Row, ordered, rows
 from harness.base.errors import BadRequest, nearest
-from harness.base.statistics import FEWEST_PAIRS, number_of
+from harness.base.formatting import number_of
+from harness.base.statistics import FEWEST_PAIRS
 from harness.cli.compare_flags import CompareSettings
 from harness.tracking import frames
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -13,15 +11,14 @@ from typing import Any
 
 from harness.analysis.table import column_names
 from harness.base.errors import BadRequest
+from harness.base.formatting import csv_text
 
 
-def csv_text(records: Sequence[dict[str, Any]]) -> str:
+def records_csv(records: Sequence[dict[str, Any]]) -> str:
     """A row a line; empty where a row has no such value."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, column_names(records), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _plain(value) for name, value in record.items()} for record in records)
-    return text.getvalue()
+    names = column_names(records)
+    rows = ([_plain(record.get(name)) for name in names] for record in records)
+    return csv_text(names, rows)
 
 
 def json_text(records: Sequence[dict[str, Any]]) -> str:

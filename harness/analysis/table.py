@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.differences import Difference
 from harness.analysis.rows import SOURCE, Row
 from harness.base.errors import BadRequest, nearest
+from harness.base.formatting import value_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,7 +284,7 @@ def _cell(name: str, value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     if name.startswith("params."):
-        return f"{value:.6g}"
+        return value_text(value)
     if name == "seconds":
         return f"{value:.1f}"
     if name.startswith("difference"):

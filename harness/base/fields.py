@@ -14,45 +14,74 @@ import operator
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-
-from annotated_types import BaseMetadata, Ge, GroupedMetadata, Gt, Le, Lt, MaxLen, MinLen
-from annotated_types import Interval as Interval
 
 from harness.base.errors import BadRequest, nearest
 
-Positive = Gt(0)
-NonNegative = Ge(0)
-Count = (Ge(1), Le(2**31 - 1))
-"""What every library takes as a number of things."""
-Threads = (Ge(0), Le(1024))
-Seed = (Ge(0), Le(2**63 - 1))
-"""What `torch.manual_seed` takes without wrapping around."""
-Fraction = (Ge(0), Lt(1))
-Name = (MinLen(1), MaxLen(250))
-"""What every record store takes as a name."""
-
-LONGEST_TEXT = 5000
-"""Characters of a text; record stores cut longer ones off in silence."""
-
-_COMPARISONS = {
-    Gt: ("gt", operator.gt, "greater than {}"),
-    Ge: ("ge", operator.ge, "at least {}"),
-    Lt: ("lt", operator.lt, "less than {}"),
-    Le: ("le", operator.le, "at most {}"),
-    MinLen: ("min_length", lambda text, n: len(text) >= n, "at least {} characters long"),
-    MaxLen: ("max_length", lambda text, n: len(text) <= n, "at most {} characters long"),
+_COMPARISONS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "gt": (operator.gt, "greater than"),
+    "ge": (operator.ge, "at least"),
+    "lt": (operator.lt, "less than"),
+    "le": (operator.le, "at most"),
 }
 
 
-def check(owner: type, name: str, value: Any) -> Any:
-    """The value as the field `name` of the dataclass `owner` stores it.
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Bounds of a number, beside its type: `Annotated[int, Interval(ge=1, lt=64)]`."""
 
-    An integer is accepted where a float is asked for (and becomes one), never the reverse.
+    gt: float | None = None
+    ge: float | None = None
+    lt: float | None = None
+    le: float | None = None
+
+    def broken(self, value: float) -> str:
+        """Return the bound that a value breaks, in words; "" if it is within all of them."""
+        for name, (holds, words) in _COMPARISONS.items():
+            limit = getattr(self, name)
+            if limit is not None and not holds(value, limit):
+                return f"{words} {limit}"
+        return ""
+
+
+@dataclass(frozen=True)
+class Length:
+    """Bounds of the number of characters of a text."""
+
+    least: int
+    most: int
+
+    def broken(self, value: str) -> str:
+        """Return what length is allowed if the text has another one; "" otherwise."""
+        if self.least <= len(value) <= self.most:
+            return ""
+        return f"{self.least} to {self.most} characters long"
+
+
+Positive = Interval(gt=0)
+NonNegative = Interval(ge=0)
+Fraction = Interval(ge=0, lt=1)
+Count = Interval(ge=1, le=2**31 - 1)
+"""What every library accepts as a number of things."""
+Threads = Interval(ge=0, le=1024)
+Seed = Interval(ge=0, le=2**63 - 1)
+"""What `torch.manual_seed` accepts without wrapping around."""
+Name = Length(1, 250)
+"""What every record store accepts as a name."""
+
+LONGEST_TEXT = 5000
+"""Characters of a text. Record stores cut longer ones off without a word."""
+
+
+def check(owner: type, name: str, value: Any) -> Any:
+    """Return the value as the field `name` of the dataclass `owner` stores it.
+
+    A float field accepts an integer, which becomes a float; an integer field accepts no float.
 
     Raises:
-        BadRequest: there is no such field, or the value has the wrong type or is out of bounds.
+        BadRequest: No such field exists, or the value has the wrong type or is out of bounds.
     """
     hints = _hints(owner)
     if name not in hints:
@@ -61,10 +90,10 @@ def check(owner: type, name: str, value: Any) -> Any:
 
 
 def check_declaration(owner: type) -> None:
-    """Make sure that the types beside the fields of a dataclass can be read.
+    """Check that the type annotations of a dataclass can be resolved.
 
     Raises:
-        BadRequest: one of them names what is not there.
+        BadRequest: An annotation names something that does not exist.
     """
     try:
         _hints(owner)
@@ -89,10 +118,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         value = _checked(name, arguments[0], value)
-        for holds, limit, words in _bounds(arguments[1:]):
-            if value is not None and not holds(value, limit):
-                allowed = words.format(limit)
-                raise BadRequest(f"{name}: {value!r} is not allowed, it must be {allowed}.")
+        for mark in arguments[1:]:
+            _check_mark(name, mark, value)
         return value
     if origin is Literal:
         if not any(type(value) is type(known) and value == known for known in arguments):
@@ -105,7 +132,7 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
             return None
         inner, *others = (argument for argument in arguments if argument is not types.NoneType)
         if others:
-            raise BadRequest(f"{name}: a field has one type, or that or None, not {hint}.")
+            raise BadRequest(f"{name}: expected one type, or one type and None, got {hint}.")
         return _checked(name, inner, value)
     return _typed(name, hint, value)
 
@@ -131,28 +158,24 @@ def _typed(name: str, kind: Any, value: Any) -> Any:
 
 
 def check_text(name: str, text: str) -> None:
-    """Refuse what no screen and no database shows as it is: control characters, broken Unicode.
+    """Refuse text that screens and databases alter: control characters, broken Unicode.
 
     Raises:
-        BadRequest: the text holds one, or is too long.
+        BadRequest: The text has such a character, or is too long.
     """
     if len(text) > LONGEST_TEXT:
         raise BadRequest(
-            f"{name}: a text of {len(text):,} characters is too long, at most {LONGEST_TEXT:,}."
+            f"{name}: expected at most {LONGEST_TEXT:,} characters, got {len(text):,}."
         )
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs"):
-            raise BadRequest(f"{name}: {text!r} holds the control character {character!r}.")
+            raise BadRequest(f"{name}: {text!r} contains the control character {character!r}.")
 
 
-def _bounds(marks: Iterable[Any]) -> Iterator[tuple[Callable[[Any, Any], bool], Any, str]]:
-    """The bounds among a field's marks: the comparison that must hold, its limit, its words."""
-    for mark in marks:
-        if isinstance(mark, (tuple, GroupedMetadata)):
-            yield from _bounds(mark)
-        elif isinstance(mark, BaseMetadata):
-            if type(mark) not in _COMPARISONS:
-                known = ", ".join(kind.__name__ for kind in _COMPARISONS)
-                raise BadRequest(f"{mark} is not a bound that a field can have: {known}.")
-            attribute, holds, words = _COMPARISONS[type(mark)]
-            yield holds, getattr(mark, attribute), words
+def _check_mark(name: str, mark: Any, value: Any) -> None:
+    """Check a value against a mark beside its field's type; marks of other meaning are ignored."""
+    if isinstance(mark, (Interval, Length)):
+        if value is not None and (allowed := mark.broken(value)):
+            raise BadRequest(f"{name}: {value!r} is not allowed, it must be {allowed}.")
+    elif type(mark).__module__.partition(".")[0] == "annotated_types":
+        raise BadRequest(f"{name}: {mark} is not checked here; use the bounds of `harness`.")

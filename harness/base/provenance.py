@@ -1,18 +1,14 @@
-"""Where a run comes from: commit, uncommitted changes, packages, command. No host, no user."""
+"""Where a run comes from: commit, uncommitted changes, packages. No host, no user."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from harness.base.privacy import mask
 from harness.base.project import ROOT
@@ -81,56 +77,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "none"
-
-
-def command(arguments: tuple[str, ...]) -> str:
-    """A command line that can be shared: paths from the project's root, credentials masked.
-
-    >>> command(("/somewhere/harness/run.py", "baseline", "--lr", "0.05"))
-    'python -m harness.run baseline --lr 0.05'
-    """
-    if not arguments:
-        return ""
-    program, *rest = arguments
-    door = Path(program)
-    if door.parent.name == "harness":
-        name = "harness" if door.stem == "__main__" else f"harness.{door.stem}"
-        start = ["python", "-m", name]
-    else:
-        start = [_shared_path(program)]
-    return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
-
-
-def run_command(experiment: str, fields: Mapping[str, Any], *flags: str) -> str:
-    """The command that trains one configuration, every field given.
-
-    >>> run_command("baseline", {"seed": 0, "lr": 0.5}, "--repeats", "5")
-    'python -m harness.run baseline --seed 0 --lr 0.5 --repeats 5'
-    """
-    words = ["python", "-m", "harness.run", experiment]
-    for name, value in fields.items():
-        flag = f"--{name.replace('_', '-')}"
-        if value is True:
-            words.append(flag)
-        elif value is not False:
-            words += [flag, str(value)]
-    return shlex.join([*words, *flags])
-
-
-def _shared_path(word: str) -> str:
-    """The word with its path from the root, or else from the home folder, wherever that stands."""
-    flag, equals, path = word.rpartition("=")
-    if os.path.isabs(path) and Path(path).is_relative_to(ROOT):
-        return flag + equals + os.path.relpath(path, ROOT)
-    home = os.path.expanduser("~").rstrip("/")  # Path.home() fails where there is none
-    if not os.path.isabs(home):
-        return word
-    return re.sub(rf"(?<![\w.-]){re.escape(home)}(?=/|$)", "~", word)
-
-
-def _quoted(word: str) -> str:
-    home = "~/" if word.startswith("~/") else ""  # which a shell opens only without quotes
-    return home + shlex.quote(word.removeprefix(home))
 
 
 def _git(*arguments: str, index: Path | None = None) -> str:

@@ -1,75 +1,59 @@
-"""A SQLite file before a library opens it: is it whole, writable, free, and of a known version?
-
-Libraries begin to write first and find out later; here nothing is changed by asking.
-"""
+"""A cheap look at a SQLite file before a library opens it, so that a refusal says what to do."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 from harness.base.errors import RunFailed
 
 LOCK_SECONDS = 10.0
-"""How long another process may hold a database before that is an error."""
+"""How long to wait for another process that has locked a database."""
 
 
-def check(database: Path, library: str, table: str, knows: Callable[[str], bool]) -> None:
-    """Make sure that a library can work with a file; one that is missing or empty is fine.
+def check(database: Path, library: str, table: str) -> None:
+    """Check that a library can use a file. A missing or empty file passes; nothing is changed.
 
     Args:
-        library: whose database it is, with its version.
-        table: the table by which that library's databases are told from others.
-        knows: whether the library knows a version of its tables, by Alembic's name for it.
+        library: The library that wants to use it, with its version.
+        table: A table that every non-empty database of that library has.
 
     Raises:
-        RunFailed: the file is a folder, may not be written, is locked, damaged, or of another
-            library or a newer version; the message names the file and what to do.
+        RunFailed: The file is a folder, read-only, locked, no database, or another library's. The
+            message names the file and says what to do.
     """
-    if fault := _fault(database, library, table, knows):
+    if fault := _fault(database, library, table):
         raise RunFailed(f"{database}: {fault}")
 
 
-def _fault(database: Path, library: str, table: str, knows: Callable[[str], bool]) -> str:
+def _fault(database: Path, library: str, table: str) -> str:
     if database.is_dir():
         return "this is a folder, not a database."
     if not os.access(database.parent, os.W_OK | os.X_OK):
-        return "its folder may not be written."
+        return "its folder is not writable."
     if not database.exists() or not database.stat().st_size:
         return ""
     if not os.access(database, os.R_OK | os.W_OK):
         return "the file is read-only."
     try:
-        with closing(sqlite3.connect(database, LOCK_SECONDS, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # as every write does
-            connection.execute("ROLLBACK")
             query = "SELECT name FROM sqlite_master WHERE type = 'table'"
             tables = {name for (name,) in connection.execute(query)}
-            if table not in tables and tables:
-                return f"not a database of {library}'s (it holds {', '.join(sorted(tables)[:3])})."
-            if "alembic_version" in tables:
-                for (version,) in connection.execute("SELECT version_num FROM alembic_version"):
-                    if not knows(str(version)):
-                        return (
-                            f"written by a newer version than {library} (its tables are of "
-                            f"version {version}). Update it, or choose another database."
-                        )
-            (whole,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-            return "" if whole == "ok" else _damaged(whole)
+            connection.rollback()
     except sqlite3.DatabaseError as error:
         match error.sqlite_errorcode & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return "locked by another process for too long. End that one, and try again."
+                return (
+                    f"locked by another process for more than {LOCK_SECONDS:g} s. "
+                    "End that process, or try again later."
+                )
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return _damaged(str(error))
+                return f"the database is damaged ({error}). Restore a copy, or move it away."
         return f"the database cannot be used ({error})."
-
-
-def _damaged(how: str) -> str:
-    return (
-        f"the database is damaged ({' '.join(how.split())}). "
-        "Put a copy in its place, or move it away to begin a new one."
-    )
+    if tables and table not in tables:
+        found = ", ".join(sorted(tables)[:3])
+        return f"not a database of {library} (its tables: {found}). Choose another file."
+    return ""

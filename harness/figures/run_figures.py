@@ -10,7 +10,6 @@ Nothing here touches pyplot, whose figures live until somebody closes them.
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.base.formatting import csv_text
 from harness.base.inspection import FirstLayer, Inspection, Mistakes
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def learning_curves_table(history: History) -> str:
         if any((key := f"{name}/{quantity}") in metrics for _, metrics in history)
     ]
     rows = ([epoch, *(metrics.get(key, "") for key in keys)] for epoch, metrics in history)
-    return _csv(["epoch", *keys], rows)
+    return csv_text(["epoch", *keys], rows)
 
 
 @_styled()
@@ -284,7 +284,7 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str
 def confusion_matrix_table(counts: NDArray[np.int64], names: Sequence[str]) -> str:
     """CSV: a true class a row, a predicted class a column."""
     rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
-    return _csv(["true", *names], rows)
+    return csv_text(["true", *names], rows)
 
 
 @_styled()
@@ -329,7 +329,7 @@ def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> 
 def class_accuracy_table(inspection: Inspection, names: Sequence[str]) -> str:
     """CSV: a class a row; accuracy and the ends of its 95% Wilson interval are fractions."""
     header = ["class", "images", "correct", "accuracy", "low", "high"]
-    return _csv(header, _class_rows(inspection, names))
+    return csv_text(header, _class_rows(inspection, names))
 
 
 @_styled()
@@ -383,7 +383,7 @@ def confident_mistakes_table(mistakes: Mistakes, names: Sequence[str]) -> str:
         map(str, mistakes.confidence),
         strict=True,
     )
-    return _csv(["position", "true", "predicted", "confidence"], rows)
+    return csv_text(["position", "true", "predicted", "confidence"], rows)
 
 
 @_styled()
@@ -512,11 +512,3 @@ def _class_rows(
         low, high = wilson_interval(hits, n) if n else (math.nan, math.nan)
         rows.append((name, n, hits, hits / n if n else math.nan, low, high))
     return rows
-
-
-def _csv(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()

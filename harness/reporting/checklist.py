@@ -12,20 +12,6 @@ Tags = Mapping[str, str]
 NOTHING = "not recorded"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in words.
-
-    >>> duration(4210)
-    '1 h 10 min'
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 def each(values: Iterable[str | None]) -> str:
     """The different values, each once, in their order.
 

@@ -9,10 +9,10 @@ from typing import Any
 from harness.analysis import rows
 from harness.analysis.query import Run, images
 from harness.analysis.rows import FINISHED, Row
-from harness.base.statistics import number_of
+from harness.base.formatting import assignments, duration, number_of
 from harness.figures import comparison_figures
 from harness.reporting import checklist
-from harness.reporting.checklist import Tags, duration
+from harness.reporting.checklist import Tags
 from harness.reporting.page import (
     Block,
     Checklist,
@@ -221,12 +221,7 @@ class _Report:
         """What tells a row from the others; its own name where no value does."""
         values = ((name.removeprefix("params."), row.record[name]) for name in self.varied)
         return (
-            " ".join(
-                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in values
-                if value is not None
-            )
-            or row.label
+            assignments({name: value for name, value in values if value is not None}) or row.label
         )
 
     def _split(self) -> str:

@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.base import discovery, provenance
+from harness.base import discovery
+from harness.base.command_line import command_text, run_arguments
 from harness.base.errors import BadRequest
+from harness.base.formatting import duration, points, value_text
 from harness.base.project import ROOT
 from harness.base.statistics import Summary, expected_maximum, summarize
 from harness.figures import study_figures
 from harness.reporting import checklist
-from harness.reporting.checklist import duration
 from harness.reporting.page import (
     Block,
     Checklist,
@@ -122,8 +123,8 @@ class _Report:
         if difference := self._difference():
             low, high = 100 * difference.low, 100 * difference.high
             interval = f"95%: {low:+.2f} to {high:+.2f}, " if difference.n > 1 else ""
-            points = f"{100 * difference.mean:+.2f} points"
-            facts.append(Fact("Difference", points, f"{interval}n = {difference.n}"))
+            n = f"{interval}n = {difference.n}"
+            facts.append(Fact("Difference", points(difference.mean), n))
         total, _ = self._compute_time()
         return [
             *facts,
@@ -336,12 +337,12 @@ class _Report:
         commands = ["# the study", self._command()]
         for config, confirmation in self.confirmed.items():
             fields = confirmation["fields"]
-            flags = ["--repeats", str(len(self.seeds))] if len(self.seeds) > 1 else []
+            options = {**fields, "seed": self.seeds[0], "validation_size": 0}
+            if len(self.seeds) > 1:
+                options["repeats"] = len(self.seeds)
             if threads := self.run.tags.get("threads"):
-                flags += ["--threads", threads]
-            command = provenance.run_command(
-                self.experiment, {**fields, "seed": self.seeds[0], "validation_size": 0}, *flags
-            )
+                options["threads"] = threads
+            command = command_text(run_arguments(self.experiment, options))
             commands += [f"# {config}, on all training images", command]
         return [checklist.again((self.run.tags, command) for command in commands)]
 
@@ -428,7 +429,7 @@ def _numbers(summary: Summary) -> list[Value]:
 
 
 def _words(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return value_text(value)
 
 
 def _cell(value: Any) -> Value:

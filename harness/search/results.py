@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
+from harness.base.formatting import csv_text
 from harness.search.storage import StoredStudy, load_stored
 
 
@@ -41,10 +40,7 @@ def trials_csv(stored: StoredStudy) -> str:
     """`rows` as CSV, a column for each parameter."""
     table = rows(stored)
     parameters = list(dict.fromkeys(name for row in table for name in row["params"]))
-    text = io.StringIO()
     columns = [name for name in table[0] if name not in ("params", "owner")] if table else []
     columns[3:3] = parameters
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row["params"], **row} for row in table)
-    return text.getvalue()
+    cells = ({**row["params"], **row} for row in table)
+    return csv_text(columns, ([row.get(name, "") for name in columns] for row in cells))

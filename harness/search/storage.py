@@ -68,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         (file.parent if file else MLRUNS).mkdir(parents=True, exist_ok=True)
         if file:
-            sqlite.check(file, f"Optuna {optuna.__version__}", "studies", _knows)
+            sqlite.check(file, f"Optuna {optuna.__version__}", "studies")
         with lock(url):
             options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {}
             storage = RDBStorage(url, engine_kwargs=options)
@@ -121,10 +121,3 @@ def load_stored(url: str, study_name: str) -> StoredStudy:
 def _sqlite_path(url: str) -> Path | None:
     parsed = make_url(url)
     return Path(str(parsed.database)) if parsed.get_backend_name() == "sqlite" else None
-
-
-def _knows(version: str) -> bool:
-    """Whether the installed Optuna has the migration of that name."""
-    (folder,) = optuna.storages._rdb.alembic.__path__
-    names = (path.name for path in (Path(folder) / "versions").glob("*.py"))
-    return any(name.startswith(version) for name in names)

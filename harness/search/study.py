@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, Trial
 from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
+from harness.base.formatting import value_text
 from harness.training.experiment import Experiment
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
@@ -164,8 +165,8 @@ def edge_warnings(best: FrozenTrial) -> list[str]:
             bound, edge = (low, "lower") if position <= 0.05 else (high, "upper")
             place = "lies at" if 0 <= position <= 1 else "lies beyond"
             warnings.append(
-                f"the best {name} ({value:g}) {place} the {edge} bound of its range ({bound:g}): "
-                "a wider range may hold a better one"
+                f"the best {name} ({value_text(value)}) {place} the {edge} bound of its range "
+                f"({value_text(bound)}): a wider range may hold a better one"
             )
     return warnings
 

@@ -125,4 +125,5 @@ def check_database(file: Path) -> None:
     Raises:
         RunFailed: The file is a folder, read-only, locked, damaged, or another program's database.
     """
-    sqlite.check(file, f"MLflow {importlib.metadata.version('mlflow')}", "experiments", bool)
+    library = f"MLflow {importlib.metadata.version('mlflow')}"
+    sqlite.check(file, library, "experiments")

@@ -174,7 +174,7 @@ def test_all_trials_are_in_the_table_with_their_values(
         assert cells["trial"] == str(trial.number)
         assert cells["outcome"] == trial.user_attrs["outcome"]
         assert cells["validation accuracy"] == f"{trial.value:.4f}"
-        assert cells["lr"] == f"{trial.params['lr']:.4g}"
+        assert cells["lr"] == f"{trial.params['lr']:.6g}"
         assert cells["batch_size"] == str(trial.params["batch_size"])
     # What a click sorts by is the whole number, not its rounded words.
     (values,) = (v for v, t in zip(page.values, page.tables, strict=True) if t[0][0] == "trial")
@@ -247,7 +247,7 @@ def test_the_report_of_an_experiment_compares_its_configurations(
     found = {row[head.index("lr")]: row for row in rows}
     assert len(rows) == len(runs) == 3
     for run in runs:
-        row = dict(zip(head, found[f"{float(run.data.params['lr']):.4g}"], strict=True))
+        row = dict(zip(head, found[f"{float(run.data.params['lr']):.6g}"], strict=True))
         assert row["accuracy"] == f"{run.data.metrics['test/accuracy']:.4f}"
         assert row["hidden_width"] == run.data.params["hidden_width"]
         assert (row["n seeds"], row["std"]) == ("1", "—")

@@ -11,7 +11,7 @@ from conftest import QUICK, Checkout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.project import ROOT
 from harness.cli import entry, study_progress
@@ -96,7 +96,7 @@ def test_the_command_of_a_study_is_recorded_and_shown_without_its_password(
     words = [str(ROOT / "harness" / "study.py"), "lr_search"]
     for flag in (["--storage", STORAGE], [f"--storage={STORAGE}"]):
         monkeypatch.setattr("sys.argv", words + flag)
-        for told in (study_progress.again(), provenance.command(tuple(words + flag))):
+        for told in (study_progress.again(), command_text(tuple(words + flag))):
             assert HIDDEN not in told
             assert "postgresql://***@127.0.0.1:1/studies" in told
 

@@ -6,7 +6,6 @@ import contextlib
 import getpass
 import json
 import os
-import shlex
 import socket
 import sqlite3
 import subprocess
@@ -461,44 +460,6 @@ def test_no_secret_is_recorded(finished: Recorded) -> None:
         tags = client.get_run(ended.run_id).data.tags
     assert tags["source"] == "https://***@example.org/data"
     assert "--tag source=https://***@example.org/data" in tags["harness.command"]
-
-
-def test_a_command_is_told_from_the_root_and_the_home_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    door = str(ROOT / "harness" / "run.py")
-    told = provenance.command(
-        (
-            *(door, "baseline", "--data-root", "/home/ann/data", "--run-name", "it's a try"),
-            *(
-                "--fallback=digits",
-                f"--data-root={ROOT}/data",
-                "--storage",
-                "sqlite:////home/ann/s",
-            ),
-            *("--other", "/home/anna/data", "/data/home/ann", "/home/ann/my data"),
-        )
-    )
-    assert shlex.split(told) == [
-        *("python", "-m", "harness.run", "baseline", "--data-root", "~/data"),
-        *("--run-name", "it's a try", "--fallback=digits", "--data-root=data"),
-        *("--storage", "sqlite:///~/s", "--other", "/home/anna/data", "/data/home/ann"),
-        "~/my data",
-    ]
-    # A shell opens a tilde outside of quotes alone.
-    assert " ~/data " in told
-    assert told.endswith(" ~/'my data'")
-    assert provenance.command(("/elsewhere/harness/__main__.py",)) == "python -m harness"
-    assert provenance.command(()) == ""
-
-
-@pytest.mark.parametrize("home", ["/", ""])
-def test_a_machine_without_a_home_folder_has_commands_too(
-    monkeypatch: pytest.MonkeyPatch, home: str
-) -> None:
-    monkeypatch.setenv("HOME", home)
-    assert provenance.command(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"
 
 
 # ---- masking ----

@@ -1,0 +1,86 @@
+"""How values are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from harness.base.formatting import (
+    assignments,
+    csv_text,
+    duration,
+    number_of,
+    points,
+    value_text,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.1, "0.1"),
+        (0.30000000000000004, "0.3"),
+        (1e-05, "1e-05"),
+        (0.0512345678, "0.0512346"),
+        (1000000, "1000000"),
+        (10**30, str(10**30)),
+        (True, "True"),
+        (None, "None"),
+        ("1.10", "1.10"),
+        (math.inf, "inf"),
+    ],
+)
+def test_a_value_is_written_shortly(value: Any, text: str) -> None:
+    assert value_text(value) == text
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(1e-5, 1e5))
+@example(0.05132, 1.00001)
+def test_values_that_differ_within_six_digits_are_written_differently(
+    value: float, factor: float
+) -> None:
+    other = value * factor
+    differ = f"{value:.5e}" != f"{other:.5e}"
+    if math.isfinite(other):
+        assert (value_text(value) != value_text(other)) == differ
+
+
+def test_names_stand_with_their_values() -> None:
+    assert assignments({"lr": 0.0512345678, "n": 64}) == "lr=0.0512346 n=64"
+    assert assignments({"lr": 0.5, "n": 64}, ", ") == "lr=0.5, n=64"
+    assert assignments({}) == ""
+
+
+def test_numbers_of_things_points_and_seconds() -> None:
+    assert [number_of(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
+    assert [points(share) for share in (0.0123, -0.5, 0.0)] == [
+        "+1.23 points",
+        "-50.00 points",
+        "+0.00 points",
+    ]
+    assert [duration(seconds) for seconds in (0.04, 59.96, 60, 3599, 4210)] == [
+        "0.0 s",
+        "60.0 s",
+        "1 min",
+        "1 h 0 min",
+        "1 h 10 min",
+    ]
+
+
+CELLS = st.text(st.characters(exclude_categories=("Cc", "Cs")))
+
+
+@given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=4))
+def test_a_table_is_read_back_from_csv(rows: list[list[str]]) -> None:
+    read = list(csv.reader(io.StringIO(csv_text(["a", "b, c"], rows), newline="")))
+    assert read == [["a", "b, c"], *rows]
+
+
+def test_a_missing_value_is_an_empty_cell() -> None:
+    assert csv_text(["a", "b"], [(None, 0.25)]) == "a,b\n,0.25\n"
