@@ -7,6 +7,7 @@ python -m harness.report baseline --out baseline.html
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def _study(name: str, settings: ReportSettings) -> int:
             from harness.base.privacy import mask
             from harness.figures import study_figures
             from harness.reporting import study_report
-            from harness.search import storage
+            from harness.search import results, storage
 
         url = storage.storage_url(settings.storage)
         if name not in storage.stored_names(url):
@@ -82,14 +83,26 @@ def _study(name: str, settings: ReportSettings) -> int:
             )
         stored = storage.load_stored(url, name)
         answer = _answer(stored, recorder)
-        confirmed = {
-            config: list(confirmation["test_accuracy"].values())
-            for config, confirmation in answer["confirmed"].items()
-        }
-        drawn = study_figures.draw(stored, answer["defaults"], confirmed)
-        page = study_report.report(stored, answer, recorder, drawn).encode()
-        _write(settings.out, page)
         run_id = stored.user_attrs["run_id"]
+        rows = results.trial_rows(stored)
+        figures = study_figures.draw_study(
+            name,
+            rows,
+            results.searched_parameters(stored),
+            answer["defaults"],
+            {
+                config: list(confirmation["test_accuracy"].values())
+                for config, confirmation in answer["confirmed"].items()
+            },
+            importances=answer["importances"],
+        )
+        confirmations = []
+        for confirmation in answer["confirmed"].values():
+            with contextlib.suppress(BadRequest):  # the run may have been deleted
+                confirmations += [recorder.stored(i) for i in confirmation["run_ids"][:1]]
+        run = recorder.stored(run_id)
+        page = study_report.study_page(answer, rows, run, confirmations, figures).encode()
+        _write(settings.out, page)
         recorder.artifacts(run_id, {"report.html": page})
     print(f"{settings.out}: the report of the study {name}, kept as report.html with its run, too.")
     print(f"run {run_id}")
@@ -102,9 +115,9 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
     Raises:
         BadRequest: no trial was completed.
     """
-    from harness.search.summary import summary
+    from harness.search.results import study_summary
 
-    known = summary(stored)
+    known = study_summary(stored)
     if known["best"] is None:
         raise BadRequest(
             f"No trial of the study {stored.study_name!r} has been completed yet: "

@@ -121,8 +121,9 @@ def _harness(
         words = [word for pair in options.items() for word in pair]
         finished = python(["-m", "harness.study", STUDY, *words], environment)
         program = (
-            "import json, sys; from harness.search.results import trial_rows;"
-            "print(json.dumps(trial_rows(sys.argv[1], sys.argv[2])))"
+            "import dataclasses, json, sys; from harness.search import results, storage;"
+            "rows = results.trial_rows(storage.load_stored(sys.argv[1], sys.argv[2]));"
+            "print(json.dumps([dataclasses.asdict(row) for row in rows]))"
         )
         rows = json.loads(python(["-c", program, options["--storage"], STUDY]).output)
     seen: set[str] = set()

@@ -23,7 +23,7 @@ from harness.base.errors import BadRequest
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
 from harness.base.project import peak_memory_bytes
-from harness.figures import run_figures
+from harness.figures import run_figures, style
 from harness.tracking.offline_queue import Spool
 from harness.tracking.schema import (
     DataRecord,
@@ -176,10 +176,10 @@ class MlflowRecorder:
     def figures(self, run_id: str, record: FiguresRecord) -> None:
         """Draw a run's figures and keep them, with their data, among its artifacts."""
         started = time.perf_counter()
-        drawn = run_figures.draw(
+        drawn = run_figures.draw_run(
             record.title, record.dataset, record.class_names, record.history, record.inspection
         )
-        files = {name: run_figures.png(figure) for name, figure in drawn.items()}
+        files = {name: style.png(figure) for name, figure in drawn.items()}
         tables = run_figures.tables(record.class_names, record.history, record.inspection)
         self.artifacts(run_id, files | {name: text.encode() for name, text in tables.items()})
         seconds = time.perf_counter() - started

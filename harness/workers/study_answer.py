@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -11,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base import provenance
+from harness.base.errors import BadRequest
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
+from harness.figures import style
 from harness.search import FrozenTrial, trial_queue
 from harness.search.importance import FEWEST_TRIALS, importances
-from harness.search.results import trials_csv
+from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
 from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
-from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
 from harness.tracking.schema import Recorder
 from harness.training.experiment import Experiment
@@ -185,7 +187,7 @@ class StudyResult:
     def answer(self) -> dict[str, Any]:
         """The whole result as JSON holds it, the file `study_report.json`."""
         difference = vars(self.difference) if self.difference else {}
-        plain: dict[str, Any] = summary(self.stored) | {
+        plain: dict[str, Any] = study_summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
             "command": provenance.command(tuple(sys.argv)),
@@ -209,16 +211,9 @@ class StudyResult:
 
     def files(self) -> dict[str, bytes]:
         """Figures, `trials.csv` and `study_report.json`, by their path among the artifacts."""
-        from harness.figures import (
-            study_figures,  # Matplotlib takes a second, and only the end needs it
-        )
-
         return {
-            **{
-                f"figures/{name}.png": study_figures.png(figure)
-                for name, figure in self._drawn.items()
-            },
-            "trials.csv": trials_csv(self.stored).encode(),
+            **{f"figures/{name}.png": style.png(figure) for name, figure in self._figures.items()},
+            "trials.csv": trials_csv(trial_rows(self.stored)).encode(),
             "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
         }
 
@@ -226,14 +221,28 @@ class StudyResult:
         """The result as an HTML page."""
         from harness.reporting import study_report
 
-        return study_report.report(self.stored, self.answer(), recorder, self._drawn).encode()
+        confirmations = []
+        for confirmation in self.confirmed.values():
+            with contextlib.suppress(BadRequest):  # the run may have been deleted
+                confirmations += [recorder.stored(i) for i in confirmation.run_ids[:1]]
+        run = recorder.stored(self.stored.user_attrs["run_id"])
+        rows = trial_rows(self.stored)
+        page = study_report.study_page(self.answer(), rows, run, confirmations, self._figures)
+        return page.encode()
 
     @functools.cached_property
-    def _drawn(self) -> dict[str, Figure]:
-        from harness.figures import study_figures
+    def _figures(self) -> dict[str, Figure]:
+        # Imported here because Matplotlib takes a second, and only the end of a study needs it.
+        from harness.figures.study_figures import draw_study
 
-        accuracies = {name: list(c.accuracies.values()) for name, c in self.confirmed.items()}
-        return study_figures.draw(self.stored, self.search.study.defaults(), accuracies)
+        return draw_study(
+            self.search.study_name,
+            trial_rows(self.stored),
+            searched_parameters(self.stored),
+            self.search.study.defaults(),
+            {name: list(c.accuracies.values()) for name, c in self.confirmed.items()},
+            importances=importances(self.stored),
+        )
 
 
 def result(
