@@ -30,7 +30,7 @@ from harness.search import (
     trial_queue,
 )
 from harness.search.opening import budget, open_study
-from harness.search.results import rows, trials_csv
+from harness.search.results import trial_rows
 from harness.search.samplers import SamplerName, grid
 from harness.search.storage import lock, open_storage, storage_url
 from harness.search.trial import OBJECTIVE, run_trial
@@ -359,10 +359,10 @@ def test_a_trial_is_told_as_it_ended(
     stored = open_study(search)
     result = run_trial(stored, one(claim(search, stored)), lambda: training, nothing)
     assert (result.outcome, result.value, result.num_epochs) == (outcome, value, epochs)
-    (row,) = rows(stored)
-    assert (row["outcome"], row["num_epochs"]) == (outcome, epochs)
-    assert row["value"] == (value if outcome == "completed" else 0.0)
-    assert row["training_seconds"] == pytest.approx(0.25 * epochs)
+    (row,) = trial_rows(stored)
+    assert (row.outcome, row.num_epochs) == (outcome, epochs)
+    assert row.value == (value if outcome == "completed" else 0.0)
+    assert row.training_seconds == pytest.approx(0.25 * epochs)
     assert stored.trials[0].state == state
 
 
@@ -375,7 +375,7 @@ def test_what_the_training_raises_is_the_trials_failure(search: Search) -> None:
     result = run_trial(stored, one(claim(search, stored)), build, nothing)
     assert result.outcome == "failed"
     assert result.reason.startswith("ZeroDivisionError: no layers (test_claims.py, line ")
-    assert rows(stored)[0]["reason"] == result.reason
+    assert trial_rows(stored)[0].reason == result.reason
 
 
 def test_what_the_listener_raises_is_not(search: Search) -> None:
@@ -425,22 +425,6 @@ def test_five_failures_in_a_row_stop_the_study_until_it_is_begun_again(search: S
         claim(longer, stored)
     trial_queue.forgive_failures(stored)
     assert claim(longer, stored) is not None
-
-
-def test_the_table_has_every_trial(search: Search) -> None:
-    stored = open_study(search)
-    run_trial(stored, one(claim(search, stored)), lambda: training_of({}), nothing)
-    with pytest.raises(Interrupted):
-        interrupted(search, stored)
-    table = [line.split(",") for line in trials_csv(stored).splitlines()]
-    assert table[0][:6] == ["number", "outcome", "value", "lr", "batch_size", "hidden_width"]
-    assert [row[:2] for row in table[1:]] == [
-        ["0", "completed"],
-        ["1", "interrupted"],
-        ["2", "waiting"],
-    ]
-    assert table[1][3:6] == ["0.1", "256", "256"]
-    assert "owner" not in table[0]
 
 
 def interrupted(search: Search, stored: optuna.Study) -> NoReturn:
