@@ -57,11 +57,13 @@ def _write(found: Sequence[Comparison], settings: CompareSettings) -> None:
     if settings.json:
         export.write(settings.json, "json", export.json_text(records))
     if settings.curves:
-        from harness.figures.comparison_figures import draw
+        from harness.analysis.curves import curves, seen_images
+        from harness.figures.comparison_figures import draw_comparison
 
         first = found[0]
+        rows = first.rows[: first.limit]
         kind = settings.curves.suffix.removeprefix(".")
-        picture = draw(first.rows[: first.limit], first.labels, first.of, kind)
+        picture = draw_comparison(curves(rows, first.labels), first.of, seen_images(rows), kind)
         export.write(settings.curves, "curves", picture)
 
 

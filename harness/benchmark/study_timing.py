@@ -121,16 +121,17 @@ def _harness(
         words = [word for pair in options.items() for word in pair]
         finished = python(["-m", "harness.study", STUDY, *words], environment)
         program = (
-            "import json, sys; from harness.search.results import trial_rows;"
-            "print(json.dumps(trial_rows(sys.argv[1], sys.argv[2])))"
+            "import dataclasses, json, sys; from harness.search import results, storage;"
+            "rows = results.trial_rows(storage.load_stored(sys.argv[1], sys.argv[2]));"
+            "print(json.dumps([dataclasses.asdict(row) for row in rows]))"
         )
         rows = json.loads(python(["-c", program, options["--storage"], STUDY]).output)
-    seen: set[str] = set()
+    seen: set[int] = set()
     shares = []
     for row in sorted(rows, key=lambda row: row["number"]):
-        if row["owner"] in seen and row["outcome"] == "completed":
+        if row["worker"] in seen and row["outcome"] == "completed":
             shares.append(1 - row["training_seconds"] / row["seconds"])
-        seen.add(row["owner"])
+        seen.add(row["worker"])
     return StudyMeasurement(
         label,
         f"{workers} x 1",

@@ -1,105 +1,114 @@
-"""Learning curves of several rows in one picture, with a band where a row has several seeds."""
+"""Learning curves of several configurations in one picture, with a band for several seeds."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from harness.analysis.query import images
-from harness.analysis.rows import Row
 from harness.base.errors import BadRequest
-from harness.figures.run_figures import DPI, STYLE
-from harness.tracking import frames
+from harness.figures.style import (
+    CURVE_COLOURS,
+    WIDE,
+    cut_text,
+    headed_figure,
+    heading_height,
+    image_file,
+    styled,
+)
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#767676")
-"""Okabe and Ito's, which the colour-blind tell apart, and grey."""
+    from matplotlib.lines import Line2D
 
 DASHES = ("-", "--", "-.", ":")
 
-MOST_CURVES = len(COLOURS)
-"""Rows that one picture can show; more of them could not be told apart."""
+MOST_CURVES = len(CURVE_COLOURS)
+"""Curves that one picture shows; readers could not tell more of them apart."""
 
 MUCH_LARGER = 20
-"""A loss this many times another would leave no room for what differs among the small ones."""
-
-WIDTH = 9.0
-"""Inches."""
+"""Losses that differ by more than this factor go on a logarithmic axis."""
 
 
-def draw(rows: Sequence[Row], labels: Sequence[str], title: str, kind: str) -> bytes:
-    """A picture of the first `MOST_CURVES` rows' accuracy and loss, epoch by epoch.
+@dataclass(frozen=True)
+class Curve:
+    """The learning curves of one configuration.
 
-    A line is the mean over a row's seeds, the band around it one standard deviation.
+    Attributes:
+        n: number of seeds.
+        points: by metric: epoch, mean over the seeds, and their standard deviation (None for one).
+    """
+
+    label: str
+    n: int
+    points: dict[str, list[tuple[int, float, float | None]]]
+
+
+@styled()
+def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: str) -> bytes:
+    """A picture of the first `MOST_CURVES` curves that have points, one panel for each quantity.
+
+    The quantity is the last part of a metric's name: `validation/loss` and `test/loss` share a
+    panel. A line is the mean over the seeds, the band around it one standard deviation.
 
     Args:
-        labels: what tells each row from the others.
         kind: of the file: `png`, `svg` or `pdf`.
 
     Raises:
-        BadRequest: none of the rows has an epoch.
+        BadRequest: no curve has a point.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    shown = [row for row in rows if row.objective][:MOST_CURVES]
+    known = [curve for curve in curves if any(curve.points.values())]
+    shown = known[:MOST_CURVES]
     if not shown:
-        raise BadRequest("curves: none of these runs was judged after an epoch.")
-    metrics = sorted({str(row.objective) for row in shown})
-    metrics += [metric.replace("accuracy", "loss") for metric in metrics]
-    history = frames.epochs(run_ids=[run["run_id"] for row in shown for run in row.runs])
-    seen = list(dict.fromkeys(images(row.runs[0]) for row in shown))
-    some = f"the first {len(shown)} of {len(rows)} rows, " if len(shown) < len(rows) else ""
-    bands = any(row.n > 1 for row in shown)
-    with matplotlib.rc_context({**STYLE, "axes.grid": True}):
-        key = 0.26 * -(-len(shown) // 2)
-        height = 4.2 + key
-        figure = Figure((WIDTH, height), dpi=DPI)
-        figure.text(0.015, 1 - 0.3 / height, title, fontsize=14, fontweight="bold")
-        words = "mean over seeds, band: ± 1 standard deviation" if bands else "n = 1 seed each"
-        line = f"{some}{'; '.join(seen)}; {words}"
-        figure.text(0.015, 1 - 0.55 / height, line, color="#595959")
-        places = [figure.add_subplot(1, 2, number) for number in (1, 2)]
-        for axes, word in zip(places, ("accuracy", "loss"), strict=True):
-            for number, (row, label) in enumerate(zip(shown, labels, strict=False)):
-                metric = str(row.objective).replace("accuracy", word)
-                _curve(axes, row, history[history["metric"] == metric], number, label)
-            if word == "loss":
-                _make_room(axes)
-            parts = [metric for metric in metrics if metric.endswith(word)]
-            axes.set(xlabel="epoch", ylabel=" and ".join(parts))
-            axes.locator_params("x", integer=True)
-        handles, names = places[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="lower left", ncols=2, bbox_to_anchor=(0.01, 0.0))
-        figure.subplots_adjust(
-            left=0.08, right=0.985, top=1 - 0.75 / height, bottom=(0.65 + key) / height, wspace=0.2
-        )
-        file = io.BytesIO()
-        figure.savefig(file, format=kind)
-    return file.getvalue()
+        raise BadRequest("curves: none of these runs was evaluated after an epoch.")
+    panels: dict[str, set[str]] = {}
+    for curve in shown:
+        for metric in (metric for metric, points in curve.points.items() if points):
+            panels.setdefault(metric.rpartition("/")[2], set()).add(metric)
+    several = any(curve.n > 1 for curve in shown)
+    words = ["mean over seeds, band: ± 1 standard deviation" if several else "n = 1 seed each"]
+    if len(known) > len(shown):
+        words.insert(0, f"the first {len(shown)} of {len(known)} curves")
+    lines = [subtitle, "; ".join(words)]
+    columns = min(len(panels), 2)
+    rows, legend_rows = -(-len(panels) // columns), -(-len(shown) // 2)
+    height = heading_height(lines) + 3.1 * rows + 0.1 + 0.2 * legend_rows
+    figure = headed_figure(WIDE, height, title, lines, arranged=True)
+    handles: dict[int, Line2D] = {}
+    for number, (quantity, metrics) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, columns, number)
+        for index, curve in enumerate(shown):
+            for metric in sorted(metrics & curve.points.keys()):
+                handles[index] = _draw_curve(axes, curve.points[metric], index)
+        low, high = axes.dataLim.intervaly
+        if quantity == "loss" and 0 < MUCH_LARGER * low < high:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel="epoch", ylabel=" and ".join(sorted(metrics)))
+        axes.locator_params("x", integer=True)
+    labels = [f"{shown[index].label} (n = {shown[index].n})" for index in sorted(handles)]
+    figure.legend(
+        [handles[index] for index in sorted(handles)],
+        [cut_text(label, WIDE / 2 - 0.6, 9) for label in labels],
+        loc="outside lower left",
+        ncols=2,
+    )
+    return image_file(figure, kind)
 
 
-def _make_room(axes: Axes) -> None:
-    """Losses of which some are many times the others go on a logarithmic axis."""
-    low, high = axes.dataLim.intervaly
-    if 0 < MUCH_LARGER * low < high:
-        axes.set_yscale("log")
-
-
-def _curve(axes: Axes, row: Row, history: pd.DataFrame, number: int, label: str) -> None:
-    of_row = history[history["run_id"].isin([run["run_id"] for run in row.runs])]
-    if of_row.empty:
-        return
-    by_epoch = of_row.groupby("epoch")["value"]
-    mean, std = by_epoch.mean(), by_epoch.std()
-    style: dict[str, Any] = {"color": COLOURS[number], "linestyle": DASHES[number % len(DASHES)]}
-    few = "o" if len(mean) < 3 else None
-    axes.plot(mean.index, mean, label=f"{label} (n = {row.n})", marker=few, **style)
-    if row.n > 1:
-        axes.fill_between(
-            mean.index, mean - std, mean + std, color=style["color"], alpha=0.2, linewidth=0
-        )
+def _draw_curve(
+    axes: Axes, points: Sequence[tuple[int, float, float | None]], index: int
+) -> Line2D:
+    colour = CURVE_COLOURS[index]
+    (line,) = axes.plot(
+        [epoch for epoch, _, _ in points],
+        [mean for _, mean, _ in points],
+        color=colour,
+        linestyle=DASHES[index % len(DASHES)],
+        marker="o" if len(points) < 3 else None,
+    )
+    spread = [(epoch, mean - std, mean + std) for epoch, mean, std in points if std is not None]
+    if spread:
+        epochs, low, high = zip(*spread, strict=True)
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    return line

@@ -1,27 +1,39 @@
-"""Figures of a finished run, each with its numbers beside it: drawn from plain data, without torch.
+"""The figures of a finished run, and the numbers in them, from plain data.
 
-They are made to be read as thumbnails: none is wider than `WIDTH`, so that 10-point letters are
-still 8 pixels high at 300 pixels. Lines and markers wear colours of Okabe and Ito, which the
-colour-blind tell apart; matrices wear cividis, weights a diverging map whose white is zero.
-
-Nothing here touches pyplot, whose figures live until somebody closes them.
+The figures are read as thumbnails: at 300 pixels of width, 10-point letters are still 8 pixels
+high.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.base.formatting import csv_text
+from harness.base.formatting import csv_text, number_of
 from harness.base.inspection import FirstLayer, Inspection, Mistakes
+from harness.figures.style import (
+    BLUE,
+    DARK_VERMILLION,
+    DIVERGING_MAP,
+    GREEN,
+    GREY,
+    MARGIN,
+    NARROW,
+    SEQUENTIAL_MAP,
+    VERMILLION,
+    headed_figure,
+    heading_height,
+    place_axes,
+    styled,
+    text_width,
+    write,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,104 +43,52 @@ if TYPE_CHECKING:
 History = Sequence[tuple[int, dict[str, float]]]
 """Epochs, counted from 1, each with its metrics."""
 
-WIDTH = 5.0
-"""Width of every figure, in inches."""
+PART_COLOURS = {"train": VERMILLION, "validation": GREEN, "test": BLUE}
+"""The parts of a dataset that have metrics."""
 
-DPI = 160
+PREDICTED, TRUE = DARK_VERMILLION, BLUE
+"""Colours of the words for predicted and true classes."""
 
-MARGIN = 0.12
-"""Inches left free at the edges of a figure."""
-
-HEADING = 0.86
-"""Inches that the three lines above a figure take."""
-
-LETTER = 0.62
-"""Mean width of DejaVu Sans's letters, on the generous side, in parts of the font's size."""
-
-SETS = {"train": "#D55E00", "validation": "#009E73", "test": "#0072B2"}
-"""The sets of images that have metrics: vermillion, bluish green and blue."""
-
-PREDICTED, TRUE, GREY = "#B34700", "#0072B2", "#595959"
-"""Colours of words; vermillion is darkened until small letters stand out from white."""
-
-STYLE: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.facecolor": "white",
-    "axes.grid": False,
-    "axes.labelsize": 10,
-    "axes.linewidth": 0.8,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlesize": 11,
-    "figure.facecolor": "white",
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.8,
-    "image.interpolation": "nearest",
-    "legend.fontsize": 10,
-    "legend.frameon": False,
-    "savefig.bbox": None,
-    "savefig.facecolor": "auto",
-    # A dollar sign in a run's name is a dollar sign.
-    "text.parse_math": False,
-    "text.color": "black",
-    "xtick.color": GREY,
-    "xtick.labelcolor": "black",
-    "xtick.labelsize": 10,
-    "ytick.color": GREY,
-    "ytick.labelcolor": "black",
-    "ytick.labelsize": 10,
-}
-"""Settings of Matplotlib's, so that a user's `matplotlibrc` does not change what a run records."""
+HEADING = heading_height(["run", "data"])
+"""Inches that the heading of every figure takes."""
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
-"""Standard deviations either side of the mean that hold 95% of a normal distribution."""
+"""Standard deviations on either side of the mean that hold 95% of a normal distribution."""
 
 
-@contextlib.contextmanager
-def _styled() -> Iterator[None]:
-    import matplotlib
-
-    with matplotlib.rc_context(STYLE):
-        yield
-
-
-def draw(
+def draw_run(
     run_title: str,
     dataset: str,
     class_names: Sequence[str],
     history: History,
     inspection: Inspection,
 ) -> dict[str, Figure]:
-    """All figures of a run, by file name; without weights where the first layer's are no images.
+    """All figures of a run, by file name.
 
-    Every figure says above itself what it shows, of which run, and on how many images of which
-    data: those of the inspection, and the one seed that a run has.
+    The heading of each says what it shows, of which run, and how many images of which dataset it
+    is based on. There are no weights if those of the first layer cannot be shown as images.
 
     Args:
-        run_title: what the run is called: `baseline lr=0.05`.
-        class_names: by label; a network's outputs beyond them are called by their numbers.
+        run_title: the name of the run, as `baseline lr=0.05`.
+        class_names: by label. Further outputs of the network go by their numbers.
     """
     n = len(inspection.labels)
-    images = f"{inspection.evaluated_on} image{'' if n == 1 else 's'}"
-    title = f"{run_title}\n{dataset}, n = {n:,} {images}, 1 seed"
+    images = number_of(n, f"{inspection.evaluated_on} image")
+    lines = [run_title, f"{dataset}, n = {images}, 1 seed"]
     names = _names(class_names, inspection)
     figures = {
-        "learning_curves": learning_curves(history, title),
-        "confusion_matrix": confusion_matrix(confusion(inspection, len(names)), names, title),
-        "class_accuracy": class_accuracy(inspection, names, title),
-        "confident_mistakes": confident_mistakes(inspection.mistakes, names, title),
+        "learning_curves": learning_curves(history, lines),
+        "confusion_matrix": confusion_matrix(confusion(inspection, len(names)), names, lines),
+        "class_accuracy": class_accuracy(inspection, names, lines),
+        "confident_mistakes": confident_mistakes(inspection.mistakes, names, lines),
     }
     if inspection.first_layer:
-        figures["first_layer"] = first_layer(inspection.first_layer, names, title)
+        figures["first_layer"] = first_layer(inspection.first_layer, names, lines)
     return {f"figures/{name}.png": figure for name, figure in figures.items()}
 
 
 def tables(class_names: Sequence[str], history: History, inspection: Inspection) -> dict[str, str]:
-    """The numbers of the figures of `draw`, by file name: CSV, and JSON for the first layer."""
+    """The numbers in the figures of `draw_run`, by file name: CSV, and JSON for the first layer."""
     names = _names(class_names, inspection)
     texts = {
         "learning_curves.csv": learning_curves_table(history),
@@ -141,26 +101,17 @@ def tables(class_names: Sequence[str], history: History, inspection: Inspection)
     return {f"figures/{name}": text for name, text in texts.items()}
 
 
-@_styled()
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
 def confusion(inspection: Inspection, classes: int) -> NDArray[np.int64]:
-    """How many images of each class (row) were taken for each class (column), (c, c)."""
+    """Number of images by true class (row) and predicted class (column), (c, c)."""
     cells = inspection.labels * classes + inspection.predictions
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of a share, `hits` of n > 0, both ends in [0, 1].
+    """95% interval of the share `hits` of n > 0; both ends lie in [0, 1].
 
-    Unlike the share ± 1.96 standard errors it never leaves [0, 1], and has a width even where all
-    or none hit (Wilson, Probable inference, the law of succession, and statistical inference,
-    1927).
+    Unlike the share ± 1.96 standard errors it never leaves [0, 1], and has a width even for a share
+    of 0 or 1 (Wilson, Probable inference, the law of succession, and statistical inference, 1927).
     """
     share, square = hits / n, Z95**2
     centre = (share + square / (2 * n)) / (1 + square / n)
@@ -169,29 +120,30 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-@_styled()
-def learning_curves(history: History, title: str) -> Figure:
-    """Loss and accuracy by epoch, side by side, of every set of images that has them.
+@styled()
+def learning_curves(history: History, lines: Sequence[str]) -> Figure:
+    """Loss and accuracy by epoch, side by side, for every part of the dataset that has them.
 
-    What is not finite is left out, and so is a set in epochs that did not look at it.
+    Values that are not finite are left out.
 
     Args:
-        title: two lines: the run, and the data.
+        lines: the run and its data, for the heading.
     """
-    page = _Page(HEADING + 2.52, "Learning curves", title)
+    height = HEADING + 2.52
+    figure = headed_figure(NARROW, height, "Learning curves", lines)
     drawn: set[str] = set()
     for column, (quantity, label, scale) in enumerate(
         (("loss", "Loss", 1), ("accuracy", "Accuracy, %", 100))
     ):
-        axes = page.axes(0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
+        axes = place_axes(figure, 0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
         axes.set_title(label, fontweight="bold")
         axes.set_xlabel("epoch")
-        axes.grid(True, axis="y")
+        axes.grid(False, axis="x")
         axes.locator_params("x", integer=True, nbins=5, min_n_ticks=1)
         axes.locator_params("y", nbins=5)
-        # Losses of any size: a power of ten above the axis, rather than numbers off the page.
+        # A very large or small loss gets a power of ten above the axis, not a label off the page.
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
-        for name, colour in SETS.items():
+        for name, colour in PART_COLOURS.items():
             points = [
                 (epoch, metrics[key] * scale)
                 for epoch, metrics in history
@@ -214,18 +166,20 @@ def learning_curves(history: History, title: str) -> Figure:
             axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "none", ha="center", color=GREY, transform=axes.transAxes)
         elif quantity == "accuracy":
-            axes.legend(loc="lower right", handlelength=2.2, borderpad=0.2, labelspacing=0.3)
+            axes.legend(
+                loc="lower right", fontsize=10, handlelength=2.2, borderpad=0.2, labelspacing=0.3
+            )
     notes = ["train: mean over the epoch's updates"] if "train" in drawn else []
-    notes += [f"{name}: after the epoch" for name in SETS if name in drawn - {"train"}]
-    page.write(MARGIN, page.height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
-    return page.figure
+    notes += [f"{name}: after the epoch" for name in PART_COLOURS if name in drawn - {"train"}]
+    write(figure, MARGIN, height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
+    return figure
 
 
 def learning_curves_table(history: History) -> str:
-    """CSV: an epoch a row; losses are means over images, accuracies fractions."""
+    """CSV, one row for each epoch; losses are means over images, accuracies are fractions."""
     keys = [
         key
-        for name in SETS
+        for name in PART_COLOURS
         for quantity in ("loss", "accuracy")
         if any((key := f"{name}/{quantity}") in metrics for _, metrics in history)
     ]
@@ -233,27 +187,30 @@ def learning_curves_table(history: History) -> str:
     return csv_text(["epoch", *keys], rows)
 
 
-@_styled()
-def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str) -> Figure:
-    """Counts in a grid: a true class a row, a predicted class a column, coloured by row shares.
+@styled()
+def confusion_matrix(
+    counts: NDArray[np.int64], names: Sequence[str], lines: Sequence[str]
+) -> Figure:
+    """Counts by true class (row) and predicted class (column), coloured by their share of the row.
 
     Args:
         counts: (c, c), from `confusion`.
         names: c names.
-        title: two lines: the run, and the data.
+        lines: the run and its data, for the heading.
     """
     from matplotlib.colors import PowerNorm
 
     classes, turned = len(names), max(map(len, names)) > 2
     left, top = 0.3 + _width(names), HEADING + 0.1
     below = 0.22 + _width(names) * math.sqrt(0.5) if turned else 0.45
-    side = WIDTH - left - 0.78
-    page = _Page(top + side + below, "Confusion matrix", title)
-    axes = page.axes(left, top, side, side)
+    side = NARROW - left - 0.78
+    figure = headed_figure(NARROW, top + side + below, "Confusion matrix", lines)
+    axes = place_axes(figure, left, top, side, side)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # On a square-root scale a class that is mistaken once in a hundred times is seen to be so.
+    # On a square-root scale even one mistake in a hundred is visible.
     norm = PowerNorm(0.5, 0, 1)
-    image = axes.imshow(shares, cmap="cividis", norm=norm, aspect="auto")
+    image = axes.imshow(shares, cmap=SEQUENTIAL_MAP, norm=norm, aspect="auto")
+    axes.grid(False)
     points = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
     for (row, column), count in np.ndenumerate(counts):
         colour = "black" if norm(shares[row, column]) > 0.5 else "white" if count else "#8A93A8"
@@ -275,30 +232,30 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], title: str
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color=PREDICTED, fontweight="bold")
     axes.set_ylabel("true", color=TRUE, fontweight="bold")
-    bar = page.axes(left + side + 0.1, top, 0.11, side)
+    bar = place_axes(figure, left + side + 0.1, top, 0.11, side)
     _colour_bar(image, bar, {share: f"{share:.0%}" for share in (0, 0.01, 0.05, 0.2, 0.5, 1)})
     bar.set_title("of row", fontsize=9)
-    return page.figure
+    return figure
 
 
 def confusion_matrix_table(counts: NDArray[np.int64], names: Sequence[str]) -> str:
-    """CSV: a true class a row, a predicted class a column."""
+    """CSV, one row for each true class, one column for each predicted class."""
     rows = ([name, *row] for name, row in zip(names, counts.tolist(), strict=True))
     return csv_text(["true", *names], rows)
 
 
-@_styled()
-def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> Figure:
+@styled()
+def class_accuracy(inspection: Inspection, names: Sequence[str], lines: Sequence[str]) -> Figure:
     """Accuracy of each class with its 95% Wilson interval, and of all images as a line.
 
-    The interval is about the choice of images; what another seed would change is not in it.
+    The interval covers the choice of the images, not the difference that another seed would make.
 
     Args:
-        title: two lines: the run, and the data.
+        lines: the run and its data, for the heading.
     """
     left, top, height = 0.15 + _width(names), HEADING + 0.25, 0.27 * len(names)
-    page = _Page(top + height + 0.5, "Accuracy by class", title)
-    axes = page.axes(left, top, WIDTH - left - 1.42, height)
+    figure = headed_figure(NARROW, top + height + 0.5, "Accuracy by class", lines)
+    axes = place_axes(figure, left, top, NARROW - left - 1.42, height)
     for row, (_, images, _, accuracy, low, high) in enumerate(_class_rows(inspection, names)):
         if images:
             axes.plot([100 * low, 100 * high], [row, row], color=TRUE, linewidth=3, alpha=0.45)
@@ -318,46 +275,47 @@ def class_accuracy(inspection: Inspection, names: Sequence[str], title: str) -> 
     axes.set_xlabel("accuracy, %, with 95% Wilson interval")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.grid(True)
     low, high = axes.get_xlim()
-    # Centred on its line, unless that stands so near an end that the words would leave the figure.
+    # Centred on the line, but far enough from the ends for the words to stay on the figure.
     x = min(0.85, max(0.15, (overall - low) / (high - low)))
     axes.set_title(f"all: {overall:.1f}%", color=PREDICTED, fontsize=10, x=x)
-    return page.figure
+    return figure
 
 
 def class_accuracy_table(inspection: Inspection, names: Sequence[str]) -> str:
-    """CSV: a class a row; accuracy and the ends of its 95% Wilson interval are fractions."""
+    """CSV, one row for each class; accuracy and its 95% Wilson interval are fractions."""
     header = ["class", "images", "correct", "accuracy", "low", "high"]
     return csv_text(header, _class_rows(inspection, names))
 
 
-@_styled()
-def confident_mistakes(mistakes: Mistakes, names: Sequence[str], title: str) -> Figure:
-    """The surest wrong predictions: confidence, image, the class predicted, the true class.
+@styled()
+def confident_mistakes(mistakes: Mistakes, names: Sequence[str], lines: Sequence[str]) -> Figure:
+    """The most confident mistakes: confidence, image, predicted class, true class.
 
     Args:
         names: by label.
-        title: two lines: the run, and the data.
+        lines: the run and its data, for the heading.
     """
     heading, columns, k = "Most confident mistakes", 6, len(mistakes.images)
     if not k:
-        return _Page(HEADING + 0.2, heading, f"{title}\nnone: every prediction is right").figure
-    # A tile, in pixels of the images: a line of text above the image, two lines below.
+        height = HEADING + 0.2
+        return headed_figure(NARROW, height, heading, [*lines, "none: every prediction is right"])
+    # The size of a tile, in pixels of the images: one line of text above the image, two below.
     wide, high, left, above = 38, 59, 5, 10
-    rows, inch = math.ceil(k / columns), (WIDTH - MARGIN) / columns / wide
-    page = _Page(HEADING + 0.24 + rows * high * inch, heading, title)
+    rows, inch = math.ceil(k / columns), (NARROW - MARGIN) / columns / wide
+    figure = headed_figure(NARROW, HEADING + 0.24 + rows * high * inch, heading, lines)
     for offset, word, colour in (
         (0.0, "confidence", GREY),
         (1.0, "predicted", PREDICTED),
         (1.9, "true", TRUE),
     ):
-        page.write(MARGIN + offset, HEADING + 0.16, word, color=colour, fontweight="bold")
-    axes = page.axes(MARGIN / 2, HEADING + 0.24, columns * wide * inch, rows * high * inch)
+        write(figure, MARGIN + offset, HEADING + 0.16, word, color=colour, fontweight="bold")
+    width, height = columns * wide * inch, rows * high * inch
+    axes = place_axes(figure, MARGIN / 2, HEADING + 0.24, width, height)
     axes.set_axis_off()
     shown = [names[label] for label in (*mistakes.labels, *mistakes.predictions)]
     points = min(10.0, 10 * wide * inch / _width(shown))
-    # One mosaic, because Matplotlib takes as long for a small image as for a large one.
+    # One mosaic, because a small image takes Matplotlib as long as a large one.
     mosaic = np.zeros((rows * high, columns * wide), np.uint8)
     for i, image in enumerate(mistakes.images):
         y, x = i // columns * high + above, i % columns * wide + left
@@ -370,42 +328,43 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], title: str) -> 
         ):
             axes.text(x + 14, line, text, color=colour, fontsize=size, ha="center", va="center")
     axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
-    return page.figure
+    return figure
 
 
 def confident_mistakes_table(mistakes: Mistakes, names: Sequence[str]) -> str:
-    """CSV: a mistake a row, the surest first; positions count from 0 in the evaluation set."""
+    """CSV, one row for each mistake, the most confident first; positions count from 0."""
     rows = zip(
         mistakes.positions.tolist(),
         (names[label] for label in mistakes.labels),
         (names[label] for label in mistakes.predictions),
-        # The shortest digits that give the float32 back.
+        # The fewest digits from which the float32 can be read back.
         map(str, mistakes.confidence),
         strict=True,
     )
     return csv_text(["position", "true", "predicted", "confidence"], rows)
 
 
-@_styled()
-def first_layer(layer: FirstLayer, names: Sequence[str], title: str) -> Figure:
+@styled()
+def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -> Figure:
     """The weights as images, red above zero and blue below, all on one scale.
 
     Args:
         names: by label, for a layer whose units are classes.
-        title: two lines: the run, and the data.
+        lines: the run and its data, for the heading.
     """
     m, height, width = layer.weights.shape
     what = "kernels" if layer.kind == "convolution" else "units"
     some = f"{m} of {layer.size} {what}" if m < layer.size else f"all {m} {what}"
     rows = math.ceil(m / min(8, math.ceil(math.sqrt(2 * m))))
     columns, labelled = math.ceil(m / rows), m <= 20
-    # Small kernels are enlarged: the gaps between them are then narrower than a weight.
+    # Small kernels are enlarged, so that the gaps between them are narrower than a weight.
     enlarged = max(1, 28 // max(height, width))
     height, width, gap = height * enlarged, width * enlarged, 2
     high, wide = height + (9 if labelled else gap), width + gap
-    inch = min((WIDTH - MARGIN - 0.8) / columns, 1.4) / wide
-    page = _Page(HEADING + 0.12 + rows * high * inch, f"First layer: {some}", title)
-    axes = page.axes(MARGIN, HEADING, columns * wide * inch, rows * high * inch)
+    inch = min((NARROW - MARGIN - 0.8) / columns, 1.4) / wide
+    full_width, full_height = columns * wide * inch, rows * high * inch
+    figure = headed_figure(NARROW, HEADING + 0.12 + full_height, f"First layer: {some}", lines)
+    axes = place_axes(figure, MARGIN, HEADING, full_width, full_height)
     axes.set_axis_off()
     mosaic = np.full((rows * high, columns * wide), np.nan, np.float32)
     order = np.argsort(layer.units) if layer.units_are_classes else np.arange(m)
@@ -423,24 +382,24 @@ def first_layer(layer: FirstLayer, names: Sequence[str], title: str) -> Figure:
             points = min(10.0, 10 * wide * inch / _width([text]))
             axes.text((left + right) / 2, top - 4, text, fontsize=points, ha="center", va="center")
     sizes = np.abs(layer.weights[np.isfinite(layer.weights)])
-    # A few far larger weights would leave all others white; the bar's arrows stand for them.
+    # A few much larger weights would make all others look white; the bar has arrows for them.
     scale = float(np.quantile(sizes, 0.995)) if sizes.any() else 1.0
-    image = axes.imshow(mosaic, cmap="RdBu_r", vmin=-scale, vmax=scale, aspect="auto")
+    image = axes.imshow(mosaic, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, aspect="auto")
     axes.plot(*zip(*frames, strict=True), color="#B0B0B0", linewidth=0.6)
     axes.set_xlim(-0.5, columns * wide - 0.5)
     axes.set_ylim(rows * high - 0.5, -0.5)
-    bar = page.axes(MARGIN + columns * wide * inch + 0.08, HEADING, 0.11, rows * high * inch)
+    bar = place_axes(figure, MARGIN + full_width + 0.08, HEADING, 0.11, full_height)
     _colour_bar(image, bar, extend="both" if sizes.max(initial=0) > scale else "neither")
-    return page.figure
+    return figure
 
 
 def first_layer_table(layer: FirstLayer) -> str:
     """JSON: the units, the largest norm first, each with its rows of weights.
 
-    A weight that is not finite is null, because JSON has no word for it.
+    A weight that is not finite is null, because JSON cannot express it.
     """
     rows = (
-        # The shortest digits that give each float32 back.
+        # The fewest digits from which each float32 can be read back.
         f'{{"unit": {unit}, "weights": [{", ".join(map(_json_row, weights))}]}}'
         for unit, weights in zip(layer.units, layer.weights, strict=True)
     )
@@ -450,30 +409,6 @@ def first_layer_table(layer: FirstLayer) -> str:
 
 def _json_row(weights: NDArray[np.float32]) -> str:
     return f"[{', '.join(np.where(np.isfinite(weights), weights.astype(str), 'null'))}]"
-
-
-class _Page:
-    """A figure with a heading, on which places are inches from the upper left corner."""
-
-    def __init__(self, height: float, heading: str, title: str) -> None:
-        from matplotlib.figure import Figure
-
-        self.height = height
-        self.figure = Figure((WIDTH, height), dpi=DPI)
-        self.write(MARGIN, 0.29, heading, fontsize=14, fontweight="bold")
-        letters = int((WIDTH - 2 * MARGIN) / _width("x"))
-        for line, text in enumerate(title.split("\n")):
-            cut = text if len(text) <= letters else text[: letters - 1] + "…"
-            self.write(MARGIN, 0.51 + 0.2 * line, cut, color=GREY)
-
-    def write(self, left: float, base: float, text: str, **style: Any) -> None:
-        self.figure.text(left / WIDTH, 1 - base / self.height, text, **style)
-
-    def axes(self, left: float, top: float, width: float, height: float) -> Axes:
-        bottom = self.height - top - height
-        return self.figure.add_axes(
-            (left / WIDTH, bottom / self.height, width / WIDTH, height / self.height)
-        )
 
 
 def _colour_bar(
@@ -487,12 +422,12 @@ def _colour_bar(
 
 
 def _width(names: Iterable[str]) -> float:
-    """Inches that the longest of some names takes in letters of 10 points."""
-    return max(map(len, names)) * 10 * LETTER / 72
+    """Inches that the longest name takes at 10 points."""
+    return max(map(text_width, names))
 
 
 def _names(class_names: Sequence[str], inspection: Inspection) -> list[str]:
-    """The class names, and numbers for what a network with more outputs has predicted besides."""
+    """The class names, and the numbers of further outputs that the network predicted."""
     classes = max(len(class_names), int(inspection.predictions.max(initial=0)) + 1)
     return [*class_names, *map(str, range(len(class_names), classes))]
 
@@ -500,7 +435,7 @@ def _names(class_names: Sequence[str], inspection: Inspection) -> list[str]:
 def _class_rows(
     inspection: Inspection, names: Sequence[str]
 ) -> list[tuple[str, int, int, float, float, float]]:
-    """Of each class: name, images, correct ones, accuracy, both ends of its interval.
+    """For each class: name, images, correct ones, accuracy, and both ends of its interval.
 
     The last three are NaN for a class without images.
     """

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.base import discovery, project, signals
+from harness.analysis.query import Query, select
+from harness.base import discovery, project
 from harness.base.errors import BadRequest, nearest
 from harness.base.privacy import mask
-from harness.tracking.reader import reader as open_reader
+from harness.figures.study_figures import draw_study
+from harness.reporting import experiment_report, study_report
+from harness.search import results, storage
+from harness.search.storage import StoredStudy
+from harness.tracking.messages import SaveArtifacts
+from harness.tracking.reader import Reader, open_reader
 from harness.tracking.recorder_process import RecorderProcess
 
 if TYPE_CHECKING:
-    from harness.search.storage import StoredStudy
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -31,33 +38,50 @@ class Report:
     run_id: str | None = None
 
 
-def build(name: str, storage: str | None) -> Report:
+def build(name: str, storage_address: str | None) -> Report:
     """Build the report of a study or an experiment from its record.
 
     Args:
-        storage: URL of the study's Optuna storage; None for the project's own.
+        storage_address: URL of the study's Optuna storage; None for the project's own.
 
     Raises:
         BadRequest: nothing is recorded under the name, or the storage lacks the study's trials.
     """
     reader = open_reader()
     recorded = reader.experiments()
-    kinds = {run.kind for run in reader.listing(name)} if name in recorded else set()
+    kinds = {run.kind for run in reader.runs(name)} if name in recorded else set()
     if not kinds:
         raise _nothing_recorded(name, recorded)
-    return _of_study(name, storage) if "study" in kinds else _of_experiment(name)
+    if "study" in kinds:
+        return _of_study(name, storage_address, reader)
+    runs = select(Query(experiment=name))
+    path = project.ROOT / "experiments" / f"{name}.py"
+    question = discovery.summary(path) if path.is_file() else ""
+    return Report(experiment_report.report(name, question, runs).encode(), "experiment")
 
 
-def _of_study(name: str, storage_address: str | None) -> Report:
-    # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
+def study_page(
+    stored: StoredStudy, answer: Mapping[str, Any], figures: Mapping[str, Figure]
+) -> bytes:
+    """The report of a study that has a completed trial.
+
+    Args:
+        answer: the content of `study.json`.
+        figures: by name, from `draw_study`.
+    """
+    reader = open_reader()
+    confirmations = []
+    for confirmation in answer["confirmed"].values():
+        with contextlib.suppress(BadRequest):  # the run may have been deleted
+            confirmations += [reader.run(run_id) for run_id in confirmation["run_ids"][:1]]
+    run = reader.run(stored.user_attrs["run_id"])
+    rows = results.trial_rows(stored)
+    return study_report.study_page(answer, rows, run, confirmations, figures).encode()
+
+
+def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
+    # The recorder's process imports MLflow while this one draws.
     with closing(RecorderProcess()) as recorder:
-        recorder.prepare()
-        # Libraries swallow an interruption in the middle of their import, and then fail.
-        with signals.deferred():
-            from harness.figures import study_figures
-            from harness.reporting import study_report
-            from harness.search import storage
-
         url = storage.storage_url(storage_address)
         if name not in storage.stored_names(url):
             raise BadRequest(
@@ -65,49 +89,41 @@ def _of_study(name: str, storage_address: str | None) -> Report:
                 "give the --storage that it was run with."
             )
         stored = storage.load_stored(url, name)
-        answer = _answer(stored, recorder)
-        confirmed = {
-            config: list(confirmation["test_accuracy"].values())
-            for config, confirmation in answer["confirmed"].items()
-        }
-        drawn = study_figures.draw(stored, answer["defaults"], confirmed)
-        page = study_report.report(stored, answer, recorder, drawn).encode()
+        answer = _answer(stored, reader)
+        figures = draw_study(
+            name,
+            results.trial_rows(stored),
+            results.searched_parameters(stored),
+            answer["defaults"],
+            {
+                configuration: list(confirmation["test_accuracy"].values())
+                for configuration, confirmation in answer["confirmed"].items()
+            },
+            importances=answer["importances"],
+        )
+        page = study_page(stored, answer, figures)
         run_id = str(stored.user_attrs["run_id"])
-        recorder.artifacts(run_id, {"report.html": page})
+        recorder.send(SaveArtifacts(run_id, {"report.html": page}))
     return Report(page, "study", run_id)
 
 
-def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
+def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:
     """The answer that the study's run holds; without one, what its trials say.
 
     Raises:
         BadRequest: no trial has completed.
     """
-    from harness.search.summary import summary
-
-    trials = summary(stored)
+    trials = results.study_summary(stored)
     if trials["best"] is None:
         raise BadRequest(f"No trial of the study {stored.study_name!r} has completed yet.")
     run_id = stored.user_attrs["run_id"]
-    recorded = recorder.artifact(run_id, "study.json")
+    recorded = reader.artifact(run_id, "study.json")
     return {
         **trials,
         **{"n_trials": None, "confirmed": {}, "difference": {}, "command": None},
-        "device": recorder.stored(run_id).tags["device"],
+        "device": reader.run(run_id).tag("device"),
         **(json.loads(recorded) if recorded else {}),
     }
-
-
-def _of_experiment(name: str) -> Report:
-    with signals.deferred():  # see `_of_study`
-        from harness.analysis.query import select
-        from harness.cli.compare_flags import CompareSettings
-        from harness.reporting import experiment_report
-
-    runs = select(CompareSettings(experiment=name))
-    path = project.ROOT / "experiments" / f"{name}.py"
-    question = discovery.summary(path) if path.is_file() else ""
-    return Report(experiment_report.report(name, question, runs).encode(), "experiment")
 
 
 def _nothing_recorded(name: str, recorded: Sequence[str]) -> BadRequest:

@@ -1,4 +1,4 @@
-"""The checklist of reproducibility, filled in from what runs have recorded."""
+"""The reproducibility checklist, filled in from what runs have recorded."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.reporting.page import Commands, Item
 
 Tags = Mapping[str, str]
-"""A run's tags, without their prefix `harness.`."""
+"""The tags of a run, without their prefix `harness.`."""
 
 NOTHING = "not recorded"
 
 
 def each(values: Iterable[str | None]) -> str:
-    """The different values, each once, in their order.
+    """The distinct values, in their order.
 
     >>> each(["cpu", "cuda", "cpu"])
     'cpu; cuda'
@@ -22,7 +22,7 @@ def each(values: Iterable[str | None]) -> str:
 
 
 def counted(numbers: Mapping[str, int]) -> str:
-    """Numbers of things in words, without those of which there are none.
+    """Counts in words, without those that are zero.
 
     >>> counted({"completed": 3, "pruned": 0, "failed": 1})
     '3 completed, 1 failed'
@@ -30,21 +30,21 @@ def counted(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{n} {thing}" for thing, n in numbers.items() if n)
 
 
-def data(sets: Iterable[tuple[str, str, int | None, str]]) -> Item:
-    """Which images the runs saw, with the digests that tell whether others see the same.
+def data_item(parts: Iterable[tuple[str, str, int | None, str]]) -> Item:
+    """The data that the runs used, with digests by which others can check that theirs is the same.
 
     Args:
-        sets: name, use, number of images (None where it is not known), SHA-256.
+        parts: name, use, number of images (None if unknown), SHA-256.
     """
     lines = dict.fromkeys(
         f"{name}, {use}: {'' if size is None else f'{size:,} images, '}SHA-256 {digest}"
-        for name, use, size, digest in sets
+        for name, use, size, digest in parts
     )
     return Item("Data", "\n".join(lines) or NOTHING, bool(lines))
 
 
-def environment(runs: Sequence[Tags]) -> list[Item]:
-    """Hardware, versions and code, each with all that the runs have recorded of it."""
+def environment_items(runs: Sequence[Tags]) -> list[Item]:
+    """Hardware, versions and code, each with every value that the runs have recorded."""
 
     def recorded(*names: str) -> str:
         return each(
@@ -59,9 +59,9 @@ def environment(runs: Sequence[Tags]) -> list[Item]:
     )
     commits = each(tags.get("git_commit") for tags in runs)
     known = commits not in (NOTHING, "none")
-    dirty = [tags for tags in runs if tags.get("git_dirty") == "true"]
+    dirty = any(tags.get("git_dirty") == "true" for tags in runs)
     state = (
-        "with uncommitted changes, which changes.diff among the artifacts of the (parent) run holds"
+        "with uncommitted changes, kept as changes.diff among the artifacts of the (parent) run"
         if dirty
         else "no uncommitted changes"
     )
@@ -70,7 +70,7 @@ def environment(runs: Sequence[Tags]) -> list[Item]:
         Item(
             "Versions",
             f"{recorded('python', 'torch', 'cuda', 'mlflow', 'optuna')}\n"
-            "environment.txt among the artifacts of the (parent) run names every package",
+            "environment.txt among the artifacts of the (parent) run lists every package",
         ),
         Item(
             "Code",
@@ -78,21 +78,21 @@ def environment(runs: Sequence[Tags]) -> list[Item]:
             known and not dirty,
         ),
         Item(
-            "Experiment's file",
+            "Experiment file",
             f"SHA-256 {each(tags.get('experiment_sha256') for tags in runs)}",
         ),
     ]
 
 
-def again(commands: Iterable[tuple[Tags, str]]) -> Commands:
-    """The lines that repeat it: commands in order, after the commit that each was given at."""
+def repeat_commands(commands: Iterable[tuple[Tags, str]]) -> Commands:
+    """The shell lines that repeat runs: each command, after a checkout of its run's commit."""
     lines, state = ["pip install -c constraints.txt -e ."], None
     for tags, command in commands:
         now = (tags.get("git_commit", "none"), tags.get("git_dirty") == "true")
         if now != state and now[0] != "none":
             lines.append(f"git checkout {now[0]}")
             if now[1]:
-                lines.append("git apply changes.diff  # of the (parent) run's artifacts")
+                lines.append("git apply changes.diff  # an artifact of the (parent) run")
         state = now
         lines.append(command)
     return Commands(lines)

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.analysis import rows
+from harness.analysis.curves import curves, seen_images
 from harness.analysis.query import Run, images
 from harness.analysis.rows import FINISHED, Row
-from harness.base.formatting import assignments, duration, number_of
-from harness.figures import comparison_figures
+from harness.base.formatting import number_of
+from harness.figures.comparison_figures import draw_comparison
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags
 from harness.reporting.page import (
     Block,
     Checklist,
-    Column,
     Fact,
     Item,
     Page,
@@ -24,6 +24,7 @@ from harness.reporting.page import (
     Pictures,
     Section,
     Table,
+    TableColumn,
     Text,
     Value,
     render,
@@ -51,7 +52,7 @@ def report(name: str, question: str, runs: Sequence[Run]) -> str:
             *told.results(),
             Section("All runs", [told.runs_table()]),
             Section("Reproducibility", [Checklist(told.checklist())]),
-            Section("Repeat it", [checklist.again(told.commands())]),
+            Section("Repeat it", [checklist.repeat_commands(told.commands())]),
         ],
     )
     return render(page)
@@ -108,7 +109,9 @@ class _Report:
                 )
             ends = "; ".join(f"{self._named(row)} {row.summary(objective)}" for row in found)
             picture = Picture(
-                comparison_figures.draw(found, [*map(self._named, found)], self.name, "svg"),
+                draw_comparison(
+                    curves(found, [*map(self._named, found)]), self.name, seen_images(found), "svg"
+                ),
                 f"Accuracy and loss by epoch, a line for each configuration. At the end: {ends}.",
                 wide=True,
             )
@@ -123,11 +126,16 @@ class _Report:
         ]
         several = len({run["dataset"] for run in self.runs}) > 1
         columns = [
-            *(Column("name"), Column("outcome"), Column("seed")),
-            *([Column("data set")] if several else []),
+            *(TableColumn("name"), TableColumn("outcome"), TableColumn("seed")),
+            *([TableColumn("data set")] if several else []),
             *map(_parameter, self.varied),
-            *(Column(name.removeprefix("metrics."), ".4f") for name in measured),
-            *(Column("epochs"), Column("seconds", ".1f"), Column("device"), Column("begun")),
+            *(TableColumn(name.removeprefix("metrics."), ".4f") for name in measured),
+            *(
+                TableColumn("epochs"),
+                TableColumn("seconds", ".1f"),
+                TableColumn("device"),
+                TableColumn("begun"),
+            ),
         ]
         names = ["name", "outcome", "seed", *(["dataset"] if several else []), *self.varied]
         names += [*measured, "epochs", "seconds", "device"]
@@ -154,7 +162,7 @@ class _Report:
                 "after the last epoch, " + "; ".join(f"accuracy on {words}" for words in self.seen),
                 bool(self.seen),
             ),
-            checklist.data(
+            checklist.data_item(
                 (run["dataset"], use, None, run[f"data.{use}"])
                 for run in runs
                 for use in ("training", "validation", "test")
@@ -181,7 +189,7 @@ class _Report:
                 "standard deviation over seeds (n - 1); 95% intervals of means by Student's t",
                 bool(found) and all(row.n > 1 for row in found),
             ),
-            *checklist.environment([_tags(run) for run in runs]),
+            *checklist.environment_items([_tags(run) for run in runs]),
         ]
 
     def commands(self) -> Iterator[tuple[Tags, str]]:
@@ -200,11 +208,15 @@ class _Report:
         named = not self.varied or any(row.is_named for row in found)
         names = [f"metrics.{objective}", *(f"{s}.{objective}" for s in ("std", "low", "high"))]
         columns = [
-            *([Column("configuration")] if named else []),
+            *([TableColumn("configuration")] if named else []),
             *map(_parameter, self.varied),
-            *(Column(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
-            *(Column("n seeds"), Column("loss", ".4f"), Column("seconds a run", ".1f")),
-            Column("outcome"),
+            *(TableColumn(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
+            *(
+                TableColumn("n seeds"),
+                TableColumn("loss", ".4f"),
+                TableColumn("seconds a run", ".1f"),
+            ),
+            TableColumn("outcome"),
         ]
         table: list[list[Value]] = [
             [
@@ -235,8 +247,8 @@ class _Report:
         )
 
 
-def _parameter(column: str) -> Column:
-    return Column(column.removeprefix("params."), ".4g")
+def _parameter(column: str) -> TableColumn:
+    return TableColumn(column.removeprefix("params."), ".4g")
 
 
 def _tags(run: Run) -> Tags:

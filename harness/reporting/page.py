@@ -1,7 +1,7 @@
-"""A report as plain data, and the one HTML page that it becomes.
+"""A report as plain data, and the HTML page that it becomes.
 
-The page holds its pictures, its style and its script: it opens without a network, anywhere. Every
-word in it is escaped by the template, whoever has written it.
+The page contains its pictures, its style and its script, so that it opens anywhere, without a
+network. The template escapes all text, whoever wrote it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import ClassVar
 TEMPLATE = Path(__file__).with_name("page.html")
 
 Value = str | int | float | bool | None
-"""What a cell holds; None is shown as a dash and sorted last."""
+"""The content of a cell; None is shown as a dash and sorted last."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerdictBox:
     """The answer in one sentence."""
 
     form: ClassVar[str] = "verdict"
@@ -41,8 +41,8 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Warnings:
-    """What a reader should know before believing the answer."""
+class WarningList:
+    """What readers should know before they rely on the answer."""
 
     form: ClassVar[str] = "warnings"
     sentences: Sequence[str]
@@ -61,7 +61,7 @@ class Item:
     """One line of a checklist.
 
     Attributes:
-        fine: whether the record has it, and nothing stands against it.
+        fine: whether it is recorded and in order.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Checklist:
-    """What a reader needs to repeat it, and whether the record has it."""
+    """What others need to repeat the work, and whether it is recorded."""
 
     form: ClassVar[str] = "checklist"
     items: Sequence[Item]
@@ -82,8 +82,8 @@ class Picture:
     """A picture.
 
     Attributes:
-        alternative: what it shows, in words, for those who do not see it.
-        wide: whether it takes a row of its own.
+        alternative: what it shows, in words, for readers who cannot see it.
+        wide: whether it needs a row of its own.
     """
 
     svg: bytes
@@ -92,31 +92,31 @@ class Picture:
 
     @property
     def source(self) -> str:
-        """The picture as an address that holds it."""
+        """The picture as a `data:` URL."""
         return f"data:image/svg+xml;base64,{base64.b64encode(self.svg).decode()}"
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures side by side where there is room."""
+    """Pictures, side by side if the page is wide enough."""
 
     form: ClassVar[str] = "pictures"
     pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a table.
 
     Attributes:
-        digits: how its fractions are written, as `format` takes it: `.4f`.
+        digits: the format of its floats, as `.4f`.
     """
 
     name: str
     digits: str = ""
 
     def words(self, value: Value) -> str:
-        """A value as the table shows it."""
+        """The value as the table shows it."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return "—"
         return format(value, self.digits) if isinstance(value, float) else str(value)
@@ -127,24 +127,24 @@ class Table:
     """Rows under columns.
 
     Attributes:
-        sortable: whether a click on a column's name sorts the rows.
+        sortable: whether clicking a column's name sorts the rows.
     """
 
     form: ClassVar[str] = "table"
     caption: str
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
     rows: Sequence[Sequence[Value]]
     sortable: bool = False
 
     def is_numeric(self, column: int) -> bool:
-        """Whether a column holds numbers alone."""
+        """Whether all values of a column are numbers."""
         values = [row[column] for row in self.rows if row[column] is not None]
         return bool(values) and all(
             isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
         )
 
 
-Block = Text | Verdict | Warnings | Commands | Checklist | Pictures | Table
+Block = Text | VerdictBox | WarningList | Commands | Checklist | Pictures | Table
 
 
 @dataclass(frozen=True)
@@ -156,13 +156,13 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """Where a link leads to."""
+        """The fragment by which links find the section."""
         return self.title.lower().replace(" ", "-")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A main number: what it is, the number, and what it stands on."""
+    """A key number: its name, its value, and what it is based on."""
 
     name: str
     value: str
@@ -174,8 +174,8 @@ class Page:
     """A whole report.
 
     Attributes:
-        kind: what it is about: `Study of baseline`.
-        question: what was asked; may be empty.
+        kind: what it is about, as `Study of baseline`.
+        question: what was asked, or "".
     """
 
     title: str

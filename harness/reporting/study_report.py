@@ -1,24 +1,29 @@
-"""The report of a study, from its stored trials, its answer and its record."""
+"""The report of a study, from its trials, its answer and its runs."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.base import discovery
 from harness.base.command_line import command_text, run_arguments
-from harness.base.errors import BadRequest
-from harness.base.formatting import duration, points, value_text
+from harness.base.formatting import duration, number_of, points, value_text
 from harness.base.project import ROOT
-from harness.base.statistics import Summary, expected_maximum, summarize
-from harness.figures import study_figures
+from harness.base.statistics import Summary, summarize
+from harness.base.trials import (
+    TrialRow,
+    confirmed_metric,
+    expected_best,
+    metric_in_words,
+    sampled_values,
+)
+from harness.figures import style
 from harness.reporting import checklist
+from harness.reporting.checklist import Tags
 from harness.reporting.page import (
     Block,
     Checklist,
-    Column,
     Fact,
     Item,
     Page,
@@ -26,99 +31,109 @@ from harness.reporting.page import (
     Pictures,
     Section,
     Table,
+    TableColumn,
     Text,
     Value,
-    Verdict,
-    Warnings,
+    VerdictBox,
+    WarningList,
     render,
 )
-from harness.search.importance import FEWEST_TRIALS, importances
-from harness.search.results import rows
-from harness.search.storage import StoredStudy
-from harness.tracking import stored_runs
-from harness.tracking.messages import Recorder
+from harness.search.importance import FEWEST_TRIALS
 from harness.tracking.schema import StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Answer = Mapping[str, Any]
-"""What `study.json` holds: see `harness.workers.study_answer.StudyResult.answer`."""
+"""The content of `study.json`; see `harness.workers.study_answer.StudyResult.answer`."""
+
+FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "failed")
 
 
-def report(
-    stored: StoredStudy, answer: Answer, recorder: Recorder, drawn: Mapping[str, Figure]
+def study_page(
+    answer: Answer,
+    rows: Sequence[TrialRow],
+    run: StoredRun,
+    confirmations: Sequence[StoredRun],
+    figures: Mapping[str, Figure],
 ) -> str:
-    """The report of a study with a completed trial, as HTML.
+    """The report of a study that has a completed trial, as HTML.
 
     Args:
-        drawn: the study's figures by name, as `harness.figures.study_figures.draw` makes them.
+        run: the run of the study itself.
+        confirmations: one run of each confirmed configuration that still exists.
+        figures: by name, from `harness.figures.study_figures.draw_study`.
     """
-    run = stored_runs.stored(stored.user_attrs["run_id"])
-    confirmations = []
-    for confirmation in answer["confirmed"].values():
-        with contextlib.suppress(BadRequest):  # a run may have been deleted since
-            confirmations += [stored_runs.stored(run_id) for run_id in confirmation["run_ids"][:1]]
-    path = ROOT / "studies" / f"{run.tags.get('study', stored.study_name)}.py"
-    told = _Report(stored, answer, run, confirmations, drawn)
+    path = ROOT / "studies" / f"{tags_of(run).get('study', answer['study'])}.py"
+    content = _Content(answer, rows, run, confirmations, figures)
     page = Page(
         title=answer["study"],
-        kind=f"Study of {told.experiment} on {told.fields['dataset']}",
+        kind=f"Study of {content.experiment} on {content.fields['dataset']}",
         question=discovery.summary(path) if path.is_file() else "",
-        facts=told.facts(),
+        facts=content.facts(),
         sections=[
-            Section("Answer", told.answered()),
-            Section("Space and budget", told.searched()),
-            Section("Course of the search", told.course()),
-            Section("What mattered", told.mattered()),
-            Section("All trials", [told.trials_table()]),
-            Section("Reproducibility", [Checklist(told.checklist())]),
-            Section("Repeat it", told.repeat()),
+            Section("Answer", content.answered()),
+            Section("Space and budget", content.searched()),
+            Section("Course of the search", content.course()),
+            Section("What mattered", content.mattered()),
+            Section("All trials", [content.trials_table()]),
+            Section("Reproducibility", [Checklist(content.checklist())]),
+            Section("Repeat it", content.repeat()),
         ],
     )
     return render(page)
 
 
-class _Report:
+def tags_of(run: StoredRun) -> Tags:
+    """The tags of a run, without their prefix `harness.`."""
+    return run.tags
+
+
+def data_of(run: StoredRun) -> list[tuple[str, str, int | None, str]]:
+    """The data that a run used: name, use, number of images, SHA-256."""
+    return [(part.name, part.context, part.size, part.digest) for part in run.data]
+
+
+class _Content:
     def __init__(
         self,
-        stored: StoredStudy,
         answer: Answer,
+        rows: Sequence[TrialRow],
         run: StoredRun,
         confirmations: Sequence[StoredRun],
-        drawn: Mapping[str, Figure],
+        figures: Mapping[str, Figure],
     ) -> None:
-        self.stored, self.answer, self.run = stored, answer, run
-        self.confirmations, self.drawn = confirmations, drawn
-        self.rows = rows(stored)
+        self.answer, self.rows, self.run = answer, rows, run
+        self.confirmations, self.figures = confirmations, figures
+        self.tags = tags_of(run)
+        self.objective = metric_in_words(answer["objective"])
+        self.reported = metric_in_words(confirmed_metric(answer["objective"]))
+        self.extreme = "highest" if answer["direction"] == "maximize" else "lowest"
         self.best, self.defaults = answer["best"], answer["defaults"]
+        self.importances: Mapping[str, float] = answer["importances"]
         self.experiment = answer["declaration"]["experiment"]
         self.fields = answer["declaration"]["fields"]
-        self.confirmed = answer["confirmed"]
-        self.seeds = (
-            list(next(iter(self.confirmed.values()))["test_accuracy"]) if self.confirmed else []
-        )
+        self.confirmed: Mapping[str, Any] = answer["confirmed"]
+        self.seeds = next((list(_by_seed(c)) for c in self.confirmed.values()), [])
         self.counts = answer["counts"]
-        self.finished = sum(
-            self.counts[name] for name in ("completed", "pruned", "diverged", "failed")
-        )
+        self.finished = sum(self.counts[outcome] for outcome in FINISHED_OUTCOMES)
         self.names = list(
-            dict.fromkeys([*self.defaults, *(name for row in self.rows for name in row["params"])])
+            dict.fromkeys([*self.defaults, *(name for row in rows for name in row.params)])
         )
 
     def facts(self) -> list[Fact]:
         facts = [
             Fact("Trials finished", f"{self.finished}{self._of_all()}", self._outcomes()),
             Fact(
-                "Best validation accuracy",
-                f"{self.best['validation_accuracy']:.4f}",
-                "n = 1 seed, selected as the highest",
+                f"Best {self.objective}",
+                f"{self.best['value']:.4f}",
+                f"n = 1 seed, selected as the {self.extreme}",
             ),
         ]
         for config, confirmation in self.confirmed.items():
             found = _summary(confirmation)
             spread = f"± {found.std:.4f}, " if found.n > 1 else ""
-            name = f"Test accuracy, {config}"
+            name = f"{_capitalized(self.reported)}, {config}"
             facts.append(Fact(name, f"{found.mean:.4f}", f"{spread}n = {found.n}"))
         if difference := self._difference():
             low, high = 100 * difference.low, 100 * difference.high
@@ -129,31 +144,31 @@ class _Report:
         return [
             *facts,
             Fact("Compute time", total, "summed over workers"),
-            Fact("Device", self.answer["device"], self.run.tags.get("device_name", "")),
+            Fact("Device", self.answer["device"], self.tags.get("device_name", "")),
         ]
 
     def answered(self) -> list[Block]:
         blocks: list[Block] = (
-            [Verdict(self.answer["verdict"])]
+            [VerdictBox(self.answer["verdict"])]
             if self.confirmed
             else [
                 Text(
-                    "The best configuration has not been confirmed on the test set: what follows "
-                    "rests on the validation images that it was selected on."
+                    "The best configuration has not been confirmed on the test set. Everything "
+                    "below is based on the validation images that it was selected on."
                 )
             ]
         )
         values = ", ".join(f"{name} = {_words(v)}" for name, v in self.best["parameters"].items())
         blocks.append(
             Text(
-                f"The best is trial {self.best['trial']}: {values}. Its validation accuracy of "
-                f"{self.best['validation_accuracy']:.4f} (n = 1 seed) is the highest of "
-                f"{self.counts['completed']} completed trials, and flatters it for that reason: "
-                "what it is worth is its test accuracy, of trainings that nothing was selected on."
+                f"The best is trial {self.best['trial']}: {values}. Its {self.objective} of "
+                f"{self.best['value']:.4f} (n = 1 seed) is the {self.extreme} of "
+                f"{self.counts['completed']} completed trials, and too optimistic for that reason. "
+                f"Judge it by its {self.reported} instead, which no selection was based on."
             )
         )
-        if warnings := [*self.answer["warnings"], *self._went_on()]:
-            blocks.append(Warnings(warnings))
+        if warnings := [*self.answer["warnings"], *self._continued()]:
+            blocks.append(WarningList(warnings))
         if self.confirmed:
             blocks.append(self._configurations())
             blocks += self._pictures("confirmation")
@@ -164,11 +179,16 @@ class _Report:
         names = list(dict.fromkeys([*self.names, *(n for n in space if n != "suggest(trial)")]))
         table = Table(
             "Searched values",
-            [Column("parameter"), Column("searched"), Column("default"), Column("best")],
+            [
+                TableColumn("parameter"),
+                TableColumn("searched"),
+                TableColumn("default"),
+                TableColumn("best"),
+            ],
             [
                 [
                     name,
-                    space.get(name, "as the study's suggest(trial) asks"),
+                    space.get(name, "as suggest(trial) of the study asks"),
                     *(
                         _words(values[name]) if name in values else None
                         for values in (self.defaults, self.best["parameters"])
@@ -185,110 +205,115 @@ class _Report:
             table,
             Text(
                 f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of "
-                f"{fields['num_epochs']} epochs unless it was pruned. Sampler {answer['sampler']} "
-                f"(seed {answer['sampler_seed']}), pruner {answer['pruner']}. "
-                "Trial 0 is the experiment's own configuration."
+                f"{number_of(fields['num_epochs'], 'epoch')} unless pruned. "
+                f"Sampler: {answer['sampler']} (seed {answer['sampler_seed']}). "
+                f"Pruner: {answer['pruner']}. Trial 0 has the default values."
                 f"\n\nThe same in all trials: {others}."
             ),
         ]
 
     def course(self) -> list[Block]:
         blocks = self._pictures("optimization_history", "learning_curves")
-        values = study_figures.drawn_values(self.stored, self.defaults)
+        values = sampled_values(self.rows, self.defaults)
         if len(values) < 2:
             return blocks
-        expected = expected_maximum(values)
+        expected = expected_best(values, self.answer["direction"])
         shown = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n < len(values)]
         sampler = self.answer["sampler"]
         independent = (
-            "The sampler was random, so the trials were drawn so."
+            "The sampler was random, so they were independent."
             if sampler == "random"
-            else f"The sampler was {sampler}, which does not draw so: read it as a summary of "
-            "these trials, not as a forecast of what fewer of them would have found."
+            else f"The sampler was {sampler}, whose draws are not independent: read the table as a "
+            "summary of these trials, not as a forecast of what fewer trials would find."
         )
         return [
             *blocks,
             *self._pictures("expected_best"),
             Text(
                 "Expected validation performance (Dodge et al., Show Your Work, EMNLP 2019): the "
-                "mean of the best validation accuracy among n draws from the "
-                f"{len(values)} trials that the sampler chose (without the defaults; pruned trials "
-                "with the accuracy of their last epoch, diverged ones with 0). It assumes "
-                f"independent draws. {independent}"
+                f"mean of the best {self.objective} among n draws from the "
+                f"{len(values)} trials that the sampler chose. The defaults do not count, a pruned "
+                "trial counts with the value of its last epoch, a diverged one with 0. The formula "
+                f"assumes independent draws. {independent}"
             ),
             Table(
-                "Expected best validation accuracy",
-                [Column("trials"), Column("mean", ".4f"), Column("standard deviation", ".4f")],
+                f"Expected best {self.objective}",
+                [
+                    TableColumn("trials"),
+                    TableColumn("mean", ".4f"),
+                    TableColumn("standard deviation", ".4f"),
+                ],
                 [[n, *expected[n - 1]] for n in [*shown, len(values)]],
             ),
         ]
 
     def mattered(self) -> list[Block]:
         blocks: list[Block] = []
-        if ranked := importances(self.stored):
+        if self.importances:
             blocks += [
                 *self._pictures("importances"),
                 Table(
                     "Relative importance by PED-ANOVA, of the completed trials",
-                    [Column("parameter"), Column("importance", ".2f")],
-                    [[name, value] for name, value in ranked.items()],
+                    [TableColumn("parameter"), TableColumn("importance", ".2f")],
+                    [[name, value] for name, value in self.importances.items()],
                 ),
             ]
         elif len(self.names) > 1:
             blocks.append(
                 Text(
-                    f"Importances need {FEWEST_TRIALS} completed trials: with fewer they are noise."
+                    f"Importances need {FEWEST_TRIALS} completed trials; with fewer they are noise."
                 )
             )
         return [*blocks, *self._pictures("slices", "contour", "parallel_coordinates")]
 
     def trials_table(self) -> Table:
         columns = [
-            *(Column("trial"), Column("outcome"), Column("validation accuracy", ".4f")),
-            *(Column(name, self._digits(name)) for name in self.names),
-            *(Column("epochs"), Column("seconds", ".1f"), Column("training seconds", ".1f")),
-            Column("note"),
+            *(TableColumn("trial"), TableColumn("outcome"), TableColumn(self.objective, ".4f")),
+            *(TableColumn(name, self._digits(name)) for name in self.names),
+            *(
+                TableColumn("epochs"),
+                TableColumn("seconds", ".1f"),
+                TableColumn("training seconds", ".1f"),
+            ),
+            TableColumn("note"),
         ]
         table = []
         for row in self.rows:
-            retry = row["retry_of"]
-            note = row["reason"] or ("" if retry is None else f"trial {retry} again")
-            value: list[Value] = [row["number"], row["outcome"], row["value"]]
-            value += [_cell(row["params"].get(name)) for name in self.names]
-            value += [row["num_epochs"], row["seconds"], row["training_seconds"], note or None]
-            table.append(value)
+            note = row.reason or (None if row.retry_of is None else f"repeats trial {row.retry_of}")
+            cells: list[Value] = [row.number, row.outcome, row.value]
+            cells += [_cell(row.params.get(name)) for name in self.names]
+            cells += [row.num_epochs, row.seconds, row.training_seconds, note]
+            table.append(cells)
         if not any(row[-1] for row in table):
             columns.pop()
             table = [row[:-1] for row in table]
-        caption = f"All {len(table)} trials; a click on a column's name sorts them"
+        caption = f"All {number_of(len(table), 'trial')}; click a column's name to sort"
         return Table(caption, columns, table, sortable=True)
 
     def checklist(self) -> list[Item]:
         answer, fields = self.answer, self.fields
         runs = [self.run, *self.confirmations]
-        owners = {row["owner"] for row in self.rows if row["owner"]}
+        workers = {(row.owner, row.worker) for row in self.rows if row.worker is not None}
         total, parts = self._compute_time()
         space = answer["declaration"]["space"]
-        interrupted = sum(row["outcome"] == "interrupted" for row in self.rows)
+        interrupted = sum(row.outcome == "interrupted" for row in self.rows)
         seeds = f"{len(self.seeds)} for the confirmation ({', '.join(self.seeds)})"
         return [
             Item(
                 "Measure",
-                "selected by validation accuracy after the last epoch, one seed a trial; "
-                "reported: test accuracy of trainings on all training images",
+                f"selected by {self.objective} after the last epoch, one seed per trial; "
+                f"reported: {self.reported} after training on all training images",
             ),
-            checklist.data(
-                (f"{what} on {part.name}", part.context, part.size, part.digest)
-                for what, run in zip(
-                    ("trials", *["confirmation"] * len(self.confirmations)), runs, strict=True
-                )
-                for part in run.data
+            checklist.data_item(
+                (f"{'trials' if run is self.run else 'confirmation'} on {name}", use, size, digest)
+                for run in runs
+                for name, use, size, digest in data_of(run)
             ),
             Item(
                 "Split",
                 f"{fields['validation_size']:,} training images set aside for validation, drawn by "
                 f"split_seed {fields['split_seed']}, the same in every trial; "
-                "no trial was given the test images",
+                "no trial used the test images",
             ),
             Item(
                 "Seeds",
@@ -302,27 +327,24 @@ class _Report:
             ),
             Item(
                 "Choice of the best",
-                "the completed trial with the highest validation accuracy, the earliest among "
+                f"the completed trial with the {self.extreme} {self.objective}, the earliest of "
                 f"equals: trial {self.best['trial']}",
             ),
             Item(
                 "Number of runs",
                 f"{self.finished} trials ({self._outcomes()}"
-                f"{f'; {interrupted} more interrupted and tried again' if interrupted else ''}); "
+                f"{f'; {interrupted} more interrupted and repeated' if interrupted else ''}); "
                 f"{len(self.confirmed) * len(self.seeds)} confirmations "
                 f"({len(self.confirmed)} configurations, {len(self.seeds)} seeds each)",
             ),
             Item("Compute time", f"{total}: {parts}"),
             Item(
                 "Workers",
-                f"{len(owners)} process{'' if len(owners) == 1 else 'es'} trained the trials"
-                + (
-                    ""
-                    if len(owners) == 1
-                    else "; which one is faster decides what the sampler knows, so the very same "
-                    "trials come back with --workers 1 alone"
-                ),
-                len(owners) == 1,
+                "1 process trained the trials"
+                if len(workers) == 1
+                else f"{len(workers)} processes trained the trials; what the sampler knew depended "
+                "on their speed, so only --workers 1 repeats exactly the same trials",
+                len(workers) == 1,
             ),
             Item(
                 "Uncertainty",
@@ -330,7 +352,7 @@ class _Report:
                 "difference by Student's t",
                 len(self.seeds) > 1,
             ),
-            *checklist.environment([run.tags for run in runs]),
+            *checklist.environment_items([tags_of(run) for run in runs]),
         ]
 
     def repeat(self) -> list[Block]:
@@ -340,32 +362,28 @@ class _Report:
             options = {**fields, "seed": self.seeds[0], "validation_size": 0}
             if len(self.seeds) > 1:
                 options["repeats"] = len(self.seeds)
-            if threads := self.run.tags.get("threads"):
+            if threads := self.tags.get("threads"):
                 options["threads"] = threads
             command = command_text(run_arguments(self.experiment, options))
             commands += [f"# {config}, on all training images", command]
-        return [checklist.again((self.run.tags, command) for command in commands)]
+        return [checklist.repeat_commands((self.tags, command) for command in commands)]
 
     def _command(self) -> str:
-        return str(self.answer.get("command") or self.run.tags.get("command", ""))
+        return str(self.answer.get("command") or self.tags.get("command", ""))
 
     def _of_all(self) -> str:
         return f" of {self.answer['n_trials']}" if self.answer["n_trials"] else ""
 
     def _outcomes(self) -> str:
-        return checklist.counted(
-            {name: self.counts[name] for name in ("completed", "pruned", "diverged", "failed")}
-        )
+        return checklist.counted({outcome: self.counts[outcome] for outcome in FINISHED_OUTCOMES})
 
-    def _went_on(self) -> list[str]:
-        now = sum(row["outcome"] in self.counts for row in self.rows) - sum(
-            row["outcome"] in ("running", "waiting") for row in self.rows
-        )
+    def _continued(self) -> list[str]:
+        now = sum(row.outcome in FINISHED_OUTCOMES for row in self.rows)
         if now == self.finished:
             return []
         return [
-            f"{now} trials have finished by now, and the answer is that of {self.finished}: "
-            "end the study to have it anew"
+            f"{now} trials have finished by now, but the answer is from after {self.finished}: "
+            "run the study to its end for a new one"
         ]
 
     def _difference(self) -> Summary | None:
@@ -375,8 +393,8 @@ class _Report:
 
     def _compute_time(self) -> tuple[str, str]:
         """The time of all trainings together, and its parts."""
-        trials = sum(row["seconds"] or 0.0 for row in self.rows)
-        training = sum(row["training_seconds"] or 0.0 for row in self.rows)
+        trials = sum(row.seconds or 0.0 for row in self.rows)
+        training = sum(row.training_seconds or 0.0 for row in self.rows)
         parts = f"trials {duration(trials)}, of which training and evaluation {duration(training)}"
         seconds = [c.get("seconds") for c in self.confirmed.values()]
         if self.confirmed and None not in seconds:
@@ -393,39 +411,49 @@ class _Report:
         if difference := self._difference():
             rows.append(["difference", *(None for _ in self.names), *_numbers(difference)])
         return Table(
-            "Test accuracy after training on all training images",
+            f"{_capitalized(self.reported)} after training on all training images",
             [
-                Column("configuration"),
-                *(Column(name, self._digits(name)) for name in self.names),
-                *(Column(name, ".4f") for name in ("mean", "std", "95% low", "95% high")),
-                Column("n seeds"),
+                TableColumn("configuration"),
+                *(TableColumn(name, self._digits(name)) for name in self.names),
+                *(TableColumn(name, ".4f") for name in ("mean", "std", "95% low", "95% high")),
+                TableColumn("n seeds"),
             ],
             rows,
         )
 
     def _digits(self, name: str) -> str:
-        values = [row["params"].get(name) for row in self.rows]
+        values = [row.params.get(name) for row in self.rows]
         return ".4g" if any(isinstance(value, float) for value in values) else ""
 
     def _pictures(self, *names: str) -> list[Block]:
         found = [
             Picture(
-                study_figures.svg(self.drawn[name]),
+                style.svg(self.figures[name]),
                 ALTERNATIVES[name](self),
-                wide=self.drawn[name].get_size_inches()[0] > 7,
+                wide=self.figures[name].get_size_inches()[0] > 7,
             )
             for name in names
-            if name in self.drawn
+            if name in self.figures
         ]
         return [Pictures(found)] if found else []
 
 
+def _by_seed(confirmation: Mapping[str, Any]) -> dict[str, float]:
+    """The value of a confirmed configuration by seed."""
+    values: dict[str, float] = confirmation["test_accuracy"]
+    return values
+
+
 def _summary(confirmation: Mapping[str, Any]) -> Summary:
-    return summarize(list(confirmation["test_accuracy"].values()))
+    return summarize(list(_by_seed(confirmation).values()))
 
 
 def _numbers(summary: Summary) -> list[Value]:
     return [summary.mean, summary.std, summary.low, summary.high, summary.n]
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _words(value: Any) -> str:
@@ -436,42 +464,40 @@ def _cell(value: Any) -> Value:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def _most_important(report: _Report) -> str:
-    ranked = importances(report.stored)
-    shares = ", ".join(f"{name} {value:.2f}" for name, value in ranked.items())
-    return f"Bars of relative importance by PED-ANOVA: {shares}."
-
-
-ALTERNATIVES: Mapping[str, Callable[[_Report], str]] = {
-    "confirmation": lambda r: (
-        "Test accuracy of each seed, and its mean with a 95% interval: "
-        + "; ".join(f"{name} {_summary(c)}" for name, c in r.confirmed.items())
+ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
+    "confirmation": lambda c: (
+        f"{_capitalized(c.reported)} of each seed, and its mean with a 95% interval: "
+        + "; ".join(f"{name} {_summary(found)}" for name, found in c.confirmed.items())
         + "."
     ),
-    "optimization_history": lambda r: (
-        f"Validation accuracy by trial, {len(r.rows)} trials; the best so far rises to "
-        f"{r.best['validation_accuracy']:.4f} at trial {r.best['trial']}."
+    "optimization_history": lambda c: (
+        f"{_capitalized(c.objective)} by trial, {number_of(len(c.rows), 'trial')}; the best value, "
+        f"{c.best['value']:.4f}, is that of trial {c.best['trial']}."
     ),
-    "learning_curves": lambda r: (
-        "Validation accuracy by epoch: a line for each completed and each pruned trial, the best "
-        f"one in front, which ends at {r.best['validation_accuracy']:.4f}."
+    "learning_curves": lambda c: (
+        f"{_capitalized(c.objective)} by epoch: a line for each completed and each pruned trial, "
+        f"the best one in front, which ends at {c.best['value']:.4f}."
     ),
-    "expected_best": lambda r: (
-        "Expected best validation accuracy by number of trials, with one standard deviation; the "
-        "table below has its numbers."
+    "expected_best": lambda c: (
+        f"Expected best {c.objective} by number of trials, with one standard deviation; the table "
+        "below has its numbers."
     ),
-    "importances": _most_important,
-    "slices": lambda r: (
-        f"Validation accuracy by the value of {', '.join(r.names)}, one panel each; the best is a "
-        "star, the experiment's own value a line."
+    "importances": lambda c: (
+        "Bars of relative importance by PED-ANOVA: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in c.importances.items())
+        + "."
     ),
-    "contour": lambda r: (
-        f"Validation accuracy over {' and '.join(r.names[:2])}, as colour on a surface through the "
-        "completed trials."
+    "slices": lambda c: (
+        f"{_capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; the "
+        "best is a star, the default a line."
     ),
-    "parallel_coordinates": lambda r: (
-        f"A line for each completed trial through its values of {', '.join(r.names)}, coloured by "
-        "validation accuracy."
+    "contour": lambda c: (
+        f"{_capitalized(c.objective)} over {' and '.join(c.names[:2])}, as colour on a surface "
+        "through the completed trials."
+    ),
+    "parallel_coordinates": lambda c: (
+        f"A line for each completed trial through its values of {', '.join(c.names)}, coloured by "
+        f"{c.objective}."
     ),
 }
-"""What each figure shows, in words."""
+"""What each figure shows, in words for readers who cannot see it."""

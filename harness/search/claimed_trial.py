@@ -23,8 +23,9 @@ class ClaimedTrial:
         training_seconds: in which these were trained and evaluated.
     """
 
-    def __init__(self, stored: optuna.Study, trial: Trial) -> None:
-        self.stored, self.trial = stored, trial
+    def __init__(self, stored: optuna.Study, trial: Trial, worker: int = 0) -> None:
+        """`worker` is the number of this process's worker that trains the trial."""
+        self.stored, self.trial, self.worker = stored, trial, worker
         self.value: float | None = None
         self.num_epochs = 0
         self.training_seconds = 0.0
@@ -63,7 +64,10 @@ class ClaimedTrial:
         if outcome == "interrupted":
             requeue(self.stored, frozen, frozen.user_attrs.get("retries", 0) + is_lost)
             return True
-        attributes: dict[str, Any] = {"training_seconds": self.training_seconds}
+        attributes: dict[str, Any] = {
+            "training_seconds": self.training_seconds,
+            "worker": self.worker,
+        }
         if reason:
             attributes["reason"] = reason
         try:

@@ -1,4 +1,4 @@
-"""Which searched parameters matter."""
+"""Which of the searched parameters matter."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from harness.search import trial_queue
 from harness.search.storage import StoredStudy
 
 FEWEST_TRIALS = 20
-"""With fewer completed trials an importance is noise."""
+"""With fewer completed trials, importances are noise."""
 
 
 def importances(stored: StoredStudy) -> dict[str, float]:
-    """Importance of each parameter by PED-ANOVA; empty for one, or with too few completed trials.
+    """The importance of each parameter by PED-ANOVA, the largest first.
 
-    In a conditional space: of the parameters that all completed trials have.
+    Covers the parameters that all completed trials have. Returns an empty dict if fewer than two
+    parameters or fewer than `FEWEST_TRIALS` completed trials are left.
     """
     trials = trial_queue.completed(stored)
     shared = [n for n in (trials[0].params if trials else ()) if all(n in t.params for t in trials)]
     if len(shared) < 2 or len(trials) < FEWEST_TRIALS:
         return {}
-    # Optuna imports scikit-learn and pandas for this, which takes as long as a small study.
+    # Imported here because it loads scikit-learn and pandas, as slow as a small study.
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     with warnings.catch_warnings():

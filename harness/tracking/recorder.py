@@ -16,7 +16,7 @@ from harness.base.command_line import command_text
 from harness.base.errors import RunFailed
 from harness.base.machine import peak_memory
 from harness.base.privacy import mask
-from harness.figures import run_figures
+from harness.figures import run_figures, style
 from harness.tracking.messages import (
     DrawFigures,
     EndRun,
@@ -257,10 +257,10 @@ class MlflowRecorder:
 
     def _draw(self, run_id: str, record: FiguresRecord) -> None:
         started = time.perf_counter()
-        drawn = run_figures.draw(
+        drawn = run_figures.draw_run(
             record.title, record.dataset, record.class_names, record.history, record.inspection
         )
-        files = {name: run_figures.png(figure) for name, figure in drawn.items()}
+        files = {name: style.png(figure) for name, figure in drawn.items()}
         tables = run_figures.tables(record.class_names, record.history, record.inspection)
         files |= {name: text.encode() for name, text in tables.items()}
         self._write(LogFiles(run_id, files))

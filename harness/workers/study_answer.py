@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from harness.base.command_line import command_text
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
+from harness.figures import style
+from harness.reporting.building import study_page
 from harness.search import FrozenTrial, trial_queue
 from harness.search.confirmations import Confirmation, confirmations
 from harness.search.importance import FEWEST_TRIALS, importances
-from harness.search.results import trials_csv
+from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
 from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
-from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.training.experiment import Experiment
@@ -107,8 +108,7 @@ class StudyAnswer:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            files = self.files() | {"report.html": self.page(recorder)}
-            recorder.send(SaveArtifacts(run_id, files))
+            recorder.send(SaveArtifacts(run_id, self.files()))
             recorder.send(
                 EndRun(
                     run_id,
@@ -186,9 +186,9 @@ class StudyAnswer:
         return metrics
 
     def answer(self) -> dict[str, Any]:
-        """The whole result as JSON holds it, the file `study_report.json`."""
+        """The whole result as JSON holds it, the file `study.json`."""
         difference = vars(self.difference) if self.difference else {}
-        plain: dict[str, Any] = summary(self.stored) | {
+        plain: dict[str, Any] = study_summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
             "command": command_text(sys.argv),
@@ -211,32 +211,27 @@ class StudyAnswer:
         return plain
 
     def files(self) -> dict[str, bytes]:
-        """Figures, `trials.csv` and `study_report.json`, by their path among the artifacts."""
-        from harness.figures import (
-            study_figures,  # Matplotlib takes a second, and only the end needs it
-        )
-
+        """Figures, `trials.csv`, `study.json` and the report, by their path among the artifacts."""
         return {
-            **{
-                f"figures/{name}.png": study_figures.png(figure)
-                for name, figure in self._drawn.items()
-            },
-            "trials.csv": trials_csv(self.stored).encode(),
+            **{f"figures/{name}.png": style.png(figure) for name, figure in self._figures.items()},
+            "trials.csv": trials_csv(trial_rows(self.stored)).encode(),
             "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
+            "report.html": study_page(self.stored, self.answer(), self._figures),
         }
 
-    def page(self, recorder: Recorder) -> bytes:
-        """The result as an HTML page."""
-        from harness.reporting import study_report
-
-        return study_report.report(self.stored, self.answer(), recorder, self._drawn).encode()
-
     @functools.cached_property
-    def _drawn(self) -> dict[str, Figure]:
-        from harness.figures import study_figures
+    def _figures(self) -> dict[str, Figure]:
+        # Imported here because Matplotlib takes a second, and only the end of a study needs it.
+        from harness.figures.study_figures import draw_study
 
-        accuracies = {name: list(c.accuracies.values()) for name, c in self.confirmed.items()}
-        return study_figures.draw(self.stored, self.search.study.defaults(), accuracies)
+        return draw_study(
+            self.search.study_name,
+            trial_rows(self.stored),
+            searched_parameters(self.stored),
+            self.search.study.defaults(),
+            {name: list(c.accuracies.values()) for name, c in self.confirmed.items()},
+            importances=importances(self.stored),
+        )
 
 
 def study_answer(

@@ -69,7 +69,7 @@ class TrialSource:
                 break
             if trial is None:
                 return None
-            claimed = ClaimedTrial(self.stored, trial)
+            claimed = ClaimedTrial(self.stored, trial, index)
             try:
                 experiment = self.search.study.suggested(trial)
             except Exception as error:  # whatever the study's own function raises

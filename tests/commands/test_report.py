@@ -2,102 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 import statistics
-from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from conftest import HOSTILE, Checkout, Recorded
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial
+from report_page import Parsed, check_needs_nothing_else
 
-from experiments.baseline import Baseline
+from harness import report
+from harness.base.errors import BadRequest
 from harness.base.statistics import summarize
-from harness.reporting.page import (
-    Column,
-    Commands,
-    Fact,
-    Page,
-    Section,
-    Table,
-    Text,
-    Warnings,
-    render,
-)
-from harness.search import CategoricalDistribution, FloatDistribution, Study
-from harness.search.opening import open_study
-from harness.search.storage import load_stored, storage_url
-from harness.search.trial_queue import Search, claim, tell
-from harness.tracking.schema import DataRecord, StoredRun
-from harness.workers.coordinator import Confirmation
-from harness.workers.study_answer import result
-
-VOID = {"meta", "link", "img", "br", "input"}
-
-
-class Parsed(HTMLParser):
-    """A page: its tags with their attributes, the text and tables between them."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.tables: list[list[list[str]]] = []
-        self.values: list[list[list[str | None]]] = []
-        self.commands: list[str] = []
-        self.feed(page)
-        assert self.open == [], "every element is closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = {name: value or "" for name, value in attrs}
-        self.tags.append((tag, attributes))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "table":
-            self.tables.append([])
-            self.values.append([])
-        elif tag == "tr":
-            self.tables[-1].append([])
-            self.values[-1].append([])
-        elif tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-            self.values[-1][-1].append(attributes.get("data-value"))
-        elif tag == "pre":
-            self.commands.append("")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, text: str) -> None:
-        if {"style", "script", "title"} & set(self.open):
-            return
-        self.text += text
-        if {"td", "th"} & set(self.open):
-            self.tables[-1][-1][-1] += text
-        if "pre" in self.open:
-            self.commands[-1] += text
-
-    def table(self, head: str) -> tuple[list[str], list[list[str]]]:
-        """Head and body of the table that has a column of this name."""
-        (found,) = (table for table in self.tables if head in table[0])
-        return found[0], found[1:]
-
-
-def check_needs_nothing_else(page: str) -> None:
-    for tag, attributes in Parsed(page).tags:
-        for name in ("src", "href", "srcset", "action", "poster", "data"):
-            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, attributes)
-        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
-        if tag == "img":
-            assert len(attributes["alt"]) > 40
-    outside_pictures = re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", page)
-    assert not re.search(r"https?:|//\w|@import|url\(|fetch\(|import\(", outside_pictures)
+from harness.search.storage import load_stored
 
 
 @pytest.fixture(scope="module")
@@ -316,108 +235,17 @@ def test_where_nothing_was_run_yet_nothing_is_made(checkout: Checkout) -> None:
     assert not (checkout.root / "mlruns").exists()
 
 
-# Studies of every kind, without training
+def test_a_report_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("an older one")
 
+    def fail(self: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
 
-class Shelf:
-    """A recorder that only knows how to be read."""
-
-    def stored(self, run_id: str) -> StoredRun:
-        tags = {"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study x"}
-        data = (DataRecord("digits", "training", "d" * 64, 1198),)
-        return StoredRun(run_id, "study", "completed", "some", {}, {}, tags, data, {})
-
-
-Trial = tuple[str, float | None]
-
-
-@pytest.fixture
-def studied(tmp_path: Path) -> Callable[..., str]:
-    """The page of a study with these trials and confirmations."""
-
-    def page(trials: list[Trial], name: str = "some", **accuracies: list[float]) -> str:
-        study = Study(
-            experiment=Baseline(dataset="digits"),
-            space={
-                "lr": FloatDistribution(1e-3, 1, log=True),
-                "batch_size": CategoricalDistribution([64, 256]),
-            },
-        )
-        url = storage_url(f"sqlite:///{tmp_path}/optuna.db")
-        search = Search(study, name, url, n_trials=len(trials), sampler="random")
-        stored = open_study(search)
-        stored.set_user_attr("run_id", "0" * 32)
-        for outcome, value in trials:
-            trial = claim(search, stored)
-            assert trial is not None
-            if value is not None:
-                trial.report(value, 1)
-            tell(
-                stored, trial, outcome, value, {"reason": "as told"} if outcome == "failed" else {}
-            )
-        found = result(search, stored, [], "cpu")
-        assert found is not None
-        confirmed = {
-            name: Confirmation(study.experiment.fields(), dict(enumerate(values)), [])
-            for name, values in accuracies.items()
-        }
-        shelf: Any = Shelf()
-        return dataclasses.replace(found, confirmed=confirmed).page(shelf).decode()
-
-    return page
-
-
-def test_a_study_without_confirmation_says_so(studied: Callable[..., str]) -> None:
-    page = studied([("completed", 0.5)])
-    check_needs_nothing_else(page)
-    parsed = Parsed(page)
-    assert "has not been confirmed on the test set" in parsed.text
-    assert "Test accuracy, best" not in parsed.text
-    assert "! open" in parsed.text  # uncommitted changes, one seed
-    assert "git apply changes.diff" in parsed.commands[0]
-
-
-def test_every_outcome_is_counted_and_one_seed_proves_nothing(studied: Callable[..., str]) -> None:
-    trials: list[Trial] = [
-        *[("completed", 0.5), ("pruned", 0.2), ("diverged", 0.0)],
-        *[("failed", None), ("completed", 0.75)],
-    ]
-    page = Parsed(studied(trials, best=[0.7], defaults=[0.6]))
-    assert "2 completed, 1 pruned, 1 diverged, 1 failed" in page.text
-    assert "+10.00 points n = 1" in page.text
-    assert "whether it is better cannot be told" in page.text
-    _, rows = page.table("trial")
-    assert [row[1] for row in rows] == ["completed", "pruned", "diverged", "failed", "completed"]
-    assert rows[3][2] == "—"
-    assert rows[3][-1] == "as told"
-    # Of four draws (the defaults are none) three have a value: 0, 0.2 and 0.75.
-    head, rows = page.table("standard deviation")
-    assert head == ["trials", "mean", "standard deviation"]
-    assert rows[0][:2] == ["1", f"{(0 + 0.2 + 0.75) / 3:.4f}"]
-    assert rows[1][:2] == ["2", f"{(0 * 1 + 0.2 * 3 + 0.75 * 5) / 9:.4f}"]
-    assert rows[2][0] == "3"
-    assert "The sampler was random, so the trials were drawn so." in page.text
-
-
-def test_names_in_a_report_are_never_obeyed(studied: Callable[..., str]) -> None:
-    text = studied([("completed", 0.5)], HOSTILE)
-    assert HOSTILE not in text
-    assert HOSTILE in Parsed(text).text
-    hostile = Page(
-        f"{HOSTILE}\"'&",
-        HOSTILE,
-        HOSTILE,
-        [Fact(HOSTILE, HOSTILE, HOSTILE)],
-        [
-            Section(
-                HOSTILE,
-                [
-                    *(Text(HOSTILE), Warnings([HOSTILE]), Commands([HOSTILE])),
-                    Table(HOSTILE, [Column(HOSTILE)], [[f'" onclick="{HOSTILE}']], sortable=True),
-                ],
-            )
-        ],
-    )
-    text = render(hostile)
-    check_needs_nothing_else(text)
-    assert [name for name, _ in Parsed(text).tags].count("script") == 1
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(BadRequest, match="No space left on device"):
+        report._write(path, b"new")
+    assert path.read_text() == "an older one"
+    assert list(tmp_path.iterdir()) == [path]

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -33,7 +32,7 @@ from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.inspection import FirstLayer, Inspection, Mistakes
 from harness.base.project import ROOT
-from harness.figures import run_figures
+from harness.figures import run_figures, style
 from harness.training.datasets import CLASS_NAMES, open_dataset
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
@@ -251,7 +250,7 @@ def test_the_units_of_a_lone_linear_layer_are_classes() -> None:
     layer = inspect(digits(SoftmaxRegression)).first_layer
     assert layer is not None
     assert layer.units_are_classes
-    figure = run_figures.first_layer(layer, LONG_NAMES, "run\ndata")
+    figure = run_figures.first_layer(layer, LONG_NAMES, ["run", "data"])
     assert [text.get_text() for text in figure.axes[0].texts] == list(LONG_NAMES)
     assert_all_fits(figure)
 
@@ -260,7 +259,7 @@ def test_another_first_layer_is_none_and_not_drawn() -> None:
     training = digits(Pooled)
     found = inspect(training)
     assert found.first_layer is None
-    drawn = run_figures.draw("run", "digits", LONG_NAMES, history_of(training), found)
+    drawn = run_figures.draw_run("run", "digits", LONG_NAMES, history_of(training), found)
     assert "figures/first_layer.png" not in drawn
     written = run_figures.tables(LONG_NAMES, history_of(training), found)
     assert "figures/first_layer.json" not in written
@@ -272,7 +271,7 @@ def test_outputs_without_a_class_name_are_called_by_number() -> None:
     text = run_figures.tables(LONG_NAMES, HISTORY, found)["figures/confusion_matrix.csv"]
     last = "10" if found.predictions.max() == 10 else "11"
     assert list(rows_of(text)[0])[-1] == last
-    for figure in run_figures.draw("run", "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run("run", "digits", LONG_NAMES, HISTORY, found).values():
         assert_all_fits(figure)
 
 
@@ -280,7 +279,7 @@ def test_outputs_without_a_class_name_are_called_by_number() -> None:
 def test_every_figure_becomes_a_png_that_holds_all_its_words(
     training: Training, inspection: Inspection, names: Sequence[str]
 ) -> None:
-    drawn = run_figures.draw(
+    drawn = run_figures.draw_run(
         "baseline lr=0.05", "fashion-mnist", names, history_of(training), inspection
     )
     assert list(drawn) == [
@@ -294,14 +293,14 @@ def test_every_figure_becomes_a_png_that_holds_all_its_words(
         words = words_of(figure)
         assert {"baseline lr=0.05", "fashion-mnist, n = 360 test images, 1 seed"} <= words
         assert_all_fits(figure)
-        width, height = size_of(run_figures.png(figure))
-        assert width == run_figures.WIDTH * run_figures.DPI
+        width, height = size_of(style.png(figure))
+        assert width == style.NARROW * style.DPI
         assert 300 < height < 1200
 
 
 def test_learning_curves_show_and_tell_the_history(training: Training) -> None:
     history = history_of(training)
-    figure = run_figures.learning_curves(history, "run\ndata")
+    figure = run_figures.learning_curves(history, ["run", "data"])
     loss, accuracy = figure.axes
     for axes, kind, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
         assert [line.get_label() for line in axes.lines] == ["train", "test"]
@@ -321,14 +320,14 @@ def test_learning_curves_show_and_tell_the_history(training: Training) -> None:
 
 def test_a_set_that_was_looked_at_once_is_a_point() -> None:
     history = [(1, {"train/loss": 1.0}), (2, {"train/loss": 0.5, "validation/loss": 0.7})]
-    figure = run_figures.learning_curves(history, "run\ndata")
+    figure = run_figures.learning_curves(history, ["run", "data"])
     train, validation = figure.axes[0].lines
     assert np.asarray(train.get_xdata()).tolist() == [1, 2]
     assert np.asarray(validation.get_xdata()).tolist() == [2]
     assert validation.get_marker() == "o"
     rows = rows_of(run_figures.learning_curves_table(history))
     assert [row["validation/loss"] for row in rows] == ["", "0.7"]
-    assert size_of(run_figures.png(figure))
+    assert size_of(style.png(figure))
 
 
 @pytest.mark.parametrize(
@@ -343,14 +342,14 @@ def test_a_set_that_was_looked_at_once_is_a_point() -> None:
     ids=[*map(str, LOSSES), "none", "one epoch", "diverged", "long"],
 )
 def test_learning_curves_of_any_history_fit(history: run_figures.History) -> None:
-    figure = run_figures.learning_curves(history, "run\ndata")
+    figure = run_figures.learning_curves(history, ["run", "data"])
     assert_all_fits(figure)
-    assert size_of(run_figures.png(figure))
+    assert size_of(style.png(figure))
     assert len(rows_of(run_figures.learning_curves_table(history))) == len(history)
 
 
 def test_the_only_epoch_is_the_only_tick() -> None:
-    figure = run_figures.learning_curves(HISTORY[:1], "run\ndata")
+    figure = run_figures.learning_curves(HISTORY[:1], ["run", "data"])
     for axes in figure.axes:
         low, high = axes.get_xlim()
         assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [1]
@@ -359,7 +358,7 @@ def test_the_only_epoch_is_the_only_tick() -> None:
 def test_confusion_matrix_shows_and_tells_the_counts(inspection: Inspection) -> None:
     counts = run_figures.confusion(inspection, 10)
     assert counts[3, 5] == ((inspection.labels == 3) & (inspection.predictions == 5)).sum()
-    figure = run_figures.confusion_matrix(counts, LONG_NAMES, "run\ndata")
+    figure = run_figures.confusion_matrix(counts, LONG_NAMES, ["run", "data"])
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {
         (column, row): str(counts[row, column]) for row in range(10) for column in range(10)
@@ -370,7 +369,7 @@ def test_confusion_matrix_shows_and_tells_the_counts(inspection: Inspection) -> 
 
 
 def test_large_counts_fit_into_their_cells() -> None:
-    figure = run_figures.confusion_matrix(np.full((10, 10), 60_000), LONG_NAMES, "run\ndata")
+    figure = run_figures.confusion_matrix(np.full((10, 10), 60_000), LONG_NAMES, ["run", "data"])
     assert_all_fits(figure)
 
 
@@ -386,7 +385,7 @@ def test_class_accuracy_shows_and_tells_each_class(inspection: Inspection) -> No
         )
         assert float(row["accuracy"]) == hits / n
         assert (float(row["low"]), float(row["high"])) == run_figures.wilson_interval(hits, n)
-    words = words_of(run_figures.class_accuracy(inspection, LONG_NAMES, "run\ndata"))
+    words = words_of(run_figures.class_accuracy(inspection, LONG_NAMES, ["run", "data"]))
     assert f"{float(rows[4]['accuracy']):.1%} of {rows[4]['images']}" in words
 
 
@@ -402,7 +401,7 @@ def test_the_interval_is_wilsons(hits: int, n: int) -> None:
 
 def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
     mistakes = inspection.mistakes
-    figure = run_figures.confident_mistakes(mistakes, LONG_NAMES, "run\ndata")
+    figure = run_figures.confident_mistakes(mistakes, LONG_NAMES, ["run", "data"])
     words = [text.get_text() for text in figure.axes[0].texts]
     assert words[1::3] == [LONG_NAMES[label] for label in mistakes.predictions]
     assert words[2::3] == [LONG_NAMES[label] for label in mistakes.labels]
@@ -420,14 +419,14 @@ def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
 def test_names_as_long_as_they_come_fit_however_many_mistakes(k: int) -> None:
     found = made([0] * k, [9] * k)
     names = ["T-shirt/top"] * 5 + ["Ankle boots, or shoes"] * 5
-    assert_all_fits(run_figures.confident_mistakes(found.mistakes, names, "run\ndata"))
+    assert_all_fits(run_figures.confident_mistakes(found.mistakes, names, ["run", "data"]))
 
 
 def test_all_but_certain_is_not_called_certain() -> None:
     found = made([0, 1, 2], [1, 2, 3]).mistakes
     sure = np.array([1.0, 0.9993, math.nan], np.float32)
     figure = run_figures.confident_mistakes(
-        dataclasses.replace(found, confidence=sure), LONG_NAMES, "run\ndata"
+        dataclasses.replace(found, confidence=sure), LONG_NAMES, ["run", "data"]
     )
     assert {">99.9%", "99.9%", "nan%"} <= words_of(figure)
 
@@ -435,7 +434,7 @@ def test_all_but_certain_is_not_called_certain() -> None:
 def test_weights_show_and_tell_the_first_layer(inspection: Inspection) -> None:
     layer = inspection.first_layer
     assert layer is not None
-    figure = run_figures.first_layer(layer, LONG_NAMES, "run\ndata")
+    figure = run_figures.first_layer(layer, LONG_NAMES, ["run", "data"])
     (image,) = figure.axes[0].images
     assert image.norm.vmin == -image.norm.vmax  # type: ignore[operator]
     shown = np.ma.masked_invalid(image.get_array()).compressed()  # type: ignore[arg-type]
@@ -452,7 +451,7 @@ def test_weights_show_and_tell_the_first_layer(inspection: Inspection) -> None:
 @pytest.mark.parametrize("scale", [0.0, 1e-6, 0.003, 1234.5])
 def test_any_number_of_weights_of_any_size_fits(m: int, scale: float) -> None:
     weights = np.random.default_rng(0).normal(0, 1, (m, 7, 5)) * scale
-    figure = run_figures.first_layer(layer_of(weights), LONG_NAMES, "run\ndata")
+    figure = run_figures.first_layer(layer_of(weights), LONG_NAMES, ["run", "data"])
     assert_all_fits(figure)
 
 
@@ -460,7 +459,7 @@ def test_weights_that_are_not_finite_are_drawn_and_told() -> None:
     weights = np.full((2, 28, 28), np.nan, np.float32)
     weights[1, 0] = [-np.inf, 0.5, *range(26)]
     assert size_of(
-        run_figures.png(run_figures.first_layer(layer_of(weights), LONG_NAMES, "run\ndata"))
+        style.png(run_figures.first_layer(layer_of(weights), LONG_NAMES, ["run", "data"]))
     )
     told = json.loads(run_figures.first_layer_table(layer_of(weights)))
     again = np.array([unit["weights"] for unit in told["units"]], np.float32)
@@ -476,9 +475,9 @@ def test_few_images_and_perfect_predictions_are_drawn(
     labels: list[int], predictions: list[int]
 ) -> None:
     found = made(labels, predictions)
-    for figure in run_figures.draw("run", "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run("run", "digits", LONG_NAMES, HISTORY, found).values():
         assert_all_fits(figure)
-        assert size_of(run_figures.png(figure))
+        assert size_of(style.png(figure))
     written = run_figures.tables(LONG_NAMES, HISTORY, found)
     mistakes = rows_of(written["figures/confident_mistakes.csv"])
     assert len(mistakes) == len(found.mistakes.images)
@@ -489,32 +488,14 @@ def test_few_images_and_perfect_predictions_are_drawn(
 def test_a_runs_name_is_shown_as_it_is_and_cut_where_the_page_ends() -> None:
     found = made([1, 2], [1, 1])
     long = "baseline " + "W" * 400
-    for figure in run_figures.draw(long, "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run(long, "digits", LONG_NAMES, HISTORY, found).values():
         (cut,) = (word for word in words_of(figure) if word.startswith("baseline"))
         assert long.startswith(cut.removesuffix("…"))
-    for figure in run_figures.draw(
+    for figure in run_figures.draw_run(
         "$\\oops$ cost=1$", "digits", LONG_NAMES, HISTORY, found
     ).values():
         assert "$\\oops$ cost=1$" in words_of(figure)
-        assert size_of(run_figures.png(figure))
-
-
-def test_settings_of_the_user_change_nothing(inspection: Inspection) -> None:
-    def drawn() -> list[bytes]:
-        figures_of_run = run_figures.draw("run", "digits", LONG_NAMES, HISTORY, inspection)
-        return [run_figures.png(figure) for figure in figures_of_run.values()]
-
-    before = {key: matplotlib.rcParams[key] for key in run_figures.STYLE}
-    expected = drawn()
-    wishes = {
-        "axes.facecolor": "black",
-        "font.size": 30,
-        "savefig.bbox": "tight",
-        "axes.grid": True,
-    }
-    with matplotlib.rc_context(wishes):  # type: ignore[arg-type]
-        assert drawn() == expected
-    assert {key: matplotlib.rcParams[key] for key in run_figures.STYLE} == before
+        assert size_of(style.png(figure))
 
 
 def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspection) -> None:
@@ -523,12 +504,12 @@ def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspecti
     assert parcel.stat().st_size < 300_000
     code = f"""if True:
         import pathlib, pickle, sys
-        from harness.figures import run_figures
+        from harness.figures import run_figures, style
         assert "matplotlib" not in sys.modules
         found = pickle.loads(pathlib.Path({str(parcel)!r}).read_bytes())
         history = [(1, {{"train/loss": 1.0}})]
-        drawn = run_figures.draw("run", "digits", tuple("0123456789"), history, found)
-        assert all(map(run_figures.png, drawn.values()))
+        drawn = run_figures.draw_run("run", "digits", tuple("0123456789"), history, found)
+        assert all(map(style.png, drawn.values()))
         run_figures.tables(tuple("0123456789"), history, found)
         unwanted = {{"torch", "mlflow", "pandas", "matplotlib.pyplot", "harness.training"}}
         assert not unwanted & set(sys.modules), unwanted & set(sys.modules)

@@ -31,7 +31,6 @@ from harness.search import (
 from harness.search.claimed_trial import ClaimedTrial
 from harness.search.objective import OBJECTIVE
 from harness.search.opening import budget, open_study
-from harness.search.results import trials_csv
 from harness.search.samplers import SamplerName, grid
 from harness.search.storage import lock, open_storage, storage_url
 from harness.search.trial_queue import Finished, Search, claim, count, tell
@@ -363,21 +362,6 @@ def test_five_failures_in_a_row_stop_the_study_until_it_is_begun_again(search: S
         claim(longer, stored)
     trial_queue.forgive_failures(stored)
     assert claim(longer, stored) is not None
-
-
-def test_the_table_has_every_trial(search: Search) -> None:
-    stored = open_study(search)
-    train(stored, one(claim(search, stored)), [0.4, 0.6])
-    ClaimedTrial(stored, one(claim(search, stored))).end("interrupted")
-    table = [line.split(",") for line in trials_csv(stored).splitlines()]
-    assert table[0][:6] == ["number", "outcome", "value", "lr", "batch_size", "hidden_width"]
-    assert [row[:2] for row in table[1:]] == [
-        ["0", "completed"],
-        ["1", "interrupted"],
-        ["2", "waiting"],
-    ]
-    assert table[1][3:6] == ["0.1", "256", "256"]
-    assert "owner" not in table[0]
 
 
 # What is tried first

@@ -1,0 +1,223 @@
+"""The report of a study holds its answer and every trial: from plain data, without a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from conftest import HOSTILE
+from report_page import Parsed, check_needs_nothing_else
+
+from harness.base.statistics import paired_difference
+from harness.base.trials import SearchedParameter, TrialRow, best_trial
+from harness.figures.study_figures import draw_study
+from harness.reporting.study_report import study_page
+from harness.tracking.schema import DataRecord, StoredRun
+
+DEFAULTS = {"lr": 0.1, "batch_size": 256}
+
+FIELDS = {
+    **{"dataset": "digits", "num_epochs": 3, "validation_size": 239, "split_seed": 0, "seed": 0},
+    **DEFAULTS,
+}
+
+PARAMETERS = [
+    SearchedParameter("lr", low=1e-3, high=1.0, log=True),
+    SearchedParameter("batch_size", choices=(64, 256)),
+]
+
+TAGS = {"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"}
+
+
+def stored_run() -> StoredRun:
+    data = (DataRecord("digits", "training", "d" * 64, 1198),)
+    return StoredRun("0" * 32, "study", "completed", "some", {}, {}, TAGS, data, {})
+
+
+def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow]:
+    return [
+        TrialRow(
+            number,
+            outcome,
+            value,
+            dict(DEFAULTS) if number == 0 else {"lr": 0.01 * number, "batch_size": 64},
+            {} if value is None else {1: value},
+            seconds=2.0,
+            training_seconds=1.5,
+            reason="broken" if outcome == "failed" else None,
+            owner="one",
+            **changes,
+        )
+        for number, (outcome, value) in enumerate(outcomes)
+    ]
+
+
+def answer_of(
+    rows: Sequence[TrialRow], confirmed: dict[str, list[float]], **changes: Any
+) -> dict[str, Any]:
+    best = best_trial(rows, changes.get("direction", "maximize"))
+    assert best is not None
+    outcomes = [row.outcome for row in rows]
+    kinds = ("completed", "pruned", "diverged", "failed", "running", "waiting")
+    return {
+        "study": "some",
+        "objective": "validation/accuracy",
+        "direction": "maximize",
+        "declaration": {
+            "experiment": "baseline",
+            "fields": FIELDS,
+            "space": {"lr": "0.001 to 1.0, logarithmic", "batch_size": "one of 64, 256"},
+        },
+        "defaults": DEFAULTS,
+        "sampler": "random",
+        "sampler_seed": 0,
+        "pruner": "none",
+        "counts": {kind: outcomes.count(kind) for kind in kinds},
+        "best": {"trial": best.number, "parameters": best.params, "value": best.value},
+        "importances": {},
+        "warnings": [],
+        "n_trials": len(rows),
+        "device": "cpu",
+        "command": None,
+        "confirmed": {
+            name: {
+                "fields": FIELDS,
+                "test_accuracy": {str(seed): value for seed, value in enumerate(values)},
+                "seconds": 60.0,
+            }
+            for name, values in confirmed.items()
+        },
+        "difference": vars(paired_difference(*confirmed.values())) if len(confirmed) > 1 else {},
+        "verdict": "The verdict.",
+        **changes,
+    }
+
+
+def report(rows: Sequence[TrialRow], name: str = "some", **confirmed: list[float]) -> str:
+    return page_of(rows, answer_of(rows, confirmed, study=name), confirmed)
+
+
+def page_of(
+    rows: Sequence[TrialRow], answer: dict[str, Any], confirmed: dict[str, list[float]]
+) -> str:
+    figures = draw_study(
+        answer["study"],
+        rows,
+        PARAMETERS,
+        DEFAULTS,
+        confirmed,
+        importances=answer["importances"],
+        objective=answer["objective"],
+        direction=answer["direction"],
+    )
+    confirmations = [stored_run() for _ in confirmed]
+    return study_page(answer, rows, stored_run(), confirmations, figures)
+
+
+def test_a_study_without_confirmation_says_so() -> None:
+    text = report(trials(("completed", 0.5)))
+    check_needs_nothing_else(text)
+    page = Parsed(text)
+    assert "has not been confirmed on the test set" in page.text
+    assert "Test accuracy, best" not in page.text
+    assert "The verdict." not in page.text
+    assert "! open" in page.text  # uncommitted changes, one seed
+    assert "git apply changes.diff" in page.commands[0]
+
+
+def test_every_outcome_is_counted_and_every_trial_is_in_the_table() -> None:
+    rows = trials(
+        *[("completed", 0.5), ("pruned", 0.2), ("diverged", 0.0)],
+        *[("failed", None), ("completed", 0.75)],
+    )
+    page = Parsed(report(rows, best=[0.7], defaults=[0.6]))
+    assert "2 completed, 1 pruned, 1 diverged, 1 failed" in page.text
+    assert "+10.00 points n = 1" in page.text
+    assert "The verdict." in page.text
+    head, body = page.table("trial")
+    assert head == [
+        *("trial", "outcome", "validation accuracy", "lr", "batch_size"),
+        *("epochs", "seconds", "training seconds", "note"),
+    ]
+    assert [row[1] for row in body] == ["completed", "pruned", "diverged", "failed", "completed"]
+    assert body[3] == ["3", "failed", "—", "0.03", "64", "0", "2.0", "1.5", "broken"]
+    # Of the four sampled trials, three have a value: 0, 0.2 and 0.75.
+    head, body = page.table("standard deviation")
+    assert head == ["trials", "mean", "standard deviation"]
+    assert body[0][:2] == ["1", f"{(0 + 0.2 + 0.75) / 3:.4f}"]
+    assert body[1][:2] == ["2", f"{(0 * 1 + 0.2 * 3 + 0.75 * 5) / 9:.4f}"]
+    assert body[2][0] == "3"
+    assert "The sampler was random, so they were independent." in page.text
+
+
+def test_confirmations_are_summarized_with_their_difference() -> None:
+    rows = trials(("completed", 0.5), ("completed", 0.6))
+    page = Parsed(report(rows, best=[0.7, 0.72], defaults=[0.6, 0.64]))
+    head, body = page.table("configuration")
+    cells = [dict(zip(head, row, strict=True)) for row in body]
+    assert [row["configuration"] for row in cells] == ["best", "defaults", "difference"]
+    assert [row["mean"] for row in cells] == ["0.7100", "0.6200", "0.0900"]
+    assert [row["n seeds"] for row in cells] == ["2", "2", "2"]
+    items = {name: record for _, name, record in page.tables[-1]}
+    assert items["Number of runs"].endswith("4 confirmations (2 configurations, 2 seeds each)")
+    assert items["Compute time"].startswith("2 min: trials 4.0 s")
+    assert f"confirmation on digits, training: 1,198 images, SHA-256 {'d' * 64}" in items["Data"]
+
+
+def test_a_repeated_trial_says_which_one_it_repeats() -> None:
+    rows = [
+        *trials(("completed", 0.5), ("interrupted", None)),
+        TrialRow(2, "completed", 0.6, {"lr": 0.2, "batch_size": 64}, {1: 0.6}, retry_of=1),
+    ]
+    page = Parsed(report(rows))
+    _, body = page.table("trial")
+    assert body[2][-1] == "repeats trial 1"
+    assert "2 trials (2 completed; 1 more interrupted and repeated)" in page.text
+
+
+def test_an_answer_from_before_the_last_trials_says_so() -> None:
+    before = trials(("completed", 0.5))
+    rows = trials(("completed", 0.5), ("completed", 0.6), ("running", None))
+    page = Parsed(page_of(rows, answer_of(before, {}), {}))
+    assert "2 trials have finished by now, but the answer is from after 1" in page.text
+
+
+def test_the_objective_and_its_direction_are_data() -> None:
+    rows = trials(("completed", 0.5), ("completed", 0.25), ("completed", 0.75))
+    confirmed = {"best": [0.2], "defaults": [0.3]}
+    changes = {"objective": "validation/loss", "direction": "minimize"}
+    text = page_of(rows, answer_of(rows, confirmed, **changes), confirmed)
+    assert "accuracy" not in text
+    page = Parsed(text)
+    assert "Best validation loss0.2500 n = 1 seed, selected as the lowest" in page.text
+    assert "Test loss, best" in page.text
+    assert page.table("validation loss")[1][1][:3] == ["1", "completed", "0.2500"]
+
+
+def test_important_parameters_are_ranked() -> None:
+    rows = trials(("completed", 0.5), ("completed", 0.6))
+    answer = answer_of(rows, {}, importances={"lr": 0.75, "batch_size": 0.25})
+    text = page_of(rows, answer, {})
+    assert Parsed(text).table("importance")[1] == [["lr", "0.75"], ["batch_size", "0.25"]]
+    assert "Bars of relative importance by PED-ANOVA: lr 0.75, batch_size 0.25." in text
+    assert "Importances need 20 completed trials" in Parsed(report(rows)).text
+
+
+@pytest.mark.parametrize(("owners", "words"), [(1, "1 process trained"), (2, "2 processes")])
+def test_the_workers_are_counted(owners: int, words: str) -> None:
+    rows = [
+        TrialRow(number, "completed", 0.5, DEFAULTS, {1: 0.5}, owner=f"process {number % owners}")
+        for number in range(4)
+    ]
+    page = Parsed(report(rows))
+    (line,) = (line for line in page.tables[-1] if line[1] == "Workers")
+    assert line[0] == ("✓ yes" if owners == 1 else "! open")
+    assert line[2].startswith(words)
+
+
+def test_the_name_of_a_study_is_shown_and_never_obeyed() -> None:
+    text = report(trials(("completed", 0.5)), HOSTILE)
+    check_needs_nothing_else(text)
+    assert HOSTILE not in text
+    assert HOSTILE in Parsed(text).text
