@@ -77,8 +77,10 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
         (path / "requirements.txt").write_text(requirements)
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    outputs = run.outputs.model_outputs if run.outputs else []
     client.log_batch(run_id, metrics=_results(client, run, logged.model_id, record.step))
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
+    if logged.model_id not in [output.model_id for output in outputs]:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
     return str(logged.model_id)
 
 

@@ -1,45 +1,45 @@
-"""What a run records, read back through MLflow's own client: everything, once, and no secret."""
+"""What a run records, read back through MLflow's own client: everything, once, and no secret.
+
+At the end: what each message does, in this process.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
 import json
-import os
 import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import numpy as np
 import pytest
 import torch
-from conftest import GIT, QUICK, SECRETS, USER, Checkout, Ended, Recorded
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import GIT, SECRETS, USER, Recorded
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from records import dead_owner, record, use_store
 
 from experiments.baseline import Baseline
-from experiments.dropout_mlp import DropoutMlp
-from experiments.lenet import LeNet
-from experiments.softmax_regression import SoftmaxRegression
-from harness.base import privacy, provenance
-from harness.base.errors import RunFailed
+from harness.base import provenance
+from harness.base.ownership import Owner
 from harness.base.project import ROOT
-from harness.cli import run_progress
-from harness.runs import runner
-from harness.tracking import recorder_process
-from harness.tracking.messages import OpenStore
+from harness.tracking.messages import (
+    EndRun,
+    LogEpoch,
+    Message,
+    Recovered,
+    RecoverRuns,
+    ReopenRun,
+    SendWaiting,
+    StartRun,
+)
 from harness.tracking.recorder import MlflowRecorder
-from harness.training.datasets import Images
-from harness.training.device import Execution
-from harness.training.experiment import Experiment
+from harness.training.datasets import data_root, open_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -116,18 +116,19 @@ def test_the_tags_say_how_the_run_ended_and_what_it_ran_on(run: Run) -> None:
 
 
 def test_both_sets_of_images_are_inputs_with_their_digests(run: Run) -> None:
-    prepared = runner.prepare(Baseline(dataset="digits"), None)
+    dataset = open_dataset("digits", data_root())
+    train, _ = dataset.split(0, 0)
     assert run.inputs
     assert len(run.inputs.dataset_inputs) == 2
-    for images, context in ((prepared.train, "training"), (prepared.evaluation, "test")):
-        (dataset,) = (
+    for images, context in ((train, "training"), (dataset.test, "test")):
+        (found,) = (
             entry.dataset
             for entry in run.inputs.dataset_inputs
             if [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", context)]
         )
-        assert dataset.name == "digits"
-        assert dataset.digest == images.digest[:36]
-        assert json.loads(str(dataset.profile)) == {"num_images": len(images)}
+        assert found.name == "digits"
+        assert found.digest == images.digest[:36]
+        assert json.loads(str(found.profile)) == {"num_images": len(images)}
         assert run.data.tags[f"harness.data.{context}_sha256"] == images.digest
 
 
@@ -168,64 +169,6 @@ def test_the_commit_and_the_changes_since_are_recorded(
     assert "+API_KEY = ***" in changes
 
 
-@pytest.fixture
-def repository(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
-    """A copy of the project under git, for this process to look at as its own."""
-    checkout.git("init", "--quiet")
-    checkout.git("add", "--all")
-    checkout.git("commit", "--quiet", "--message", "All of it")
-    monkeypatch.setattr(provenance, "ROOT", checkout.root)
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    return checkout
-
-
-@needs_git
-def test_the_changes_are_a_patch_that_makes_the_files_again(
-    repository: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clean = tmp_path / "clean"
-    repository.git("clone", "--quiet", str(repository.root), str(clean))
-    settings = tmp_path / "gitconfig"
-    settings.write_text(
-        "[color]\nui = always\n[diff]\nexternal = true\nnoprefix = true\n"
-        "[status]\nshowUntrackedFiles = no\n"
-    )
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
-    (repository.root / "new").mkdir()
-    (repository.root / "new" / "Größe.txt").write_bytes("Größe\r\nno end of line".encode())
-    # Untracked files are all that git is told not to show.
-    assert provenance.source().changes
-    (repository.root / "pyproject.toml").unlink()
-    with (repository.root / "harness" / "run.py").open("a") as file:
-        file.write("# changed\n")
-    index = (repository.root / ".git" / "index").read_bytes()
-    (tmp_path / "changes.diff").write_bytes(provenance.source().changes.encode())
-    assert (repository.root / ".git" / "index").read_bytes() == index
-    command = ["git", "apply", str(tmp_path / "changes.diff")]
-    subprocess.run(command, cwd=clean, check=True, env=os.environ | {"GIT_CONFIG_GLOBAL": ""})
-    names = repository.git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
-    for name in filter(None, names.split("\0")):
-        changed, made = repository.root / name, clean / name
-        assert changed.exists() == made.exists(), name
-        assert not changed.exists() or changed.read_bytes() == made.read_bytes(), name
-    assert (clean / "new" / "Größe.txt").exists()
-
-
-@needs_git
-def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
-    source = provenance.source()
-    assert source == provenance.Source(repository.git("rev-parse", "HEAD").strip(), "")
-
-
-def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.source() == provenance.Source("", "")
-    monkeypatch.setenv("PATH", "")
-    assert provenance.source() == provenance.Source("", "")
-
-
 def test_a_group_is_the_parent_of_its_runs(group: Recorded) -> None:
     checkout, ended = group
     runs = {run.info.run_id: run for run in checkout.runs()}
@@ -244,86 +187,7 @@ def test_a_group_is_the_parent_of_its_runs(group: Recorded) -> None:
     assert {child.info.run_id for child in children} == set(runs)
 
 
-# ---- the logged model ----
-
-
-def recorded_here(experiment: Experiment, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run an experiment in this process, into a store of its own outside of the project."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
-    monkeypatch.setattr(runner, "MLRUNS", folder)
-    recorder = MlflowRecorder()
-    labels = runner.Labels(figures=False)
-    prepared = runner.prepare(experiment, None)
-    result = runner.run(
-        prepared, Execution(), torch.device("cpu"), recorder, run_progress.Quiet(), labels
-    )
-    return MlflowClient().get_run(result.run_id)
-
-
-def accuracy(model: Any, images: Images, batch_size: int) -> float:
-    hits = 0
-    with torch.no_grad():
-        for batch, labels in images.batches(batch_size):
-            hits += int((model(batch).argmax(dim=1) == labels).sum())
-    return hits / len(images)
-
-
-@pytest.mark.parametrize("kind", [Baseline, SoftmaxRegression, DropoutMlp, LeNet])
-def test_the_logged_model_has_the_recorded_accuracy_at_any_batch_size(
-    kind: type[Experiment], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    experiment = kind(dataset="digits", num_epochs=2)
-    run = recorded_here(experiment, tmp_path, monkeypatch)
-    expected = experiment.parameters() | Execution().parameters()
-    assert run.data.params == {name: str(value) for name, value in expected.items()}
-    uri = f"runs:/{run.info.run_id}/model"
-    model = mlflow.pytorch.load_model(uri)
-    test = runner.prepare(experiment, None).evaluation
-    recorded = run.data.metrics["test/accuracy"]
-    assert 0.1 < recorded < 1
-    for batch_size in (1, 7, experiment.batch_size, 360):
-        assert accuracy(model, test, batch_size) == recorded
-    # Dropout is off, and a network's output does not depend on its neighbours in the batch.
-    images, _ = test.batch(torch.arange(5))
-    assert torch.equal(model(images), model(images))
-
-    served = mlflow.pyfunc.load_model(uri)
-    assert np.array_equal(served.predict(images.numpy()), model(images).detach().numpy())
-    with pytest.raises(mlflow.MlflowException, match="schema"):
-        served.predict(images.numpy().reshape(5, 784))
-    info = mlflow.models.get_model_info(uri)
-    assert [spec.shape for spec in info.signature.inputs] == [(-1, 1, 28, 28)]
-    assert [spec.shape for spec in info.signature.outputs] == [(-1, 10)]
-    example = served.input_example
-    train = runner.prepare(experiment, None).train
-    assert np.array_equal(example, train.batch(torch.arange(len(example)))[0].numpy())
-
-
-def test_the_model_belongs_to_its_run(run: Run, client: MlflowClient) -> None:
-    assert run.outputs
-    (output,) = run.outputs.model_outputs
-    model = client.get_logged_model(output.model_id)
-    assert (model.name, str(model.status), model.source_run_id, output.step) == (
-        *("model", "READY", run.info.run_id, 2),
-    )
-    assert model.params == run.data.params
-
-
 # ---- where it is recorded ----
-
-
-def test_a_moved_checkout_loses_nothing(checkout: Checkout, tmp_path: Path) -> None:
-    ended = checkout.run("softmax_regression", *QUICK, "--no-figures")
-    moved = Checkout(checkout.root.rename(tmp_path / "moved"))
-    with moved.opened() as client:
-        run = client.get_run(ended.run_id)
-        names = {artifact.path for artifact in client.list_artifacts(ended.run_id)}
-        assert {"experiment.json", "environment.txt"} <= names
-        assert b"softmax_regression" in text_of(client, run, "experiment.json")
-        model = mlflow.pytorch.load_model(f"runs:/{ended.run_id}/model")
-        test = runner.prepare(SoftmaxRegression(dataset="digits"), None).evaluation
-        assert accuracy(model, test, 360) == run.data.metrics["test/accuracy"]
-    assert not checkout.root.exists()
 
 
 PLAIN_CLIENT = """
@@ -350,58 +214,6 @@ def test_mlflow_from_the_root_needs_nothing_of_the_harness(finished: Recorded) -
         check=True,
     ).stdout
     assert printed.split() == ["1", "GraphModule"]
-
-
-def refused(checkout: Checkout, server: str) -> Ended:
-    uri = f"http://ann:password-of-the-server@{server}"
-    ended = checkout.run("softmax_regression", *QUICK, changes={"MLFLOW_TRACKING_URI": uri})
-    assert ended.status == 1
-    # Nothing was trained.
-    assert ended.output == ""
-    assert ended.errors.startswith("error: The record store http://***@127.0.0.1")
-    assert "password-of-the-server" not in ended.errors
-    assert len(ended.errors) < 600
-    assert len(ended.errors.splitlines()) == 1
-    assert not checkout.store.parent.exists()
-    return ended
-
-
-def test_a_server_that_is_away_is_told_before_the_training(checkout: Checkout) -> None:
-    assert refused(checkout, "127.0.0.1:1").seconds < 15
-
-
-def test_a_server_that_never_answers_is_asked_twice(checkout: Checkout) -> None:
-    asked: list[socket.socket] = []
-    with socket.create_server(("127.0.0.1", 0), backlog=50) as server:
-
-        def take() -> None:
-            with contextlib.suppress(OSError):
-                while True:
-                    asked.append(server.accept()[0])
-
-        threading.Thread(target=take, daemon=True).start()
-        refused(checkout, f"127.0.0.1:{server.getsockname()[1]}")
-        server.shutdown(socket.SHUT_RDWR)
-    for connection in asked:
-        connection.close()
-    # Four seconds each: the time itself depends on what else the machine does.
-    assert len(asked) == 2
-    assert recorder_process.ENVIRONMENT["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "4"
-
-
-@pytest.mark.parametrize("content", [b"this is no database" * 100, None])
-def test_a_store_that_cannot_be_opened_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
-) -> None:
-    place = tmp_path / "mlflow.db"
-    if content is None:
-        (tmp_path / "file").touch()
-        place = tmp_path / "file" / "mlflow.db"
-    else:
-        place.write_bytes(content)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{place}")
-    with pytest.raises(RunFailed, match=str(place.parent)):
-        MlflowRecorder().send(OpenStore())
 
 
 # ---- what must not be recorded ----
@@ -462,65 +274,130 @@ def test_no_secret_is_recorded(finished: Recorded) -> None:
     assert "--tag source=https://***@example.org/data" in tags["harness.command"]
 
 
-# ---- masking ----
+# ---- one message at a time ----
 
-WORDS = st.text(st.characters(codec="ascii", categories=("L", "N", "P", "S")), min_size=1)
-SECRET_NAMES = st.sampled_from(
-    [
-        "password",
-        "PASSWD",
-        "client_secret",
-        "API_KEY",
-        "api-key",
-        "apikey",
-        "my-token",
-        "credential",
-    ]
+
+@pytest.fixture
+def recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowRecorder:
+    use_store(tmp_path / "store", monkeypatch)
+    return MlflowRecorder()
+
+
+def test_parameters_are_recorded_with_their_types(recorder: MlflowRecorder) -> None:
+    parameters = {
+        **{"lr": 0.1, "seed": 2**70, "version": "1.10", "code": "007", "flag": True},
+        **{"text": "1e5", "nothing": None},
+    }
+    run_id = recorder.send(StartRun(record(parameters=parameters, fields={"lr": 0.1})))
+    run = recorder.store.client.get_run(run_id)
+    assert json.loads(run.data.tags["harness.parameters"]) == parameters
+    assert json.loads(run.data.tags["harness.fields"]) == {"lr": 0.1}
+    assert run.data.params == {name: str(value) for name, value in parameters.items()}
+
+
+def test_a_study_names_its_experiment(recorder: MlflowRecorder) -> None:
+    run_id = recorder.send(StartRun(record(mlflow_experiment="lr_search", about="*All of it.*")))
+    client = recorder.store.client
+    run = client.get_run(run_id)
+    assert run.data.tags["harness.experiment"] == "baseline"
+    found = client.get_experiment(run.info.experiment_id)
+    assert (found.name, found.tags["mlflow.note.content"]) == ("lr_search", "*All of it.*")
+
+
+def test_a_run_ends_with_its_numbers_and_its_words(recorder: MlflowRecorder) -> None:
+    run_id = recorder.send(StartRun(record()))
+    recorder.post(LogEpoch(run_id, 1, {"train/loss": 0.5}))
+    recorder.wait()
+    end = EndRun(
+        *(run_id, "diverged", 1, {"time/total_seconds": 2.0}),
+        tags={"reason": "token=abc"},
+        description="**What** it was",
+    )
+    recorder.send(end)
+    run = recorder.store.client.get_run(run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags["harness.outcome"] == "diverged"
+    assert run.data.tags["harness.reason"] == "token=***"
+    assert run.data.tags["mlflow.note.content"] == "**What** it was"
+    assert run.data.metrics["train/loss"] == 0.5
+    assert run.data.metrics["time/total_seconds"] == 2.0
+
+
+def test_a_run_that_goes_on_is_described_again_if_it_never_was(recorder: MlflowRecorder) -> None:
+    run_id = recorder.send(StartRun(record(command=("harness/run.py", "baseline"))))
+    recorder.send(EndRun(run_id, "interrupted"))
+    assert recorder.store.database
+    (file,) = (recorder.store.database.parent / "artifacts").rglob("experiment.json")
+    file.unlink()
+    again = record(command=("harness/run.py", "--resume", "last"))
+    recorder.send(ReopenRun(run_id, str(Owner.current()), ("data", "threads"), again))
+    run = recorder.store.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("RUNNING", "running")
+    assert run.data.tags["harness.allowed_changes"] == "data threads"
+    assert json.loads(file.read_text())["command"] == "python -m harness.run baseline"
+    recorder.close()
+    assert recorder.store.client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "expected"),
+    [("running", "KILLED", "interrupted"), ("completed", "FINISHED", "completed")],
 )
+def test_a_run_whose_process_died_between_any_two_writes_is_closed(
+    recorder: MlflowRecorder, outcome: str, status: str, expected: str
+) -> None:
+    run_id = recorder.send(StartRun(record(tags={"owner": dead_owner()})))
+    recorder.store.client.set_tag(run_id, "harness.outcome", outcome)
+    assert MlflowRecorder().send(RecoverRuns()) == Recovered(sent=0, waiting=0)
+    run = recorder.store.client.get_run(run_id)
+    assert (run.info.status, run.data.tags["harness.outcome"]) == (status, expected)
+    assert run.data.tags.get("harness.reason") == (
+        "its process died" if outcome == "running" else None
+    )
 
 
-@given(user=WORDS, password=WORDS, scheme=st.sampled_from(["http", "postgresql+psycopg2", "s3"]))
-def test_the_credentials_of_an_address_are_masked(user: str, password: str, scheme: str) -> None:
-    masked = privacy.mask(f"see {scheme}://{user}:{password}@db.example/runs now")
-    assert masked == f"see {scheme}://***@db.example/runs now"
+def test_a_run_that_cannot_be_described_has_failed(
+    recorder: MlflowRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = recorder.store.client
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(client, "log_artifacts", fail)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.send(StartRun(record()))
+    (run,) = recorder.store.search("tags.harness.kind = 'run'")
+    assert run.info.status == "FAILED"
 
 
-@given(
-    name=SECRET_NAMES,
-    form=st.sampled_from(
-        [
-            "--{}={}",
-            "--{} {}",
-            "{}={}",
-            "{} = '{}'",
-            '{{"{}": "{}"}}',
-            "{}: {}",
-            "{}:{}",
-            "x_{}_y={}",
-        ]
-    ),
-)
-def test_the_value_of_a_secret_is_masked(name: str, form: str) -> None:
-    masked = privacy.mask(f"before {form.format(name, 'hunter2')}\nafter=1")
-    assert "hunter2" not in masked
-    assert "***" in masked
-    assert masked.startswith("before ")
-    assert masked.endswith("\nafter=1")
+def test_a_run_that_another_process_has_closed_is_left_as_it_is(recorder: MlflowRecorder) -> None:
+    run_ids = [recorder.send(StartRun(record())) for _ in range(3)]
+    client = recorder.store.client
+    client.set_tag(run_ids[0], "harness.outcome", "completed")
+    client.set_terminated(run_ids[0], "FINISHED")
+    client.delete_run(run_ids[1])
+    recorder.close()
+    outcomes = [client.get_run(run_id).data.tags["harness.outcome"] for run_id in run_ids]
+    assert outcomes == ["completed", "running", "interrupted"]
 
 
-@given(st.text())
-def test_masking_twice_is_masking_once(text: str) -> None:
-    masked = privacy.mask(text)
-    assert privacy.mask(masked) == masked
+def test_nothing_is_opened_before_the_first_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/new/mlflow.db")
+    recorder = MlflowRecorder()
+    assert recorder.waiting == 0
+    assert recorder.send(SendWaiting()) == 0
+    recorder.retry()
+    recorder.wait()
+    recorder.close()
+    assert list(tmp_path.iterdir()) == []
 
 
-@given(st.text(st.characters(codec="ascii", exclude_characters="@:=")))
-def test_what_holds_no_secret_stays_as_it_is(text: str) -> None:
-    plain = text.lower()
-    telling = ("password", "passwd", "secret", "token", "api", "credential")
-    assert any(word in plain for word in telling) or privacy.mask(text) == text
+def test_every_message_is_known(recorder: MlflowRecorder) -> None:
+    class Unknown(Message[None]):
+        pass
 
-
-def test_a_long_line_is_masked_in_no_time() -> None:
-    text = "a" * 10**6 + " --token=abc " + "token" * 10**5
-    assert "abc" not in privacy.mask(text)
+    with pytest.raises(TypeError, match="the recorder does not know the message"):
+        recorder.send(Unknown())

@@ -1,0 +1,112 @@
+"""Where a run comes from: the commit, the changes since, the command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import GIT, Checkout
+
+from harness.base import provenance
+from harness.base.project import ROOT
+
+needs_git = pytest.mark.skipif(not GIT, reason="there is no git")
+
+
+@pytest.fixture
+def repository(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    """A copy of the project under git, for this process to look at as its own."""
+    checkout.git("init", "--quiet")
+    checkout.git("add", "--all")
+    checkout.git("commit", "--quiet", "--message", "All of it")
+    monkeypatch.setattr(provenance, "ROOT", checkout.root)
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    return checkout
+
+
+@needs_git
+def test_the_changes_are_a_patch_that_makes_the_files_again(
+    repository: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = tmp_path / "clean"
+    repository.git("clone", "--quiet", str(repository.root), str(clean))
+    settings = tmp_path / "gitconfig"
+    settings.write_text(
+        "[color]\nui = always\n[diff]\nexternal = true\nnoprefix = true\n"
+        "[status]\nshowUntrackedFiles = no\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    (repository.root / "new").mkdir()
+    (repository.root / "new" / "Größe.txt").write_bytes("Größe\r\nno end of line".encode())
+    # Untracked files are all that git is told not to show.
+    assert provenance.source().changes
+    (repository.root / "pyproject.toml").unlink()
+    with (repository.root / "harness" / "run.py").open("a") as file:
+        file.write("# changed\n")
+    index = (repository.root / ".git" / "index").read_bytes()
+    (tmp_path / "changes.diff").write_bytes(provenance.source().changes.encode())
+    assert (repository.root / ".git" / "index").read_bytes() == index
+    command = ["git", "apply", str(tmp_path / "changes.diff")]
+    subprocess.run(command, cwd=clean, check=True, env=os.environ | {"GIT_CONFIG_GLOBAL": ""})
+    names = repository.git("ls-files", "--cached", "--others", "--exclude-standard", "-z")
+    for name in filter(None, names.split("\0")):
+        changed, made = repository.root / name, clean / name
+        assert changed.exists() == made.exists(), name
+        assert not changed.exists() or changed.read_bytes() == made.read_bytes(), name
+    assert (clean / "new" / "Größe.txt").exists()
+
+
+@needs_git
+def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
+    source = provenance.source()
+    assert source == provenance.Source(repository.git("rev-parse", "HEAD").strip(), "")
+
+
+def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.source() == provenance.Source("", "")
+    monkeypatch.setenv("PATH", "")
+    assert provenance.source() == provenance.Source("", "")
+
+
+def test_a_command_is_told_from_the_root_and_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    door = str(ROOT / "harness" / "run.py")
+    told = provenance.command(
+        (
+            *(door, "baseline", "--data-root", "/home/ann/data", "--run-name", "it's a try"),
+            *(
+                "--fallback=digits",
+                f"--data-root={ROOT}/data",
+                "--storage",
+                "sqlite:////home/ann/s",
+            ),
+            *("--other", "/home/anna/data", "/data/home/ann", "/home/ann/my data"),
+        )
+    )
+    assert shlex.split(told) == [
+        *("python", "-m", "harness.run", "baseline", "--data-root", "~/data"),
+        *("--run-name", "it's a try", "--fallback=digits", "--data-root=data"),
+        *("--storage", "sqlite:///~/s", "--other", "/home/anna/data", "/data/home/ann"),
+        "~/my data",
+    ]
+    # A shell opens a tilde outside of quotes alone.
+    assert " ~/data " in told
+    assert told.endswith(" ~/'my data'")
+    assert provenance.command(("/elsewhere/harness/__main__.py",)) == "python -m harness"
+    assert provenance.command(()) == ""
+
+
+@pytest.mark.parametrize("home", ["/", ""])
+def test_a_machine_without_a_home_folder_has_commands_too(
+    monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    monkeypatch.setenv("HOME", home)
+    assert provenance.command(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"
