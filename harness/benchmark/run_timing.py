@@ -1,8 +1,9 @@
-"""The plain script against the harness: epochs, whole processes, memory, and the floor."""
+"""The plain script against the harness: epochs, whole processes, memory, matrix products."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import statistics
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from harness.base import project
 from harness.base.project import MLRUNS
-from harness.benchmark.timed_process import python, recorded, run_id, say, spread
+from harness.benchmark.timed_process import python, python_with_peak, recorded, run_id, say, spread
 from harness.cli.bench_flags import BenchSettings
 
 FLOP_PER_IMAGE = 2 * (2 * 784 * 256 + 3 * 256 * 10)
@@ -29,12 +30,12 @@ LIGHT_COMMANDS = {
     "help of an experiment": ["harness.run", "baseline", "--help"],
     "bad value": ["harness.run", "baseline", "--lr", "-1"],
 }
-"""Commands that answer without training, by what they are."""
+"""Commands that answer without training, each with its name in the table."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One training in a process of its own: seconds and bytes."""
+    """One training in its own process: seconds and bytes."""
 
     wall: float
     memory: float
@@ -49,7 +50,7 @@ class Measurement:
 
 
 def time_runs(settings: BenchSettings, root: Path) -> str:
-    """Time trainings of the plain script and of the harness in turn; return the table."""
+    """Time the plain script and the harness, alternating; return the table."""
     from harness.training.datasets import open_dataset
 
     size = len(open_dataset(settings.dataset, root).train)
@@ -63,8 +64,8 @@ def time_runs(settings: BenchSettings, root: Path) -> str:
             "exact": lambda: _harness(settings, environment, "highest"),
             "medium": lambda: _harness(settings, environment, "medium"),
         }
-        # The first recorded run creates the database, which later ones find; a run on the small
-        # digits takes that, and the operating system's first reading of the libraries, out.
+        # The first run creates the database and reads the libraries from disk. This one, on the
+        # small digits, is not timed.
         python(["-m", "harness.run", "baseline", "--dataset", "digits", "--quiet"], environment)
         measured: dict[str, list[Measurement]] = {kind: [] for kind in kinds}
         floors = []
@@ -81,10 +82,11 @@ def time_runs(settings: BenchSettings, root: Path) -> str:
 
 
 def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 256) -> float:
-    """Seconds that the matrix products alone of one baseline epoch take: the floor of training.
+    """Return the seconds that the matrix products of one baseline epoch take alone.
 
-    A batch needs five: two forward, two for the weights' gradients, one for the hidden layer's,
-    and none for the images'. They are timed in float32 at full precision.
+    No training can be faster. A batch needs five products: two in the forward pass, two for the
+    gradients of the weights, one for that of the hidden layer. They are timed in float32 at full
+    precision.
     """
     import torch
 
@@ -116,7 +118,7 @@ def report(
     floors: list[float],
     light: dict[str, list[float]],
 ) -> str:
-    """The table: medians, ranges, ratios to the plain script, and the machine."""
+    """Return the table: medians, ranges, ratios to the plain script, and the machine."""
     import torch
 
     from harness.training.device import describe
@@ -183,11 +185,11 @@ def _plain(settings: BenchSettings, root: Path) -> Measurement:
         "--threads": str(settings.threads),
     }
     words = [word for pair in options.items() for word in pair]
-    finished = python(["-m", "harness.benchmark.reference", *words])
+    finished, peak = python_with_peak("harness.benchmark.reference", words)
     epochs = [json.loads(line) for line in finished.output.splitlines()]
     return Measurement(
         wall=finished.seconds,
-        memory=finished.memory,
+        memory=peak,
         train=statistics.median(epoch["time/train_seconds"] for epoch in epochs),
         evaluate=statistics.median(epoch["time/evaluate_seconds"] for epoch in epochs),
     )
@@ -209,7 +211,7 @@ def _harness(
     shutil.rmtree(MLRUNS / "checkpoints" / run_id(finished), ignore_errors=True)
     return Measurement(
         wall=finished.seconds,
-        memory=metrics["memory/process_peak_bytes"][0],
+        memory=metrics.get("memory/process_peak_bytes", [math.nan])[0],
         train=statistics.median(metrics["time/train_seconds"]),
         evaluate=statistics.median(metrics["time/evaluate_seconds"]),
         checkpoint=metrics["time/checkpoint_seconds"][0],
@@ -217,11 +219,12 @@ def _harness(
         store=metrics["time/store_seconds"][0],
         model=metrics["time/model_seconds"][0],
         figures=metrics.get("time/figures_seconds", [0.0])[0],
-        recorder_memory=metrics["memory/recorder_peak_bytes"][0],
+        recorder_memory=metrics.get("memory/recorder_peak_bytes", [math.nan])[0],
     )
 
 
 def _answer_seconds(command: list[str]) -> float:
+    """Return how long a command takes to answer, whatever its exit status."""
     started = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", *command], cwd=project.ROOT, capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""The usual way to run a study against the harness's: trials an hour, and what they find."""
+"""A study the usual way and with the harness: trials an hour, and the best result."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from harness.benchmark.timed_process import python, say
 from harness.cli.bench_flags import BenchSettings
 
 STUDY = "lr_search"
-"""What is searched in all of them: the baseline's learning rate."""
+"""The study that is timed: it searches the baseline's learning rate."""
 
 
 @dataclass(frozen=True)
 class StudyMeasurement:
-    """One study without its confirmation, in processes of its own.
+    """One study without its confirmation.
 
     Attributes:
-        wall: seconds from the first process's start to the last one's end.
-        best: highest validation accuracy.
-        outside: share of a trial's time that is not training or evaluation, median over the
-            completed trials but each worker's first; None for the usual way.
+        wall: Seconds from the start of the first process to the end of the last.
+        best: Highest validation accuracy.
+        outside: Share of a trial's time that is neither training nor evaluation: median over the
+            completed trials, without the first of each worker. None for the usual way.
     """
 
     label: str
@@ -38,12 +38,12 @@ class StudyMeasurement:
 
     @property
     def trials_per_hour(self) -> float:
-        """Finished trials an hour, start-up included."""
+        """Finished trials an hour, with the start-up."""
         return self.trials / self.wall * 3600
 
 
 def time_studies(settings: BenchSettings, root: Path) -> str:
-    """Run the same search in each way, one after the other; return the table."""
+    """Run the same search each way, one after the other; return the table."""
     import torch
 
     from harness.training.device import describe

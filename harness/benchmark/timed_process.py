@@ -1,12 +1,11 @@
-"""A Python process, timed from outside: for the benchmarks."""
+"""A Python process, timed from outside, for the benchmarks."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,59 +14,66 @@ from dataclasses import dataclass
 
 from harness.base import project
 from harness.base.errors import RunFailed
+from harness.base.processes import child_process
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A process that ended well.
-
-    Attributes:
-        seconds: wall time.
-        memory: the most memory, in bytes, that it or a process that it waited for has taken.
-    """
+    """A process that ended with status 0: what it printed, and its wall time in seconds."""
 
     output: str
     seconds: float
-    memory: float
 
 
 def python(arguments: list[str], environment: dict[str, str] | None = None) -> Finished:
-    """Run Python from the root with nothing on standard input.
+    """Run Python in the project's root with empty standard input.
 
     Raises:
-        RunFailed: it ended with another status than 0.
+        RunFailed: It ended with another status than 0.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        process = subprocess.Popen(
+        with child_process(
             [sys.executable, *arguments],
             cwd=project.ROOT,
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
-        )
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-        seconds = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
+        ) as process:
+            status = process.wait()
+            seconds = time.perf_counter() - started
         output.seek(0)
         errors.seek(0)
-        if process.returncode:
+        if status:
             raise RunFailed(f"{' '.join(arguments)} failed:\n{errors.read()[-2000:]}")
-        unit = 1 if sys.platform == "darwin" else 1024
-        return Finished(output.read(), seconds, float(usage.ru_maxrss * unit))
+        return Finished(output.read(), seconds)
+
+
+def python_with_peak(module: str, arguments: list[str]) -> tuple[Finished, float]:
+    """Run a module as `python -m` does; return the most memory, in bytes, that it has taken too.
+
+    The process reports it itself, after everything else, in a last line of output that is left out
+    of the result. A figure from outside would be a sample, or count this process's memory.
+    """
+    finished = python(["-c", _REPORTING_ITS_PEAK, module, *arguments])
+    output, _, peak = finished.output.rstrip("\n").rpartition("\n")
+    return dataclasses.replace(finished, output=output), float(peak)
+
+
+_REPORTING_ITS_PEAK = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+from harness.base.machine import peak_memory
+print(peak_memory() or "nan")
+"""
 
 
 def run_id(finished: Finished) -> str:
-    """The id of the run that a command printed at its end.
+    """Return the id of the run that a command printed at its end.
 
     Raises:
-        RunFailed: it printed none.
+        RunFailed: It printed none.
     """
     found = re.search(r"^run (\w+)$", finished.output, re.MULTILINE)
     if not found:
@@ -76,9 +82,9 @@ def run_id(finished: Finished) -> str:
 
 
 def recorded(run_id: str, environment: dict[str, str]) -> dict[str, list[float]]:
-    """The metrics of a run, epoch by epoch, read by another process.
+    """Return the metrics of a run, epoch by epoch.
 
-    What it imports must not slow this one's children.
+    Another process reads them, so that this one stays small: its children are timed.
     """
     program = (
         "import harness, json, sys; epochs = harness.epochs(run_ids=sys.argv[1:]);"
@@ -91,11 +97,11 @@ def recorded(run_id: str, environment: dict[str, str]) -> dict[str, list[float]]
 
 
 def spread(values: Sequence[float], digits: int) -> str:
-    """Median, lowest and highest: `0.412 (0.405-0.431)`."""
+    """Return median, lowest and highest: `0.412 (0.405-0.431)`."""
     low, middle, high = (f"{f(values):,.{digits}f}" for f in (min, statistics.median, max))
     return f"{middle} ({low}-{high})"
 
 
 def say(line: str) -> None:
-    """Tell whoever waits how far the benchmark is."""
+    """Print progress to standard error."""
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""MLflow's pages over this project's store, served to this machine alone unless told otherwise."""
+"""MLflow's pages over this project's store, served to this machine alone by default."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,21 +16,22 @@ from typing import Any
 
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
+from harness.base.processes import child_process
 from harness.base.project import ROOT
 from harness.tracking import store_address
 
 LOOPBACK = "127.0.0.1"
-"""The pages have no login: unless told otherwise, nobody else may reach them."""
+"""Served here by default: the pages have no login, so nobody else should reach them."""
 
 FIRST_PORT = 5000
 """MLflow's usual port; on macOS a system service may hold it."""
 
 START_SECONDS = 60.0
-"""Longest wait for the server to answer; the first start creates the database."""
+"""How long the server may take to answer. The first start creates the database."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what is served there."""
+    """Return whether only this machine can reach a server on that host."""
     return ipaddress.ip_address(host).is_loopback
 
 
@@ -63,14 +62,14 @@ def choose_port(host: str, port: int | None = None) -> int:
 
 @contextlib.contextmanager
 def serving(host: str, port: int) -> Iterator[str]:
-    """Serve the store there until the block ends; yields its address here when it answers.
+    """Serve the store until the block ends; yield its URL on this machine once it answers.
 
     Raises:
-        RunFailed: the store cannot be opened, or the server ended, or did not answer in time.
+        RunFailed: The store cannot be opened, or the server ended or did not answer in time.
     """
     if file := store_address.database_file():
         if store_address.is_empty():
-            # A server that creates it beside a run that does so too would fail.
+            # The server would fail if a run created the database at the same time.
             from harness.tracking.recorder_process import ENVIRONMENT
 
             os.environ |= ENVIRONMENT | os.environ
@@ -79,47 +78,36 @@ def serving(host: str, port: int) -> Iterator[str]:
             Store()
         store_address.check_database(file)
     environment = os.environ | {
-        # Not on its command line, which other users of the machine can read.
+        # Other users of the machine can read its command line, but not its environment.
         "MLFLOW_BACKEND_STORE_URI": store_address.tracking_uri(),
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DO_NOT_TRACK": "true",
-        # Without it the server keeps more processes for jobs that the harness has none of.
+        # The harness has no jobs; the server would start processes for them.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
-                *("--host", host, "--port", str(port)),
-            ],
-            # Artifact locations in the store are relative to the root.
-            cwd=ROOT,
+    command = [sys.executable, "-m", "mlflow", "server", "--workers", "1"]
+    command += ["--host", host, "--port", str(port)]
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        child_process(
+            command,
+            own_session=True,
+            cwd=ROOT,  # artifact locations in the store are relative to it
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
-        )
-        try:
-            reached = LOOPBACK if host in ("0.0.0.0", "::") else host
-            here = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
-            deadline = time.monotonic() + START_SECONDS
-            while not _answers(here):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    log.seek(0)
-                    last = log.read().strip().rpartition("\n")[2]
-                    raise RunFailed(f"MLflow's server did not start: {mask(last)}")
-                time.sleep(0.1)
-            yield here
-        finally:
-            # The server's own workers are in its group.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=5)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        ) as process,
+    ):
+        reached = LOOPBACK if host in ("0.0.0.0", "::") else host
+        here = f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(here):
+            if process.poll() is not None or time.monotonic() > deadline:
+                log.seek(0)
+                last = log.read().strip().rpartition("\n")[2]
+                raise RunFailed(f"MLflow's server did not start: {mask(last)}")
+            time.sleep(0.1)
+        yield here
 
 
 def run_list(address: str, experiment: str | None) -> str:

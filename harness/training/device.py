@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,10 +106,24 @@ def peak_memory_bytes(device: torch.device) -> int | None:
     return None
 
 
+@functools.cache
 def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Return the processor's model name, as its maker writes it where the system tells."""
+    name = ""
+    try:
+        if sys.platform == "linux":
+            lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+            name = next((line for line in lines if line.startswith("model name")), "")
+            name = name.partition(":")[2]
+        elif sys.platform == "darwin":
+            words = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            name = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+        elif sys.platform == "win32":
+            import winreg  # Windows alone has it
+
+            path = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, path) as key:
+                name = str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
+    except OSError:
+        pass
+    return name.strip() or platform.processor() or platform.machine()
