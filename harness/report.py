@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.base import signals
 from harness.cli import entry, flags, output
 from harness.tracking import store_address
 
@@ -26,7 +27,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     output.check_writable("out", settings.out)
     store_address.check()
-    from harness.reporting.building import build
+    # Libraries swallow an interruption in the middle of their import, and then fail.
+    with signals.deferred():
+        from harness.reporting.building import build
 
     report = build(settings.name, settings.storage)
     output.write_output("out", settings.out, report.page)

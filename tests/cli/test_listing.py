@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import project
+from harness.base import discovery
 from harness.base.errors import BadRequest
 from harness.cli import listing
 
@@ -33,7 +33,7 @@ def test_a_missing_name_is_answered_with_usage_and_list(words: list[str]) -> Non
         listing.take_name("studies", words, "usage: this way")
     message = str(refused.value)
     assert message.startswith("Missing: NAME.\n\nusage: this way\n\nstudies:\n")
-    assert [name for name in project.names("studies") if f"  {name}  " not in message] == []
+    assert [name for name in discovery.names("studies") if f"  {name}  " not in message] == []
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])
