@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.base import signals
 from harness.cli import entry, flags, output
 from harness.tracking import store_address
 
@@ -24,12 +25,14 @@ def main(arguments: Sequence[str]) -> int:
         "Write one HTML page: the answer with its uncertainty, curves, every run in a table that "
         "sorts, the checklist of reproducibility, and the commands that repeat it.",
     )
-    output.check("out", settings.out)
+    output.check_writable("out", settings.out)
     store_address.check()
-    from harness.reporting.building import build
+    # Libraries swallow an interruption in the middle of their import, and then fail.
+    with signals.deferred():
+        from harness.reporting.building import build
 
     report = build(settings.name, settings.storage)
-    output.write("out", settings.out, report.page)
+    output.write_output("out", settings.out, report.page)
     print(f"{settings.out}: the report of the {report.kind} {settings.name}.")
     if report.run_id:
         print(f"It is also kept as report.html with the study's run.\nrun {report.run_id}")

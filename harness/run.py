@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the experiment that the first argument names; return the exit status."""
     if arguments and arguments[0].partition("=")[0] == "--resume":
         return _resume(arguments)
-    name, rest = listing.choose("experiments", arguments, USAGE)
+    name, rest = listing.take_name("experiments", arguments, USAGE)
     flags.refuse_repeated_flags(rest)
     store_address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):

@@ -25,7 +25,7 @@ Runs a study, or goes on with it, and records every trial in MLflow."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the study that the first argument names; return the exit status."""
-    name, rest = listing.choose("studies", arguments, USAGE)
+    name, rest = listing.take_name("studies", arguments, USAGE)
     flags.refuse_repeated_flags(rest)
     store_address.check()
     if {"-h", "--help", "--dry-run"} & set(rest):

@@ -26,29 +26,30 @@ def main(arguments: Sequence[str]) -> int:
         "the final weights, with the record. The original is not touched.",
     )
     store_address.check()
-    store_address.check_run("verify", settings.run_id)
-    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
+    from harness.tracking.messages import OpenStore
+    from harness.tracking.reader import open_reader
     from harness.tracking.recorder_process import RecorderProcess
 
+    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     with closing(RecorderProcess()) as recorder:
-        recorder.prepare()
-        stored = recorder.stored(
-            settings.run_id
-        )  # an unknown id is refused before torch is imported
+        reader = open_reader()
+        stored = reader.find(settings.run_id, "verify")
         # Libraries swallow an interruption in the middle of their import, and then fail.
         with signals.deferred():
-            from harness.cli import run_progress
-            from harness.runs import verification
-            from harness.runs.recovery import clear_up
+            from harness.cli.run_progress import epochs_view
+            from harness.runs.recovery import recover
+            from harness.runs.verification import verify
 
-        clear_up(recorder)
-        verified = verification.verify(
+        recorder.send(OpenStore())
+        recover(recorder)
+        verified = verify(
             stored,
+            reader,
             recorder,
-            run_progress.watcher(settings.quiet),
+            lambda group: epochs_view(group, stored.fields["num_epochs"], quiet=settings.quiet),
             device=settings.device,
             threads=settings.threads,
-            data_root=settings.data_root,
+            root=settings.data_root,
         )
         verdict = verified.verdict(settings.tolerance, settings.exact)
         verified.report(recorder, verdict)

@@ -27,7 +27,7 @@ def summary_of(folder: str, name: str) -> str:
     return discovery.summary(project.ROOT / folder / f"{name}.py")
 
 
-def choose(folder: str, arguments: Sequence[str], usage: str) -> tuple[str, list[str]]:
+def take_name(folder: str, arguments: Sequence[str], usage: str) -> tuple[str, list[str]]:
     """Return the experiment or study that the first argument names, and the other arguments.
 
     Args:

@@ -9,7 +9,7 @@ from harness.base import files
 from harness.base.errors import BadRequest
 
 
-def check(flag: str, path: Path) -> None:
+def check_writable(flag: str, path: Path) -> None:
     """Refuse a file that cannot be written, before anything is computed for it.
 
     Raises:
@@ -29,7 +29,7 @@ def check(flag: str, path: Path) -> None:
     raise _refusal(flag, path, reason)
 
 
-def write(flag: str, path: Path, content: bytes) -> None:
+def write_output(flag: str, path: Path, content: bytes) -> None:
     """Write a file; after a failure it holds its old content.
 
     Raises:

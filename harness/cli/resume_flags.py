@@ -1,22 +1,23 @@
-"""The flags of a run that goes on."""
+"""The flags of `run --resume`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
+from tyro.conf import arg
+
+from harness.cli.shared_flags import DataFlags
 from harness.runs.resume import Allowed
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeFlags:
+class ResumeFlags(DataFlags):
     """Which run to go on with, and what may have changed since it began."""
 
-    resume: str
+    resume: Annotated[str, arg(metavar="RUN")]
     """Id of the run, or last for the latest one that has not completed."""
     allow: tuple[Allowed, ...] = ()
-    """What may differ from the record, at the price of other numbers; once for each thing."""
-    data_root: Path | None = None
-    """Folder of the data sets; default: HARNESS_DATA_ROOT, or data in the project."""
+    """What may differ from the record, at the price of other numbers; repeat it for each thing."""
     quiet: bool = False
     """Print the result only."""

@@ -15,8 +15,8 @@ from harness.cli import output
 def test_a_file_is_written_over_an_older_one(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     for content in (b"old", b"new"):
-        output.check("out", path)
-        output.write("out", path, content)
+        output.check_writable("out", path)
+        output.write_output("out", path, content)
         assert path.read_bytes() == content
     assert list(tmp_path.iterdir()) == [path]
 
@@ -32,7 +32,7 @@ def test_a_file_is_written_over_an_older_one(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path, name: str, reason: str) -> None:
     path = tmp_path / name
     with pytest.raises(BadRequest) as refused:
-        output.check("out", path)
+        output.check_writable("out", path)
     assert str(refused.value).startswith(f"out: {path} cannot be written: {reason}")
 
 
@@ -42,7 +42,7 @@ def test_what_cannot_be_written_is_known_beforehand(tmp_path: Path, name: str, r
 def test_a_folder_without_permission_is_known_beforehand(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(BadRequest, match="permission denied"):
-        output.check("out", tmp_path / "x")
+        output.check_writable("out", tmp_path / "x")
 
 
 def test_a_failure_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,7 +54,7 @@ def test_a_failure_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(BadRequest, match=r"out: .* cannot be written: No space left on device"):
-        output.write("out", path, b"new")
+        output.write_output("out", path, b"new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -64,8 +64,8 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    output.check("out", path)
-    output.write("out", path, b"page")
+    output.check_writable("out", path)
+    output.write_output("out", path, b"page")
     assert os.read(reader, 10) == b"page"
     os.close(reader)
     assert path.is_fifo()

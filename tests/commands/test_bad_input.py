@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 
 from experiments.baseline import Baseline
 from harness import run, study
-from harness.base import project
+from harness.base import discovery, project
 from harness.base.errors import BadRequest
 from harness.cli import entry, flags
 from harness.cli.run_flags import RunSettings
@@ -862,7 +862,7 @@ def test_any_words_are_a_request_or_refused_in_a_few_words(words: list[str]) -> 
     command=st.sampled_from([run, study]),
 )
 def test_any_name_is_refused(name: str, words: list[str], command: Any) -> None:
-    known = {*project.names("experiments"), *project.names("studies"), "-h", "--help"}
+    known = {*discovery.names("experiments"), *discovery.names("studies"), "-h", "--help"}
     if name not in known:
         with pytest.raises(BadRequest):
             command.main([name, *words])

@@ -127,10 +127,21 @@ def test_trials_and_confirmations_can_be_verified_too(checkout: Checkout) -> Non
     assert "is a study" in refused.errors
 
 
-@pytest.mark.parametrize("words", [("0" * 32,), ("../../etc",), ("--exact",), ()])
-def test_what_is_no_run_is_refused(original: tuple[Checkout, str], words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("0" * 32,), "0" * 32),
+        (("../../etc",), "'../../etc'"),
+        (("--exact",), "Missing: RUN."),
+        ((), "Missing: RUN."),
+    ],
+)
+def test_what_is_not_a_run_is_refused(
+    original: tuple[Checkout, str], words: tuple[str, ...], message: str
+) -> None:
     checkout, _ = original
     refused = verify(checkout, *words)
     assert refused.status == 2
+    assert message in refused.errors
     assert "Traceback" not in refused.errors
-    assert len(refused.errors.splitlines()) <= 2
+    assert len(refused.errors.splitlines()) <= 3
