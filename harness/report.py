@@ -21,7 +21,7 @@ from harness.cli import flags
 
 if TYPE_CHECKING:
     from harness.search.storage import StoredStudy
-    from harness.tracking.recorder_process import RecorderProcess
+    from harness.tracking.reader import Reader
 
 USAGE = """\
 usage: python -m harness.report STUDY|EXPERIMENT [--out report.html]
@@ -51,18 +51,18 @@ def main(arguments: Sequence[str]) -> int:
         ReportSettings, rest, "python -m harness.report NAME", "Write a report as an HTML page."
     )
     _check(settings.out)
-    from harness.tracking.reader import reader as open_reader
+    from harness.tracking.reader import open_reader
 
     reader = open_reader()
-    kinds = {run.kind for run in reader.listing(name)} if name in reader.experiments() else set()
+    kinds = {run.kind for run in reader.runs(name)} if name in reader.experiments() else set()
     if not kinds:
         raise _nothing(name, reader.experiments())
     if "study" in kinds:
-        return _study(name, settings)
-    return _experiment(name, settings)
+        return _study(name, settings, reader)
+    return _experiment(name, settings, reader)
 
 
-def _study(name: str, settings: ReportSettings) -> int:
+def _study(name: str, settings: ReportSettings, reader: Reader) -> int:
     # MLflow takes as long to import as what follows: the recorder's process does it meanwhile.
     from harness.tracking.recorder_process import RecorderProcess
 
@@ -81,13 +81,13 @@ def _study(name: str, settings: ReportSettings) -> int:
                 "give the --storage that it was run with."
             )
         stored = storage.load_stored(url, name)
-        answer = _answer(stored, recorder)
+        answer = _answer(stored, reader)
         confirmed = {
             config: list(confirmation["test_accuracy"].values())
             for config, confirmation in answer["confirmed"].items()
         }
         drawn = study_figures.draw(stored, answer["defaults"], confirmed)
-        page = study_report.report(stored, answer, recorder, drawn).encode()
+        page = study_report.report(stored, answer, reader, drawn).encode()
         _write(settings.out, page)
         run_id = stored.user_attrs["run_id"]
         recorder.artifacts(run_id, {"report.html": page})
@@ -96,7 +96,7 @@ def _study(name: str, settings: ReportSettings) -> int:
     return 0
 
 
-def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
+def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:
     """What the study's run holds as its answer; what the trials alone tell where it has none yet.
 
     Raises:
@@ -111,25 +111,24 @@ def _answer(stored: StoredStudy, recorder: RecorderProcess) -> dict[str, Any]:
             "there is nothing to report."
         )
     run_id = stored.user_attrs["run_id"]
-    recorded = recorder.artifact(run_id, "study.json")
+    recorded = reader.artifact(run_id, "study.json")
     return {
         **known,
         **{"n_trials": None, "confirmed": {}, "difference": {}, "command": None},
-        "device": recorder.stored(run_id).tags["device"],
+        "device": reader.run(run_id).tag("device"),
         **(json.loads(recorded) if recorded else {}),
     }
 
 
-def _experiment(name: str, settings: ReportSettings) -> int:
+def _experiment(name: str, settings: ReportSettings, reader: Reader) -> int:
     with signals.deferred():
-        from harness.analysis.query import select
-        from harness.cli.compare_flags import CompareSettings
+        from harness.analysis.query import Query, select
         from harness.reporting import experiment_report
 
-    runs = select(CompareSettings(experiment=name))
+    runs = select(Query(experiment=name), reader)
     path = project.ROOT / "experiments" / f"{name}.py"
     question = project.summary(path) if path.is_file() else ""
-    page = experiment_report.report(name, question, runs)
+    page = experiment_report.report(name, question, runs, reader)
     _write(settings.out, page.encode())
     print(f"{settings.out}: the report of the experiment {name}.")
     return 0

@@ -77,7 +77,14 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) -> int:
-    stored = recorder.stored(run_id)  # before torch is imported: it may be the wrong one
+    from harness.tracking.reader import open_reader
+
+    reader = open_reader()
+    stored = reader.find(run_id, "verify")  # before torch is imported: it may be the wrong one
+    history: dict[int, dict[str, float]] = {}
+    for _, epoch, metric, value in reader.history([stored.run_id]):
+        if metric.startswith(("train/", "test/", "validation/")):
+            history.setdefault(epoch, {})[metric] = value
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with signals.deferred():
         from harness.cli import run_progress
@@ -87,6 +94,7 @@ def _verify(run_id: str, settings: VerifySettings, recorder: RecorderProcess) ->
     clear_up(recorder)
     verified = verification.verify(
         stored,
+        history,
         recorder,
         run_progress.watcher(settings.quiet),
         device=settings.device,

@@ -142,8 +142,3 @@ def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
     for value in values:
         sums = np.concatenate((sums + value, sums - value))
     return sums
-
-
-def number_of(n: int, thing: str) -> str:
-    """A number of things in words: `1 epoch`, `2,000 epochs`."""
-    return f"{n:,} {thing}{'' if n == 1 else 's'}"

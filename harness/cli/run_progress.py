@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
-from harness.base.statistics import Summary, number_of
+from harness.base.formatting import number_of
+from harness.base.statistics import Summary
 from harness.runs.runner import Prepared, RunResult, Watcher
 from harness.training.loop import EpochResult, Training
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base import provenance
-from harness.base.statistics import number_of
+from harness.base.formatting import number_of
 from harness.runs import runner
 from harness.search.study import describe_space
 from harness.search.trial_queue import Search

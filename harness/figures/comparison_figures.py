@@ -1,19 +1,16 @@
-"""Learning curves of several rows in one picture, with a band where a row has several seeds."""
+"""Learning curves of several configurations in one picture, with a band for several seeds."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.query import images
-from harness.analysis.rows import Row
 from harness.base.errors import BadRequest
 from harness.figures.run_figures import DPI, STYLE
-from harness.tracking import frames
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#767676")
@@ -22,58 +19,66 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 DASHES = ("-", "--", "-.", ":")
 
 MOST_CURVES = len(COLOURS)
-"""Rows that one picture can show; more of them could not be told apart."""
+"""Curves that one picture can show; more of them could not be told apart."""
 
 MUCH_LARGER = 20
-"""A loss this many times another would leave no room for what differs among the small ones."""
+"""Losses that differ by more than this factor go on a logarithmic axis."""
 
 WIDTH = 9.0
 """Inches."""
 
 
-def draw(rows: Sequence[Row], labels: Sequence[str], title: str, kind: str) -> bytes:
-    """A picture of the first `MOST_CURVES` rows' accuracy and loss, epoch by epoch.
+@dataclass(frozen=True)
+class Curve:
+    """The learning curves of one configuration.
 
-    A line is the mean over a row's seeds, the band around it one standard deviation.
+    Attributes:
+        n: number of seeds.
+        points: by metric: epoch, mean over the seeds, and their standard deviation (None for one).
+    """
+
+    label: str
+    n: int
+    points: dict[str, list[tuple[int, float, float | None]]]
+
+
+def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: str) -> bytes:
+    """A picture of curves, one panel for each quantity, the last part of a metric's name.
 
     Args:
-        labels: what tells each row from the others.
         kind: of the file: `png`, `svg` or `pdf`.
 
     Raises:
-        BadRequest: none of the rows has an epoch.
+        BadRequest: no curve has a point.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    shown = [row for row in rows if row.objective][:MOST_CURVES]
+    shown = [curve for curve in curves if any(curve.points.values())][:MOST_CURVES]
     if not shown:
-        raise BadRequest("curves: none of these runs was judged after an epoch.")
-    metrics = sorted({str(row.objective) for row in shown})
-    metrics += [metric.replace("accuracy", "loss") for metric in metrics]
-    history = frames.epochs(run_ids=[run["run_id"] for row in shown for run in row.runs])
-    seen = list(dict.fromkeys(images(row.runs[0]) for row in shown))
-    some = f"the first {len(shown)} of {len(rows)} rows, " if len(shown) < len(rows) else ""
-    bands = any(row.n > 1 for row in shown)
+        raise BadRequest("curves: none of these runs was evaluated after an epoch.")
+    bands = any(curve.n > 1 for curve in shown)
     with matplotlib.rc_context({**STYLE, "axes.grid": True}):
         key = 0.26 * -(-len(shown) // 2)
         height = 4.2 + key
         figure = Figure((WIDTH, height), dpi=DPI)
         figure.text(0.015, 1 - 0.3 / height, title, fontsize=14, fontweight="bold")
         words = "mean over seeds, band: ± 1 standard deviation" if bands else "n = 1 seed each"
-        line = f"{some}{'; '.join(seen)}; {words}"
-        figure.text(0.015, 1 - 0.55 / height, line, color="#595959")
-        places = [figure.add_subplot(1, 2, number) for number in (1, 2)]
-        for axes, word in zip(places, ("accuracy", "loss"), strict=True):
-            for number, (row, label) in enumerate(zip(shown, labels, strict=False)):
-                metric = str(row.objective).replace("accuracy", word)
-                _curve(axes, row, history[history["metric"] == metric], number, label)
-            if word == "loss":
-                _make_room(axes)
-            parts = [metric for metric in metrics if metric.endswith(word)]
-            axes.set(xlabel="epoch", ylabel=" and ".join(parts))
+        figure.text(0.015, 1 - 0.55 / height, f"{subtitle}; {words}", color="#595959")
+        quantities = dict.fromkeys(m.rpartition("/")[2] for curve in shown for m in curve.points)
+        for place, quantity in enumerate(quantities, 1):
+            axes = figure.add_subplot(1, len(quantities), place)
+            for number, curve in enumerate(shown):
+                for metric, points in curve.points.items():
+                    if metric.endswith(quantity) and points:
+                        _draw(axes, points, number, f"{curve.label} (n = {curve.n})")
+            low, high = axes.dataLim.intervaly
+            if quantity == "loss" and 0 < MUCH_LARGER * low < high:
+                axes.set_yscale("log")
+            metrics = {m for curve in shown for m in curve.points if m.endswith(quantity)}
+            axes.set(xlabel="epoch", ylabel=" and ".join(sorted(metrics)))
             axes.locator_params("x", integer=True)
-        handles, names = places[0].get_legend_handles_labels()
+        handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="lower left", ncols=2, bbox_to_anchor=(0.01, 0.0))
         figure.subplots_adjust(
             left=0.08, right=0.985, top=1 - 0.75 / height, bottom=(0.65 + key) / height, wspace=0.2
@@ -83,23 +88,13 @@ def draw(rows: Sequence[Row], labels: Sequence[str], title: str, kind: str) -> b
     return file.getvalue()
 
 
-def _make_room(axes: Axes) -> None:
-    """Losses of which some are many times the others go on a logarithmic axis."""
-    low, high = axes.dataLim.intervaly
-    if 0 < MUCH_LARGER * low < high:
-        axes.set_yscale("log")
-
-
-def _curve(axes: Axes, row: Row, history: pd.DataFrame, number: int, label: str) -> None:
-    of_row = history[history["run_id"].isin([run["run_id"] for run in row.runs])]
-    if of_row.empty:
-        return
-    by_epoch = of_row.groupby("epoch")["value"]
-    mean, std = by_epoch.mean(), by_epoch.std()
+def _draw(
+    axes: Axes, points: Sequence[tuple[int, float, float | None]], number: int, label: str
+) -> None:
     style: dict[str, Any] = {"color": COLOURS[number], "linestyle": DASHES[number % len(DASHES)]}
-    few = "o" if len(mean) < 3 else None
-    axes.plot(mean.index, mean, label=f"{label} (n = {row.n})", marker=few, **style)
-    if row.n > 1:
-        axes.fill_between(
-            mean.index, mean - std, mean + std, color=style["color"], alpha=0.2, linewidth=0
-        )
+    epochs, means, _ = zip(*points, strict=True)
+    axes.plot(epochs, means, label=label, marker="o" if len(points) < 3 else None, **style)
+    spread = [(epoch, mean - std, mean + std) for epoch, mean, std in points if std is not None]
+    if spread:
+        epochs, low, high = zip(*spread, strict=True)
+        axes.fill_between(epochs, low, high, color=style["color"], alpha=0.2, linewidth=0)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial
 
-from harness.base.statistics import expected_maximum, number_of, summarize
+from harness.base.formatting import number_of
+from harness.base.statistics import expected_maximum, summarize
 from harness.search import trial_queue
 from harness.search.importance import importances
 from harness.search.storage import StoredStudy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ from harness.reporting.page import (
 from harness.search.importance import FEWEST_TRIALS, importances
 from harness.search.results import rows
 from harness.search.storage import StoredStudy
-from harness.tracking.schema import Recorder, StoredRun
+from harness.tracking.reader import Reader
+from harness.tracking.schema import StoredRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,21 +45,20 @@ Answer = Mapping[str, Any]
 """What `study.json` holds: see `harness.workers.study_answer.StudyResult.answer`."""
 
 
-def report(
-    stored: StoredStudy, answer: Answer, recorder: Recorder, drawn: Mapping[str, Figure]
-) -> str:
+def report(stored: StoredStudy, answer: Answer, reader: Reader, drawn: Mapping[str, Figure]) -> str:
     """The report of a study with a completed trial, as HTML.
 
     Args:
         drawn: the study's figures by name, as `harness.figures.study_figures.draw` makes them.
     """
-    run = recorder.stored(stored.user_attrs["run_id"])
+    run = reader.run(stored.user_attrs["run_id"])
     confirmations = []
     for confirmation in answer["confirmed"].values():
         with contextlib.suppress(BadRequest):  # a run may have been deleted since
-            confirmations += [recorder.stored(run_id) for run_id in confirmation["run_ids"][:1]]
-    path = ROOT / "studies" / f"{run.tags.get('study', stored.study_name)}.py"
-    told = _Report(stored, answer, run, confirmations, drawn)
+            confirmations += [reader.run(run_id) for run_id in confirmation["run_ids"][:1]]
+    path = ROOT / "studies" / f"{run.tag('study') or stored.study_name}.py"
+    sizes = [_sizes(reader, run.run_id) for run in (run, *confirmations)]
+    told = _Report(stored, answer, run, confirmations, sizes, drawn)
     page = Page(
         title=answer["study"],
         kind=f"Study of {told.experiment} on {told.fields['dataset']}",
@@ -76,6 +77,12 @@ def report(
     return render(page)
 
 
+def _sizes(reader: Reader, run_id: str) -> dict[str, int]:
+    """How many images a run saw, by `training`, `validation` and `test`."""
+    description = json.loads(reader.artifact(run_id, "experiment.json") or b"{}")
+    return {part["context"]: part["size"] for part in description.get("data", [])}
+
+
 class _Report:
     def __init__(
         self,
@@ -83,10 +90,11 @@ class _Report:
         answer: Answer,
         run: StoredRun,
         confirmations: Sequence[StoredRun],
+        sizes: Sequence[Mapping[str, int]],
         drawn: Mapping[str, Figure],
     ) -> None:
         self.stored, self.answer, self.run = stored, answer, run
-        self.confirmations, self.drawn = confirmations, drawn
+        self.confirmations, self.sizes, self.drawn = confirmations, sizes, drawn
         self.rows = rows(stored)
         self.best, self.defaults = answer["best"], answer["defaults"]
         self.experiment = answer["declaration"]["experiment"]
@@ -126,7 +134,7 @@ class _Report:
         return [
             *facts,
             Fact("Compute time", total, "summed over workers"),
-            Fact("Device", self.answer["device"], self.run.tags.get("device_name", "")),
+            Fact("Device", self.answer["device"], self.run.tag("device_name") or ""),
         ]
 
     def answered(self) -> list[Block]:
@@ -275,11 +283,14 @@ class _Report:
                 "reported: test accuracy of trainings on all training images",
             ),
             checklist.data(
-                (f"{what} on {part.name}", part.context, part.size, part.digest)
-                for what, run in zip(
-                    ("trials", *["confirmation"] * len(self.confirmations)), runs, strict=True
+                (f"{what} on {fields['dataset']}", context, sizes.get(context), digest)
+                for what, run, sizes in zip(
+                    ("trials", *["confirmation"] * len(self.confirmations)),
+                    runs,
+                    self.sizes,
+                    strict=True,
                 )
-                for part in run.data
+                for context, digest in run.data.items()
             ),
             Item(
                 "Split",
@@ -327,7 +338,7 @@ class _Report:
                 "difference by Student's t",
                 len(self.seeds) > 1,
             ),
-            *checklist.environment([run.tags for run in runs]),
+            *checklist.environment([checklist.own_tags(run) for run in runs]),
         ]
 
     def repeat(self) -> list[Block]:
@@ -335,16 +346,16 @@ class _Report:
         for config, confirmation in self.confirmed.items():
             fields = confirmation["fields"]
             flags = ["--repeats", str(len(self.seeds))] if len(self.seeds) > 1 else []
-            if threads := self.run.tags.get("threads"):
+            if threads := self.run.tag("threads"):
                 flags += ["--threads", threads]
             command = provenance.run_command(
                 self.experiment, {**fields, "seed": self.seeds[0], "validation_size": 0}, *flags
             )
             commands += [f"# {config}, on all training images", command]
-        return [checklist.again((self.run.tags, command) for command in commands)]
+        return [checklist.again((checklist.own_tags(self.run), command) for command in commands)]
 
     def _command(self) -> str:
-        return str(self.answer.get("command") or self.run.tags.get("command", ""))
+        return str(self.answer.get("command") or self.run.command)
 
     def _of_all(self) -> str:
         return f" of {self.answer['n_trials']}" if self.answer["n_trials"] else ""

@@ -10,11 +10,11 @@ from typing import Literal
 import torch
 
 from harness.base.errors import BadRequest
-from harness.base.ownership import Owner
-from harness.base.statistics import number_of
+from harness.base.formatting import number_of
 from harness.cli import flags, run_progress
 from harness.runs import runner
 from harness.runs.recovery import clear_up
+from harness.tracking.reader import open_reader
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, describe
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     )
     recorder.prepare()
     clear_up(recorder)
-    stored = recorder.stored(settings.resume)
+    reader = open_reader()
+    stored = reader.find(settings.resume, "resume")
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
     names = [field.name for field in dataclasses.fields(Execution)]
@@ -55,7 +56,19 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
     _refuse_changes(stored, changed, settings.allow)
     watcher = run_progress.watcher(settings.quiet)
     result = runner.resume(
-        stored, prepared, execution, device, recorder, watcher, allowed=list(changed)
+        stored,
+        prepared,
+        execution,
+        device,
+        recorder,
+        watcher,
+        allowed=list(changed),
+        recorded={
+            epoch
+            for _, epoch, metric, _ in reader.history([stored.run_id])
+            if metric.startswith("train/")
+        },
+        is_described=reader.artifact(stored.run_id, "experiment.json") is not None,
     )
     print(run_progress.summary(result, prepared))
     print(f"run {result.run_id}\nsee it with: python -m harness.ui")
@@ -63,21 +76,23 @@ def main(arguments: Sequence[str], recorder: RecorderProcess) -> int:
 
 
 def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
+    if not stored.is_ours:
+        raise BadRequest(f"resume: {stored.run_id} is not one of the harness's runs.")
     if stored.kind != "run":
         raise BadRequest(
             f"resume: {stored.run_id} is a {stored.kind}, not a run. "
             "A study goes on with its own command, a group is repeated."
         )
-    if stored.tags.get("parent"):
+    if stored.parent:
         raise BadRequest(f"resume: {stored.run_id} is one of a group; repeat the group instead.")
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "
-            f"after {number_of(len(stored.epochs), 'epoch')}; "
+            f"after {number_of(stored.num_epochs or 0, 'epoch')}; "
             "there is nothing left of it."
         )
-    owner = Owner.from_text(stored.tags["owner"])
-    if stored.outcome == "running" and not owner.is_dead:
+    owner = stored.owner
+    if stored.outcome == "running" and owner and not owner.is_dead:
         where = f"process {owner.pid}" if owner.is_here else "a process of another machine"
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
@@ -86,17 +101,17 @@ def _changed(
     stored: StoredRun, prepared: runner.Prepared, device: torch.device
 ) -> dict[Change, str]:
     """What is not as it was when the run began, in words."""
-    here, then = describe(device), stored.tags
+    here, then = describe(device), stored.tag
     changed: dict[Change, str] = {}
-    if prepared.experiment.source_digest() != then["experiment_sha256"]:
+    if prepared.experiment.source_digest() != then("experiment_sha256"):
         changed["experiment"] = "its file changed"
     digests = {part.context: part.digest for part in prepared.data_records()}
-    if any(then.get(f"data.{name}_sha256") != digest for name, digest in digests.items()):
+    if any(stored.data.get(name) != digest for name, digest in digests.items()):
         changed["data"] = "its images changed"
     numerics: tuple[Change, ...] = ("device", "threads", "torch")
     for name in numerics:
-        if here[name] != then[name]:
-            changed[name] = f"{name} was {then[name]}, is {here[name]}"
+        if here[name] != then(name):
+            changed[name] = f"{name} was {then(name)}, is {here[name]}"
     return changed
 
 

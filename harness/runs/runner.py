@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,11 +20,12 @@ import torch
 
 from harness.base import project, provenance
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.formatting import number_of
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT, peak_memory_bytes
 from harness.base.signals import Interrupted, deferred, raise_again
-from harness.base.statistics import Summary, number_of, summarize
+from harness.base.statistics import Summary, summarize
 from harness.tracking.schema import (
     DataRecord,
     FiguresRecord,
@@ -252,6 +253,8 @@ def resume(
     recorder: Recorder,
     watcher: Watcher,
     allowed: Sequence[str] = (),
+    recorded: Collection[int] = (),
+    is_described: bool = True,
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
@@ -274,10 +277,10 @@ def resume(
             raise failure(prepared.experiment, error) from error
         break
     labels = Labels(settings=stored.settings)
-    record = None if stored.is_described else run_record(prepared, execution, device, labels)
+    record = None if is_described else run_record(prepared, execution, device, labels)
     recorder.resume(stored.run_id, str(Owner.current()), allowed, record)
     for result in state.history:
-        if result.epoch not in stored.epochs:
+        if result.epoch not in recorded:
             recorder.epoch(stored.run_id, result.epoch, result.metrics)
     return _train(
         prepared,
@@ -285,7 +288,7 @@ def resume(
         stored.run_id,
         recorder,
         watcher,
-        command=stored.tags["command"],
+        command=stored.command,
         with_figures=stored.settings.get("figures", True),
         with_model=True,
         resumable=True,
@@ -293,7 +296,7 @@ def resume(
             stored.settings.get("checkpoint_every", 1),
             stored.settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
         ),
-        recorded=stored.epochs,
+        recorded=recorded,
     )
 
 
@@ -310,7 +313,7 @@ def _train(
     resumable: bool,
     saving: Saving,
     store_seconds: float = 0.0,
-    recorded: frozenset[int] = frozenset(),
+    recorded: Collection[int] = (),
 ) -> RunResult:
     """Train what is left, save and record each epoch, and end the run."""
     experiment, device = prepared.experiment, state.device

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from harness.runs.runner import Prepared, RunResult, Watcher
 from harness.tracking.schema import Recorder, StoredRun
 from harness.training.device import Execution, choose, describe
 from harness.training.experiment import Experiment, load_experiment
+
+History = Mapping[int, Mapping[str, float]]
+"""The metrics of each epoch."""
 
 NUMERICS = (
     "device",
@@ -118,7 +122,7 @@ class Verification:
 
     def lines(self, verdict: Verdict) -> list[str]:
         """The verdict and what has changed, for the screen."""
-        epochs = len(self.stored.epochs)
+        epochs = self.stored.num_epochs
         lines = [
             f"{verdict.word}: {verdict.sentence} ({epochs} epochs, n = 1 run, {self.result.device})"
         ]
@@ -156,6 +160,7 @@ class Verification:
 
 def verify(
     stored: StoredRun,
+    history: History,
     recorder: Recorder,
     watcher: Watcher,
     *,
@@ -166,6 +171,7 @@ def verify(
     """Train a recorded run anew, as a run of kind `verify`, and compare.
 
     Args:
+        history: the recorded metrics by epoch.
         device: None for the recorded one, or the best of this machine where it is missing.
         threads: None for as many as recorded.
 
@@ -195,16 +201,19 @@ def verify(
         # A confirmation looks at the test images once.
         evaluate_each_epoch=stored.kind != "confirm",
     )
-    return compare(stored, result, _changes(stored, prepared, execution, used))
+    return compare(stored, history, result, _changes(stored, prepared, execution, used))
 
 
 def compare(
-    stored: StoredRun, result: RunResult, changes: dict[str, tuple[str, str]]
+    stored: StoredRun,
+    history: History,
+    result: RunResult,
+    changes: dict[str, tuple[str, str]],
 ) -> Verification:
     """Hold a run against the record of another, number by number."""
     repeated = {epoch.epoch: epoch.metrics for epoch in result.epochs}
     compared, differences = 0, []
-    for epoch, metrics in sorted(stored.history.items()):
+    for epoch, metrics in sorted(history.items()):
         for name, value in sorted(metrics.items()):
             if name.startswith(UNREPEATABLE) or name not in repeated.get(epoch, {name: 0}):
                 continue
@@ -212,20 +221,22 @@ def compare(
             now = repeated.get(epoch, {}).get(name, math.nan)
             if value != now and not (math.isnan(value) and math.isnan(now)):
                 differences.append(Difference(epoch, name, value, now))
-    then = stored.tags.get("weights_sha256")
-    whole = len(stored.epochs) == len(result.epochs)
+    then = stored.tag("weights_sha256")
+    whole = stored.num_epochs == len(result.epochs)
     weights = then == result.weights_sha256 if then and whole else None
     return Verification(stored, result, compared, differences, weights, changes)
 
 
 def _refuse_what_cannot_be_repeated(stored: StoredRun) -> None:
+    if not stored.is_ours:
+        raise BadRequest(f"verify: {stored.run_id} is not one of the harness's runs.")
     if stored.kind in ("group", "study"):
         raise BadRequest(
             f"verify: {stored.run_id} is a {stored.kind}; verify one of the runs below it."
         )
     if stored.outcome == "running":
         raise BadRequest(f"verify: {stored.run_id} is still running.")
-    if not stored.epochs:
+    if not stored.num_epochs:
         raise BadRequest(f"verify: {stored.run_id} has no epoch that could be compared.")
 
 
@@ -238,19 +249,19 @@ def _experiment(stored: StoredRun) -> Experiment:
         gone = ", ".join(sorted(stored.fields.keys() - known))
         raise BadRequest(
             f"verify: {stored.experiment} has no field {gone} any more; "
-            f"check out the commit of the run: {stored.tags.get('git_commit', 'none')}"
+            f"check out the commit of the run: {stored.tag('git_commit') or 'none'}"
         ) from None
 
 
 def _execution(stored: StoredRun, device: str | None, threads: int | None) -> Execution:
     if device is None:
         try:
-            device = str(choose(stored.tags["device"]))
+            device = str(choose(stored.tag("device") or "auto"))
         except BadRequest:
             device = "auto"
     return Execution(
         device=device,
-        threads=int(stored.tags["threads"]) if threads is None else threads,
+        threads=int(stored.tag("threads") or 0) if threads is None else threads,
         matmul_precision=stored.settings.get("matmul_precision", "highest"),
         capture_graph=stored.settings.get("capture_graph", False),
     )
@@ -262,21 +273,19 @@ def _changes(
     """What is not as it was: by name, then and now."""
     here = describe(device)
     source = provenance.source()
-    then, now = (
-        stored.tags,
-        {
-            **{name: here[name] for name in ("device", "device_name", "threads", "torch", "cuda")},
-            "git_commit": source.commit or "none",
-            "git_dirty": str(bool(source.changes)).lower(),
-            "experiment_sha256": prepared.experiment.source_digest(),
-            **{f"data.{part.context}_sha256": part.digest for part in prepared.data_records()},
-        },
-    )
-    changes = {
-        name: (then.get(name, "not recorded"), value)
-        for name, value in now.items()
-        if then.get(name) != value
+    now = {
+        **{name: here[name] for name in ("device", "device_name", "threads", "torch", "cuda")},
+        "git_commit": source.commit or "none",
+        "git_dirty": str(bool(source.changes)).lower(),
+        "experiment_sha256": prepared.experiment.source_digest(),
+        **{f"data.{part.context}_sha256": part.digest for part in prepared.data_records()},
     }
-    if files := provenance.files_changed_since(then.get("git_commit", "")):
-        changes["files"] = (f"as in {then['git_commit'][:8]}", f"changed: {', '.join(files)}")
+    changes = {
+        name: (stored.tag(name) or "not recorded", value)
+        for name, value in now.items()
+        if stored.tag(name) != value
+    }
+    commit = stored.tag("git_commit") or ""
+    if files := provenance.files_changed_since(commit):
+        changes["files"] = (f"as in {commit[:8]}", f"changed: {', '.join(files)}")
     return changes

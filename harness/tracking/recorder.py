@@ -6,21 +6,16 @@ import base64
 import contextlib
 import functools
 import json
-import math
 import platform
-import sys
-import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from harness.base import provenance
 from harness.base.errors import BadRequest
-from harness.base.ownership import Owner
 from harness.base.privacy import mask
 from harness.base.project import peak_memory_bytes
 from harness.figures import run_figures
@@ -31,7 +26,6 @@ from harness.tracking.schema import (
     ModelRecord,
     Outcome,
     RunRecord,
-    StoredRun,
 )
 from harness.tracking.store import Store
 from harness.tracking.writer import STATUS, Delivery, ServerAway, answered
@@ -109,6 +103,7 @@ class MlflowRecorder:
                 "outcome": "running",
                 # Here and not in a file alone: what is killed a moment later can go on too.
                 "fields": json.dumps(record.fields),
+                "parameters": json.dumps(record.parameters),
                 "settings": json.dumps(record.settings),
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
@@ -222,82 +217,8 @@ class MlflowRecorder:
     def _log(self, run_id: str, step: int, metrics: dict[str, float], tags: dict[str, str]) -> None:
         self._write("log", run_id, metrics=metrics, step=step, timestamp=_now(), tags=tags)
 
-    def stored(self, run_id: str) -> StoredRun:
-        """Read a run back; `last` is the latest that has not completed.
-
-        Raises:
-            BadRequest: there is none, or the harness did not write it.
-        """
-        client = self.store.client
-        run_id = self._last_unfinished() if run_id == "last" else self._stored_id(run_id)
-        try:
-            run = client.get_run(run_id)
-            files = [entry.path for entry in client.list_artifacts(run_id)]
-            history = self._history(run_id, list(run.data.metrics))
-        except (MlflowException, OSError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
-            raise BadRequest(f"There is no such run as {run_id!r} here: {reason}") from None
-        tags = {
-            name.removeprefix("harness."): value
-            for name, value in run.data.tags.items()
-            if name.startswith("harness.")
-        }
-        tags["parent"] = run.data.tags.get("mlflow.parentRunId", "")
-        if "fields" not in tags:  # recorded before these were tags
-            description = json.loads(self.artifact(run_id, "experiment.json") or b"{}")
-            if "fields" not in description:
-                raise BadRequest(f"{run_id} is not one of the harness's runs.")
-            tags |= {name: json.dumps(description[name]) for name in ("fields", "settings")}
-        return StoredRun(
-            run_id=run_id,
-            kind=tags["kind"],
-            outcome=tags["outcome"],
-            experiment=tags["experiment"],
-            fields=json.loads(tags.pop("fields")),
-            settings=json.loads(tags.pop("settings")),
-            tags=tags,
-            data=_data(run),
-            history=history,
-            is_described="experiment.json" in files,
-        )
-
-    def artifact(self, run_id: str, name: str) -> bytes | None:
-        """Read one of a run's artifacts by its path among them; None where it has none such."""
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                return Path(self.store.client.download_artifacts(run_id, name, folder)).read_bytes()
-            except (MlflowException, OSError):
-                return None
-
-    def _history(self, run_id: str, names: list[str]) -> dict[int, dict[str, float]]:
-        """The losses and accuracies of each epoch."""
-        found: dict[int, dict[str, float]] = {}
-        for name in names:
-            if name.startswith(("train/", "test/", "validation/")):
-                for metric in self.store.client.get_metric_history(run_id, name):
-                    value = metric.value
-                    if abs(value) == sys.float_info.max:  # MLflow's word for infinity
-                        value = math.copysign(math.inf, value)
-                    found.setdefault(metric.step, {})[name] = value
-        return found
-
     def _stored_id(self, run_id: str) -> str:
         return self._spool.stored_id(run_id) if self._spool else run_id
-
-    def _last_unfinished(self) -> str:
-        unfinished = (
-            "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
-            "and tags.harness.outcome != 'diverged'"
-        )
-        for run in self.store.search(unfinished):
-            tags = run.data.tags
-            running = tags["harness.outcome"] == "running"
-            if "mlflow.parentRunId" in tags or (
-                running and not Owner.from_text(tags["harness.owner"]).is_dead
-            ):
-                continue
-            return str(run.info.run_id)
-        raise BadRequest("There is no run here that was interrupted and can go on.")
 
     def resume(
         self,
@@ -366,17 +287,6 @@ def _input(part: DataRecord) -> dict[str, str]:
         "source": json.dumps({"dataset": part.name, "sha256": part.digest}),
         "profile": json.dumps({"num_images": part.size}),
     }
-
-
-def _data(run: Run) -> tuple[DataRecord, ...]:
-    """The sets of images that a run saw, with their whole digests."""
-    found = []
-    for entry in run.inputs.dataset_inputs if run.inputs else []:
-        (context,) = (tag.value for tag in entry.tags if tag.key == "mlflow.data.context")
-        digest = run.data.tags[f"harness.data.{context}_sha256"]
-        size = json.loads(entry.dataset.profile or "{}")["num_images"]
-        found.append(DataRecord(entry.dataset.name, context, digest, size))
-    return tuple(found)
 
 
 def _now() -> int:

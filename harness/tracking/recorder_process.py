@@ -24,7 +24,7 @@ from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.project import ROOT
 from harness.base.signals import deferred
-from harness.tracking.schema import FiguresRecord, ModelRecord, Outcome, RunRecord, StoredRun
+from harness.tracking.schema import FiguresRecord, ModelRecord, Outcome, RunRecord
 from harness.tracking.store_address import fingerprint
 
 ENVIRONMENT = {
@@ -65,16 +65,6 @@ class RecorderClient:
         """Begin a run and return its id."""
         run_id: str = self._call("start", record)
         return run_id
-
-    def stored(self, run_id: str) -> StoredRun:
-        """Read a run back; `last` is the latest that has not completed."""
-        stored: StoredRun = self._call("stored", run_id)
-        return stored
-
-    def artifact(self, run_id: str, name: str) -> bytes | None:
-        """Read one of a run's artifacts by its path among them; None where it has none such."""
-        content: bytes | None = self._call("artifact", run_id, name)
-        return content
 
     def resume(
         self,

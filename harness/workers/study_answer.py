@@ -20,6 +20,7 @@ from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
 from harness.search.summary import summary
 from harness.search.trial_queue import Counts, Search
+from harness.tracking.reader import Reader, open_reader
 from harness.tracking.schema import Recorder
 from harness.training.experiment import Experiment
 from harness.workers.coordinator import Confirmation, confirmations
@@ -107,7 +108,7 @@ class StudyResult:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            recorder.artifacts(run_id, self.files() | {"report.html": self.page(recorder)})
+            recorder.artifacts(run_id, self.files() | {"report.html": self.page(open_reader())})
             recorder.finish(
                 run_id,
                 "completed" if self.is_finished else "interrupted",
@@ -222,11 +223,11 @@ class StudyResult:
             "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
         }
 
-    def page(self, recorder: Recorder) -> bytes:
+    def page(self, reader: Reader) -> bytes:
         """The result as an HTML page."""
         from harness.reporting import study_report
 
-        return study_report.report(self.stored, self.answer(), recorder, self._drawn).encode()
+        return study_report.report(self.stored, self.answer(), reader, self._drawn).encode()
 
     @functools.cached_property
     def _drawn(self) -> dict[str, Figure]:
