@@ -1,24 +1,35 @@
-"""A comparison: the rows that are asked for, in their order, with what must be said about them."""
+"""A comparison: the rows that are asked for, in order, with the notes that a reader needs."""
 
 from __future__ import annotations
 
-import functools
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 from harness.analysis import table
-from harness.analysis.differences import Difference, differences, reference_among
-from harness.analysis.query import Run, data, images, named, refuse_mixed_data, select
-from harness.analysis.rows import FINISHED, Row, ordered, rows
+from harness.analysis.curves import draw_curves
+from harness.analysis.differences import SeedDifference, differences, reference_among
+from harness.analysis.query import (
+    Query,
+    data_seen,
+    images_seen,
+    refuse_mixed_data,
+    select,
+    with_children,
+)
+from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.errors import BadRequest, nearest
 from harness.base.formatting import number_of
 from harness.base.statistics import FEWEST_PAIRS
-from harness.cli.compare_flags import CompareSettings
-from harness.tracking import frames
+from harness.tracking import store_address
+from harness.tracking.reader import Reader
+from harness.tracking.schema import StoredRun
 
 PARTS = {"trial": "trials", "confirm": "confirmations on the test images"}
-"""Kinds of runs that have a table of their own; all others are in one."""
+"""Kinds of runs that have a table of their own; all others share one."""
+
+SHOWN_ROWS = 100
+"""Rows that are printed if no limit is given; files have all of them."""
 
 
 @dataclass(frozen=True)
@@ -26,63 +37,62 @@ class Comparison:
     """One table.
 
     Attributes:
-        of: what is compared, in words.
+        subject: what is compared, in words.
         rows: in their order.
-        limit: how many of them are shown; None for all.
         sorted_by: the column that gave them their order.
-        compared: each row's difference from the reference; None for the reference, and for all
-            rows where there is none.
+        compared: each row's difference from the reference; None for the reference itself, and for
+            all rows if there is no reference.
+        limit: the most rows to print and to write to files; None for the default.
     """
 
-    of: str
+    subject: str
     rows: tuple[Row, ...]
-    limit: int | None
     sorted_by: str
-    compared: tuple[Difference | None, ...]
+    compared: tuple[SeedDifference | None, ...]
     reference: Row | None = None
+    limit: int | None = None
 
-    @functools.cached_property
-    def records(self) -> list[dict[str, Any]]:
-        """Everything about all rows, by column."""
-        return table.records(self.rows, self.compared)
-
-    @property
-    def shown(self) -> list[dict[str, Any]]:
-        """Everything about the rows that are shown."""
-        return self.records[: self.limit]
-
-    def columns(self, names: Sequence[str]) -> list[table.Column]:
-        """The columns of those names, or the usual ones; with the rows that are shown."""
-        # What differs between the rows differs between all of them, not among the first.
-        columns = (
-            table.chosen_columns(self.records, names)
-            if names
-            else table.usual_columns(self.rows, self.records)
-        )
-        return [replace(column, cells=column.cells[: self.limit]) for column in columns]
+    def records(self, number: int | None = None) -> list[table.Record]:
+        """Everything about the first rows (or all), by column."""
+        return table.records(self.rows[:number], self.compared[:number], self.reference)
 
     @property
-    def labels(self) -> list[str]:
-        """What to call each row: its label, with its id where others are called the same."""
-        labels = [row.label for row in self.rows]
-        return [
-            f"{row.label} ({row.short_id})" if labels.count(row.label) > 1 else row.label
-            for row in self.rows
+    def n_shown(self) -> int:
+        """How many rows are printed."""
+        return min(len(self.rows), self.limit or SHOWN_ROWS)
+
+    def columns(self, names: Sequence[str]) -> list[table.TableColumn]:
+        """The columns of those names, or the usual ones; with the rows that are printed."""
+        shown = self.records(self.n_shown)
+        if names:
+            return table.chosen_columns(self.rows, shown, names)
+        return table.usual_columns(self.rows, shown)
+
+    def picture(self, reader: Reader, kind: str) -> bytes:
+        """The learning curves as a file of that kind; see `draw_curves`."""
+        rows = self.rows[: self.limit]
+        counts = Counter(row.label for row in rows)
+        labels = [
+            f"{row.label} ({row.short_id})" if counts[row.label] > 1 else row.label for row in rows
         ]
+        return draw_curves(rows, labels, self.subject, reader, kind)
 
     @property
     def heading(self) -> str:
-        """What is compared, how much of it, on which images and which device, in which order."""
+        """What is compared, how many runs, on which images and device, in which order."""
         runs = [run for row in self.rows for run in row.runs]
-        seen = sorted({words for run in runs if (words := images(run))})
+        seen = sorted({words for run in runs if (words := images_seen(run))})
         where = sorted(
-            {f"{run['device_name']}, {number_of(run['threads'] or 0, 'thread')}" for run in runs}
+            {
+                f"{run.tag('device_name')}, {number_of(int(run.tag('threads') or 0), 'thread')}"
+                for run in runs
+            }
         )
         parts = [
-            f"{self.of}: {number_of(len(runs), 'run')}"
+            f"{self.subject}: {number_of(len(runs), 'run')}"
             + (f" in {number_of(len(self.rows), 'row')}" if len(runs) > len(self.rows) else ""),
             *([seen[0]] if len(seen) == 1 else []),
-            *([where[0]] if len(where) == 1 and runs[0]["device_name"] else []),
+            *([where[0]] if len(where) == 1 and runs[0].tag("device_name") else []),
             f"sorted by {self.sorted_by.removeprefix('metrics.').removeprefix('params.')}",
         ]
         return "; ".join(parts)
@@ -91,144 +101,151 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader should know before believing the numbers."""
         notes = []
-        if more := len(self.rows) - len(self.shown):
-            notes.append(f"{number_of(more, 'more row')}: raise --limit.")
+        runs = [run for row in self.rows for run in row.runs]
+        if self.n_shown < len(self.rows):
+            rows = number_of(len(self.rows), "row")
+            notes.append(f"showing {self.n_shown:,} of {rows}: raise --limit.")
         if repeats := sum(len(row.repeats) for row in self.rows):
             notes.append(
                 f"{number_of(repeats, 'run')} left out: a later one has the same fields and seed."
             )
-        if any(run["outcome"] not in (*FINISHED, "pruned") for r in self.rows for run in r.runs):
-            notes.append("Runs that have not come to their end stand alone, with what they have.")
-        if len({data(run) for row in self.rows for run in row.runs}) > 1:
+        if any(run.outcome not in (*FINISHED, "pruned") for run in runs):
+            notes.append("Each run that has not finished has a row of its own, with what it has.")
+        if len({data_seen(run) for run in runs}) > 1:
             notes.append("The rows saw different images: their numbers are not comparable.")
         if self.reference:
-            notes += self._about_differences()
+            notes += self._about_differences(self.reference)
         return notes
 
-    def _about_differences(self) -> list[str]:
-        assert self.reference
+    def _about_differences(self, reference: Row) -> list[str]:
         pairs = [d.summary.n if d.summary else 0 for d in self.compared if d]
         notes = [
-            f"difference: {self.reference.objective} minus that of {self.reference.short_id} "
-            f"({self.reference.label}), seed by seed, with the 95% t-interval of its mean; "
+            f"difference: {reference.objective} minus that of {reference.short_id} "
+            f"({reference.label}), seed by seed, with the 95% t-interval of its mean; "
             "p: two-sided, of the exact sign-flip permutation test."
         ]
         if any(n < FEWEST_PAIRS for n in pairs):
             notes.append(
-                f"With fewer than {FEWEST_PAIRS} shared seeds, p cannot get below 0.05: that is "
-                f"too few to tell. More: python -m harness.run NAME --repeats {FEWEST_PAIRS}"
+                f"With fewer than {FEWEST_PAIRS} shared seeds, p cannot get below 0.05: too "
+                f"few to tell. Run more: python -m harness.run NAME --repeats {FEWEST_PAIRS}"
             )
         if len(pairs) > 1:
             notes.append(f"p is not corrected for {len(pairs)} comparisons.")
         return notes
 
 
-def comparisons(settings: CompareSettings) -> list[Comparison]:
-    """The tables that the settings ask for; none where nothing at all is recorded.
+def comparisons(
+    query: Query,
+    reader: Reader,
+    *,
+    against: str | None = None,
+    sort: str | None = None,
+    reverse: bool = False,
+    limit: int | None = None,
+    mixed_data: bool = False,
+) -> list[Comparison]:
+    """The tables for a query; none if nothing at all is recorded.
+
+    Args:
+        against: run, group or label of the row that all others are compared with.
+        sort: column to sort by, otherwise the objective.
+        mixed_data: compare runs that saw different images.
 
     Raises:
-        BadRequest: nothing is as asked for, or what is cannot be compared.
+        BadRequest: no run meets the query, or the runs cannot be compared.
         RunFailed: the store cannot be read.
     """
-    runs = select(settings)
+    runs = select(query, reader)
     if not runs:
-        if settings.chooses:
-            raise BadRequest(f"There are no such runs{_asked_by(settings)}.")
+        if query != Query():
+            raise BadRequest(f"There are no such runs ({query}).")
         return []
-    if settings.against:
-        runs = _with_reference(runs, settings.against)
-    parts: dict[str, list[Run]] = {}
+    if against:
+        runs = _with_reference(runs, against, reader)
+    parts: dict[str, list[StoredRun]] = {}
     for run in runs:
-        parts.setdefault(PARTS.get(run["kind"], "runs"), []).append(run)
-    if not settings.mixed_data:
+        parts.setdefault(PARTS.get(run.kind, "runs"), []).append(run)
+    if not mixed_data:
         for part in parts.values():
             refuse_mixed_data(part)
-    # What was confirmed is the end of a study, and of its tables.
+    names = {run.experiment or run.mlflow_experiment for run in runs}
+    subject = query.study or query.experiment or ", ".join(sorted(names))
     return [
-        _comparison(parts[part], part, settings)
+        _comparison(
+            subject if part == "runs" else f"{subject}, {part}",
+            rows_of(parts[part]),
+            _ids(parts[part], against) if against else set(),
+            against,
+            sort,
+            reverse,
+            limit,
+        )
+        # Confirmations are the end of a study, and of its tables.
         for part in ("runs", *PARTS.values())
         if part in parts
     ]
 
 
-def _comparison(runs: Sequence[Run], part: str, settings: CompareSettings) -> Comparison:
-    found = rows(runs)
+def _comparison(
+    subject: str,
+    found: list[Row],
+    references: set[str],
+    against: str | None,
+    sort: str | None,
+    reverse: bool,
+    limit: int | None,
+) -> Comparison:
     column = None
-    if settings.sort:
-        known = table.column_names([row.record for row in found])
-        column = table.full_name(settings.sort, known)
     objectives = {row.objective for row in found if row.objective}
-    if not column and not objectives:
+    if sort:
+        column = table.full_name(sort, table.column_names([row.record for row in found]))
+    elif not objectives:
         column = "start_time"
-    found = ordered(found, column, settings.reverse)
-    reference = None
-    if settings.against:
-        reference = reference_among(found, settings.against, _ids(runs, settings.against))
-    compared = differences(found, reference) if reference else [None] * len(found)
-    name = (
-        settings.study
-        or settings.experiment
-        or ", ".join(sorted({str(run["experiment"] or run["mlflow_experiment"]) for run in runs}))
-    )
+    found = ordered_rows(found, column, reverse)
+    reference = reference_among(found, against, references) if against else None
     return Comparison(
-        of=name if part == "runs" else f"{name}, {part}",
-        rows=tuple(found),
-        limit=settings.limit,
-        sorted_by=column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
-        compared=tuple(compared),
-        reference=reference,
+        subject,
+        tuple(found),
+        column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
+        tuple(differences(found, reference) if reference else [None] * len(found)),
+        reference,
+        limit,
     )
 
 
-def _with_reference(runs: list[Run], against: str) -> list[Run]:
-    """The runs, and those that they are to be compared with where these are others.
+def _with_reference(runs: list[StoredRun], against: str, reader: Reader) -> list[StoredRun]:
+    """The runs, and those of the reference if it is not among them.
 
     Raises:
-        BadRequest: nothing is called so, neither a row nor a run.
+        BadRequest: neither a row nor a run has that name.
     """
-    labels = list(dict.fromkeys(row.label for row in rows(runs)))
+    labels = list(dict.fromkeys(row.label for row in rows_of(runs)))
     if _ids(runs, against) or against in labels:
         return runs
     try:
-        others = named(against)
+        reference = reader.find(against)
     except BadRequest:
         raise BadRequest(
             f"against: there is neither a run nor a row {against!r}. {nearest(against, labels[:5])}"
         ) from None
-    ids = {run["run_id"] for run in [*runs, *others]}
-    return select(CompareSettings(run_ids=tuple(ids)))
+    return with_children([*runs, reference], reader)
 
 
-def _ids(runs: Sequence[Run], start: str) -> set[str]:
+def _ids(runs: Sequence[StoredRun], start: str) -> set[str]:
     """Ids of the runs whose own id, or whose group's, starts so."""
     return {
-        run["run_id"]
+        run.run_id
         for run in runs
-        if run["run_id"].startswith(start) or str(run["parent"]).startswith(start)
+        if run.run_id.startswith(start) or (run.parent or "").startswith(start)
     }
 
 
-def _asked_by(settings: CompareSettings) -> str:
-    asked = {
-        "experiment": settings.experiment,
-        "study": settings.study,
-        "filter": settings.filter,
-        "dataset": settings.dataset,
-        "run": " ".join(settings.run_ids),
-    }
-    words = ", ".join(f"{name} {value!r}" for name, value in asked.items() if value)
-    return f" ({words})" if words else ""
-
-
-def nothing_recorded() -> str:
-    """What to say where no run can be compared, and how to get some."""
-    from harness.tracking.store_address import described
-
-    frame = frames.runs()
-    studies = sorted(set(frame["mlflow_experiment"][frame["kind"] == "study"]))
+def nothing_recorded(reader: Reader) -> str:
+    """What to print if there is no run to compare, and how to make some."""
+    studies = sorted({run.mlflow_experiment for run in reader.runs() if run.kind == "study"})
     if studies:
         return f"There are only studies here: python -m harness.compare --study {studies[0]}"
     return (
-        f"Nothing is recorded yet in {described()}.\n"
+        f"Nothing is recorded yet in {store_address.described()}.\n"
         "Make two runs to compare: python -m harness.run baseline --lr 0.05"
     )

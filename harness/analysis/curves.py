@@ -1,39 +1,64 @@
-"""Learning curves of the rows of a comparison, as plain data for a figure."""
+"""Learning curves of a comparison's rows: by epoch, mean and standard deviation over the seeds."""
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.analysis.query import images
+from harness.analysis.query import images_seen
 from harness.analysis.rows import Row
-from harness.figures.comparison_figures import Curve
-from harness.tracking import frames
+from harness.base.formatting import number_of
+from harness.figures.comparison_figures import MOST_CURVES, Curve, draw_comparison
+from harness.tracking.reader import Reader
 
 
-def curves(rows: Sequence[Row], labels: Sequence[str]) -> list[Curve]:
-    """The accuracy and loss of each row by epoch: mean and standard deviation over its seeds."""
-    shown = [
-        (row, label, str(row.objective))
-        for row, label in zip(rows, labels, strict=False)
-        if row.objective
-    ]
-    if not shown:
-        return []
-    history = frames.epochs(run_ids=[run["run_id"] for row, *_ in shown for run in row.runs])
+def draw_curves(
+    rows: Sequence[Row], labels: Sequence[str], title: str, reader: Reader, kind: str
+) -> bytes:
+    """A picture of the first rows that have an objective: its course, and that of the loss.
+
+    Args:
+        labels: tell the rows apart.
+        kind: of the file: `png`, `svg` or `pdf`.
+
+    Raises:
+        BadRequest: none of the rows has an epoch.
+    """
+    judged = [(row, label) for row, label in zip(rows, labels, strict=True) if row.objective]
+    shown = judged[:MOST_CURVES]
+    images = "; ".join(dict.fromkeys(images_seen(row.runs[0]) for row, _ in shown))
+    some = f"the first {len(shown)} of {number_of(len(rows), 'row')}, "
+    subtitle = f"{some if len(shown) < len(rows) else ''}{images}"
+    curves = curves_of([row for row, _ in shown], [label for _, label in shown], reader)
+    return draw_comparison(curves, title, subtitle, kind)
+
+
+def curves_of(rows: Sequence[Row], labels: Sequence[str], reader: Reader) -> list[Curve]:
+    """The course of each row's objective and of the loss on the same images."""
+    points = reader.history([run.run_id for row in rows for run in row.runs])
+    values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
+    for run_id, epoch, metric, value in points:
+        values[run_id, metric][epoch] = value
     found = []
-    for row, label, objective in shown:
-        of_row = history[history["run_id"].isin([run["run_id"] for run in row.runs])]
-        points = {}
-        for metric in (objective, objective.replace("accuracy", "loss")):
-            by_epoch = of_row[of_row["metric"] == metric].groupby("epoch")["value"]
-            points[metric] = [
-                (int(epoch), float(values.mean()), float(values.std()) if row.n > 1 else None)
-                for epoch, values in by_epoch
-            ]
-        found.append(Curve(label, row.n, points))
+    for row, label in zip(rows, labels, strict=True):
+        objective = row.objective or ""
+        metrics = dict.fromkeys((objective, objective.replace("accuracy", "loss")))
+        courses = {
+            metric: _course([values[run.run_id, metric] for run in row.runs]) for metric in metrics
+        }
+        found.append(Curve(label, row.n, courses))
     return found
 
 
-def seen_images(rows: Sequence[Row]) -> str:
-    """The images that the rows were evaluated on, in words."""
-    return "; ".join(dict.fromkeys(images(row.runs[0]) for row in rows if row.objective))
+def _course(runs: Sequence[dict[int, float]]) -> list[tuple[int, float, float | None]]:
+    """Epoch, mean and standard deviation (None for a single value); NaN counts nowhere."""
+    course = []
+    for epoch in sorted({epoch for run in runs for epoch in run}):
+        found = [run[epoch] for run in runs if not math.isnan(run.get(epoch, math.nan))]
+        if found:
+            mean = sum(found) / len(found)
+            finite = len(found) > 1 and math.isfinite(mean)
+            course.append((epoch, mean, statistics.stdev(found) if finite else None))
+    return course

@@ -1,4 +1,4 @@
-"""Rows against one of them, seed by seed: how large the difference is, and whether it is one."""
+"""Each row minus a reference row, seed by seed: how large the difference is, and how certain."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.query import data
+from harness.analysis.query import data_seen
 from harness.analysis.rows import Row
 from harness.base.errors import BadRequest
 from harness.base.statistics import FEWEST_PAIRS, Summary, paired_difference, sign_flip_p
 from harness.tracking.reader import best_of
 
 LEVEL = 0.05
-"""Differences that chance alone would make less often than this are called better or worse."""
+"""A difference with p at or below this is called better or worse."""
 
 
 @dataclass(frozen=True)
-class Difference:
+class SeedDifference:
     """A row minus the reference, over the seeds that both have.
 
     Attributes:
@@ -31,7 +31,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """Whether the row is better, in words."""
+        """In words, whether the row is better than the reference."""
         if self.summary is None or self.p is None:
             return "no shared seeds"
         if self.summary.n < FEWEST_PAIRS:
@@ -54,11 +54,11 @@ class Difference:
         }
 
 
-def differences(rows: Sequence[Row], reference: Row) -> list[Difference | None]:
-    """Each row's difference from the reference, None for the reference itself.
+def differences(rows: Sequence[Row], reference: Row) -> list[SeedDifference | None]:
+    """Each row's difference from the reference; None for the reference itself.
 
     Raises:
-        BadRequest: the reference has nothing that it could be judged by.
+        BadRequest: the reference has no metric to compare.
     """
     metric = reference.objective
     if metric is None:
@@ -66,31 +66,31 @@ def differences(rows: Sequence[Row], reference: Row) -> list[Difference | None]:
     return [None if row is reference else _difference(row, reference, metric) for row in rows]
 
 
-def _difference(row: Row, reference: Row, metric: str) -> Difference:
-    if data(row.runs[0]) != data(reference.runs[0]):
-        return Difference(metric)
+def _difference(row: Row, reference: Row, metric: str) -> SeedDifference:
+    if data_seen(row.runs[0]) != data_seen(reference.runs[0]):
+        return SeedDifference(metric)
     values, others = row.by_seed(metric), reference.by_seed(metric)
     shared = sorted(values.keys() & others.keys())
     if not shared:
-        return Difference(metric)
+        return SeedDifference(metric)
     summary = paired_difference(
         [values[seed] for seed in shared], [others[seed] for seed in shared]
     )
-    return Difference(
+    return SeedDifference(
         metric, summary, sign_flip_p([values[seed] - others[seed] for seed in shared])
     )
 
 
 def reference_among(rows: Sequence[Row], name: str, run_ids: set[str]) -> Row | None:
-    """The row that holds one of the runs, or else the one that is called so.
+    """The row that holds one of the runs, or else the row with that label; None if no row does.
 
-    Of a group that did not come to its end, it is the row with most of its runs.
+    If the runs of an unfinished group are in several rows, it is the row with most of them.
 
     Raises:
-        BadRequest: several rows are meant.
+        BadRequest: several rows match.
     """
     found = [row for row in rows if row.holds(run_ids)]
-    if all(str(run["parent"]).startswith(name) for row in found for run in row.runs):
+    if all(str(run.parent).startswith(name) for row in found for run in row.runs):
         found = sorted(found, key=lambda row: -row.n)[:1]
     found = found or [row for row in rows if row.label == name]
     if len(found) > 1:

@@ -5,103 +5,108 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, nearest
-from harness.cli.compare_flags import CompareSettings
-from harness.tracking import frames
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-Run = dict[str, Any]
-"""A run: its values by the names of the columns of `harness.runs`, None where one is missing."""
+from harness.base.formatting import number_of
+from harness.tracking.reader import Reader
+from harness.tracking.schema import StoredRun
+from harness.tracking.selection import PARENTS, select_runs
 
 
-def select(settings: CompareSettings) -> list[Run]:
-    """The runs that the settings ask for, the newest first: none of them a group or a study.
+@dataclass(frozen=True)
+class Query:
+    """The runs to compare; every attribute narrows the selection.
+
+    Attributes:
+        run_ids: runs, groups or studies, by whole ids or unique first letters.
+        experiment: runs of this experiment.
+        study: trials and confirmations of this study.
+        filter: a condition in MLflow's filter language.
+        dataset: runs on this data set.
+    """
+
+    run_ids: tuple[str, ...] = ()
+    experiment: str | None = None
+    study: str | None = None
+    filter: str = ""
+    dataset: str | None = None
+
+    def __str__(self) -> str:
+        """What is asked for, in words: `experiment 'baseline', dataset 'mnist'`."""
+        asked = {
+            "experiment": self.experiment,
+            "study": self.study,
+            "filter": self.filter,
+            "dataset": self.dataset,
+            "run": " ".join(self.run_ids),
+        }
+        return ", ".join(f"{name} {value!r}" for name, value in asked.items() if value)
+
+
+def select(query: Query, reader: Reader) -> list[StoredRun]:
+    """The runs that a query asks for, the newest first, without groups and studies.
 
     Raises:
-        BadRequest: what is named does not exist.
+        BadRequest: what the query names does not exist.
     """
-    frame = frames.runs(
-        settings.experiment,
-        study=settings.study,
-        run_ids=settings.run_ids,
-        filter=settings.filter,
+    found = select_runs(
+        reader,
+        query.experiment,
+        study=query.study,
+        run_ids=query.run_ids,
+        filter=query.filter,
     )
-    if settings.run_ids:
-        runs = _with_children(frame)
-    elif settings.study:
-        runs = [run for run in records(frame) if run["kind"] in ("trial", "confirm")]
+    if query.run_ids:
+        found = with_children(found, reader)
     else:
-        # One that the harness did not record has no kind.
-        runs = [run for run in records(frame) if run["kind"] in ("run", None)]
-    if settings.dataset:
-        known = {str(run["dataset"]) for run in runs}
-        runs = [run for run in runs if run["dataset"] == settings.dataset]
-        if known and not runs:
+        # A run that the harness did not record has no kind.
+        kinds = ("trial", "confirm") if query.study else ("run", "")
+        found = [run for run in found if run.kind in kinds]
+    if query.dataset:
+        known = {str(run.dataset) for run in found}
+        found = [run for run in found if run.dataset == query.dataset]
+        if known and not found:
             raise BadRequest(
-                f"dataset: no such runs on {settings.dataset!r}. {nearest(settings.dataset, known)}"
+                f"dataset: no such runs on {query.dataset!r}. {nearest(query.dataset, known)}"
             )
-    return runs
+    return found
 
 
-def named(identity: str) -> list[Run]:
-    """The run of that id, or the runs of that group.
-
-    Raises:
-        BadRequest: there is none.
-    """
-    return _with_children(frames.runs(run_ids=[identity]))
-
-
-def records(frame: pd.DataFrame) -> list[Run]:
-    """The rows of a frame of runs as plain values."""
-    plain = frame.astype(object).where(frame.notna(), None)
-    runs: list[Run] = plain.to_dict("records")
-    return runs
+def with_children(found: Iterable[StoredRun], reader: Reader) -> list[StoredRun]:
+    """Runs, the newest first, with the children of a group or study in its place."""
+    chosen: dict[str, StoredRun] = {}
+    for run in found:
+        members = reader.children(run.run_id) if run.kind in PARENTS else [run]
+        chosen |= {member.run_id: member for member in members}
+    return sorted(chosen.values(), key=lambda run: (-run.start, run.run_id))
 
 
-def _with_children(frame: pd.DataFrame) -> list[Run]:
-    """The runs of a frame, the children of a group or study in its place."""
-    parents = [run for run in records(frame) if run["kind"] in frames.PARENTS]
-    if not parents:
-        return records(frame)
-    children: set[str] = set()
-    for parent in parents:
-        where = "study" if parent["kind"] == "study" else "experiment"
-        family = frames.runs(**{where: parent["mlflow_experiment"]})
-        children |= set(family["run_id"][family["parent"] == parent["run_id"]])
-    chosen = children.union(frame["run_id"]) - {parent["run_id"] for parent in parents}
-    return records(frames.runs(run_ids=chosen)) if chosen else []
+def images_seen(run: StoredRun) -> str:
+    """The images that judged a run, in words: `mnist, test images`; "" if not recorded."""
+    part = next((part for part in ("validation", "test") if part in run.data), None)
+    return f"{run.dataset}, {part} images" if part else ""
 
 
-def images(run: Run) -> str:
-    """The images that a run was judged by, in words: `mnist, test images`."""
-    part = next((part for part in ("validation", "test") if run.get(f"data.{part}")), None)
-    return f"{run['dataset']}, {part} images" if part else ""
-
-
-def data(run: Run) -> tuple[str | None, ...]:
-    """What a run saw: its images in words, then the SHA-256 of each part; () where unknown."""
-    words = images(run)
+def data_seen(run: StoredRun) -> tuple[str | None, ...]:
+    """The images that judged a run, in words, then the SHA-256 of each part; () if not recorded."""
+    words = images_seen(run)
     parts = ("training", "validation", "test")
-    return (words, *(run.get(f"data.{part}") for part in parts)) if words else ()
+    return (words, *(run.data.get(part) for part in parts)) if words else ()
 
 
-def refuse_mixed_data(runs: Iterable[Run]) -> None:
+def refuse_mixed_data(runs: Iterable[StoredRun]) -> None:
     """Numbers that were measured on different images cannot be compared.
 
     Raises:
         BadRequest: the runs were trained or judged on different images.
     """
-    seen = Counter(saw for run in runs if (saw := data(run)))
+    seen = Counter(saw for run in runs if (saw := data_seen(run)))
     if len(seen) < 2:
         return
     alike = Counter(words for words, *_ in seen)
     lines = [
-        f"  {words}{_digests(digests) if alike[words] > 1 else ''}: {n} run{'' if n == 1 else 's'}"
+        f"  {words}{_digests(digests) if alike[words] > 1 else ''}: {number_of(n, 'run')}"
         for (words, *digests), n in seen.most_common()
     ]
     names = {str(words).partition(",")[0] for words, *_ in seen}
@@ -109,7 +114,7 @@ def refuse_mixed_data(runs: Iterable[Run]) -> None:
     raise BadRequest(
         f"These runs saw {len(seen)} different sets of images:\n"
         + "\n".join(lines)
-        + f"\nChoose one of them with {way}, or compare all the same with --mixed-data."
+        + f"\nChoose one of them with {way}, or compare them anyway with --mixed-data."
     )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a comparison: runs that differ by their seed alone are one, with n, mean and spread."""
+"""Rows of a comparison: runs that differ only by their seed make one, with n, mean and spread."""
 
 from __future__ import annotations
 
@@ -9,168 +9,211 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.query import Run, images
+from harness.analysis.query import images_seen
 from harness.base.statistics import Summary, summarize
+from harness.tracking.frames import run_columns
 from harness.tracking.reader import best_of
+from harness.tracking.schema import StoredRun
 
 FINISHED = ("completed", "diverged")
-"""Outcomes of runs that can be averaged over: they had all the epochs that they will ever have."""
+"""Outcomes of runs that can be averaged: they have all the epochs that they will ever have."""
 
 OBJECTIVES = ("test/accuracy", "validation/accuracy")
-"""What runs are judged by: the first of these that they have."""
+"""What judges a run: the first of these metrics that it has."""
 
-SETTING = ("kind", "experiment", "device", "device_name", "threads")
 SOURCE = "tags.harness.experiment_sha256"
 """SHA-256 of the file that defines the experiment."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Runs that differ by seed alone.
+    """Runs that differ only by their seed.
 
     Attributes:
         runs: one for each seed, by seed.
-        repeats: runs with a seed that a later one in the row has, too; they count nowhere.
+        repeats: runs whose seed a later run in the row has too; they count nowhere.
     """
 
-    runs: tuple[Run, ...]
-    repeats: tuple[Run, ...] = ()
+    runs: tuple[StoredRun, ...]
+    repeats: tuple[StoredRun, ...] = ()
 
     @property
     def n(self) -> int:
-        """How many runs the row's numbers stand on."""
+        """How many runs the row's numbers rest on."""
         return len(self.runs)
 
     @property
+    def latest(self) -> StoredRun:
+        """The run that began last."""
+        return max(self.runs, key=lambda run: run.start)
+
+    @functools.cached_property
     def label(self) -> str:
         """What the runs are called, without their seed."""
-        name = str(max(self.runs, key=lambda run: run["start_time"])["name"])
-        if not self.runs[0]["kind"]:
+        name = self.latest.name
+        if not self.runs[0].is_ours:
             return name
-        return re.sub(r"(^| )seed=\d+\b", "", name).strip() or str(self.runs[0]["experiment"])
+        return re.sub(r"(^| )seed=\d+\b", "", name).strip() or self.runs[0].experiment
 
     @property
     def is_named(self) -> bool:
-        """Whether the label is a user's own, and says what the fields do not."""
+        """Whether the label is the user's own, and says what the fields do not."""
         first = self.label.partition(" ")[0]
-        return "=" not in first and first != self.runs[0]["experiment"]
+        return "=" not in first and first != self.runs[0].experiment
 
     @property
     def short_id(self) -> str:
-        """The first letters of the run's id, or of the group's where all are in one."""
-        parents = {run["parent"] for run in self.runs}
-        kinds = {run["kind"] for run in self.runs}
-        if kinds == {"run"} and len(parents) == 1 and None not in parents:
+        """The first letters of the run's id, or of the group's if all runs are in one group."""
+        parents = {run.parent for run in self.runs}
+        if {run.kind for run in self.runs} == {"run"} and len(parents) == 1 and None not in parents:
             return str(parents.pop())[:8]
-        return str(max(self.runs, key=lambda run: run["start_time"])["run_id"])[:8]
+        return self.latest.run_id[:8]
 
-    @property
+    @functools.cached_property
     def objective(self) -> str | None:
-        """The metric that the runs are judged by."""
-        run = self.runs[0]
-        return next((m for m in OBJECTIVES if run.get(f"metrics.{m}") is not None), None)
+        """The metric that judges the runs."""
+        return next((name for name in OBJECTIVES if _value(self.runs[0], name) is not None), None)
 
     def holds(self, run_ids: set[str]) -> bool:
         """Whether one of these runs is in the row."""
-        return any(run["run_id"] in run_ids for run in (*self.runs, *self.repeats))
+        return any(run.run_id in run_ids for run in (*self.runs, *self.repeats))
 
     def by_seed(self, metric: str) -> dict[int, float]:
         """The last value of a metric, by seed."""
-        return {
-            run["seed"]: run[f"metrics.{metric}"]
-            for run in self.runs
-            if run["seed"] is not None and run.get(f"metrics.{metric}") is not None
-        }
+        values = ((run.seed, _value(run, metric)) for run in self.runs)
+        return {seed: value for seed, value in values if seed is not None and value is not None}
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of the last values of a metric; None if a run lacks it."""
+        return _mean([_value(run, metric) for run in self.runs])
+
+    def summary(self, metric: str) -> Summary | None:
+        """Mean and spread of the last values of a metric; None if a run lacks it."""
+        values = [_value(run, metric) for run in self.runs]
+        known = [value for value in values if value is not None]
+        return summarize(known) if len(known) == len(values) else None
 
     @functools.cached_property
-    def record(self) -> dict[str, Any]:
-        """Everything about the row, by column: those of `harness.runs`, and a few of its own.
+    def values(self) -> dict[str, Any]:
+        """The row by column: those of `run_columns`, and a few of its own.
 
-        Metrics and seconds are means, None where a run lacks one; losses and accuracies have a
-        spread beside them, as `std.NAME` and the ends of the 95% interval, `low.NAME` and
-        `high.NAME`. What else differs between the runs is there with all its values.
+        Metrics and seconds are means, None if a run lacks one. If runs differ otherwise, a column
+        holds all their values as text.
         """
-        seeds = [run["seed"] for run in self.runs if run["seed"] is not None]
-        record: dict[str, Any] = {
+        columns = [run_columns(run) for run in self.runs]
+        found: dict[str, Any] = {
             "row": self.short_id,
             "name": self.label,
             "n": self.n,
-            "seeds": " ".join(map(str, seeds)),
-            "images": images(self.runs[0]),
+            "seeds": " ".join(str(run.seed) for run in self.runs if run.seed is not None),
+            "images": images_seen(self.runs[0]),
         }
-        for column in self.runs[0]:
-            values = [run[column] for run in self.runs]
+        for column in dict.fromkeys(name for values in columns for name in values):
+            values: list[Any] = [run.get(column) for run in columns]
             if column == "seconds" or column.startswith(("metrics.", "best.")):
-                record[column] = None if None in values else sum(values) / len(values)
+                found[column] = _mean(values)
             elif column == "start_time":
-                record[column] = max(values)
+                found[column] = max(values)
             elif column == "outcome":
-                counts = Counter(map(str, values))
-                record[column] = (
-                    str(values[0])
-                    if len(counts) == 1
-                    else ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())
-                )
+                found[column] = _counted(values)
             elif column not in ("name", "seed", "params.seed"):
-                distinct = list(dict.fromkeys(values))
-                record[column] = distinct[0] if len(distinct) == 1 else " ".join(map(str, distinct))
-        for column in [name for name in record if name.startswith("metrics.")]:
-            metric = column.removeprefix("metrics.")
-            if best_of(metric):
+                found[column] = _shared(values)
+        return found
+
+    @functools.cached_property
+    def record(self) -> dict[str, Any]:
+        """Everything about the row: `values`, with the spread of losses and accuracies.
+
+        That is `std.NAME`, and the ends of the 95% interval, `low.NAME` and `high.NAME`.
+        """
+        record = dict(self.values)
+        for column in self.values:
+            group, _, metric = column.partition(".")
+            if group == "metrics" and best_of(metric):
                 summary = self.summary(metric)
                 for name in ("std", "low", "high"):
                     known = summary and summary.n > 1
                     record[f"{name}.{metric}"] = getattr(summary, name) if known else None
         return record
 
-    def summary(self, metric: str) -> Summary | None:
-        """The last values of a metric; None where a run lacks it."""
-        values: list[Any] = [run.get(f"metrics.{metric}") for run in self.runs]
-        return None if None in values else summarize(values)
 
+def rows_of(runs: Sequence[StoredRun]) -> list[Row]:
+    """The rows that runs make; the newest runs come first.
 
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """The rows that runs make, which are given with the newest first.
-
-    One row are finished runs of the same experiment, by the same file, with the same parameters
-    but their seed, on the same images, device and number of threads. Trials of a study stand each
-    for itself, and so do runs that have not come to their end.
+    A row holds finished runs of the same experiment, by the same file, with the same parameters
+    except the seed, on the same images, device and number of threads. Trials of a study, runs that
+    have not finished, and runs that the harness did not record have a row each.
     """
-    together: dict[Any, list[Run]] = {}
-    names = list(runs[0]) if runs else []
-    alike = [*SETTING, SOURCE] + [
-        name for name in names if name.startswith(("params.", "data.")) and name != "params.seed"
-    ]
+    together: dict[Any, list[StoredRun]] = {}
     for run in runs:
-        alone = run["kind"] in ("trial", None) or run["outcome"] not in FINISHED
-        key = run["run_id"] if alone else tuple(run.get(name) for name in alike)
-        together.setdefault(key, []).append(run)
+        alone = run.kind in ("trial", "") or run.outcome not in FINISHED
+        together.setdefault(run.run_id if alone else _configuration(run), []).append(run)
     found = []
     for members in together.values():
-        latest: dict[Any, Run] = {}
+        latest: dict[Any, StoredRun] = {}
         for run in members:
-            latest.setdefault(run["seed"], run)
-        kept = sorted(latest.values(), key=lambda run: run["seed"] or 0)
-        ids = {run["run_id"] for run in kept}
-        found.append(Row(tuple(kept), tuple(run for run in members if run["run_id"] not in ids)))
+            latest.setdefault(run.seed, run)
+        kept = sorted(latest.values(), key=lambda run: run.seed or 0)
+        ids = {run.run_id for run in kept}
+        found.append(Row(tuple(kept), tuple(run for run in members if run.run_id not in ids)))
     return found
 
 
-def ordered(found: Sequence[Row], column: str | None, reverse: bool) -> list[Row]:
-    """Rows by a column, or by what each is judged by: the best, the latest, or the smallest first.
+def ordered_rows(found: Sequence[Row], column: str | None, reverse: bool) -> list[Row]:
+    """Rows by a column, or else by their objective: the best, the latest, or the smallest first.
 
-    Rows without a value come last, either way.
+    Rows without a value come last, either way. Text and numbers are not mixed.
     """
 
     def value(row: Row) -> Any:
         if column:
             return row.record.get(column)
-        return row.objective and row.record[f"metrics.{row.objective}"]
+        return row.objective and row.mean(row.objective)
 
-    known = [row for row in found if value(row) is not None]
+    values = {id(row): value(row) for row in found}
+    known = [row for row in found if values[id(row)] is not None]
     descending = best_of(column or OBJECTIVES[0]) is max or column == "start_time"
-    words = any(isinstance(value(row), str) for row in known)
-    known.sort(
-        key=lambda row: str(value(row)) if words else value(row), reverse=descending != reverse
+
+    def place(row: Row) -> tuple[bool, Any]:
+        known_value = values[id(row)]
+        return isinstance(known_value, str), known_value
+
+    known.sort(key=place, reverse=descending != reverse)
+    return [*known, *(row for row in found if values[id(row)] is None)]
+
+
+def _configuration(run: StoredRun) -> tuple[Any, ...]:
+    """What two runs must share to differ only by their seed."""
+    names = ("device", "device_name", "threads", "experiment_sha256")
+    parameters = (
+        # True is not 1, but 1 is 1.0.
+        (name, isinstance(value, bool), str(value) if isinstance(value, list | dict) else value)
+        for name, value in sorted(run.parameters.items())
+        if name != "seed"
     )
-    return [*known, *(row for row in found if value(row) is None)]
+    return (run.kind, run.experiment, *map(run.tag, names), *sorted(run.data.items()), *parameters)
+
+
+def _value(run: StoredRun, metric: str) -> float | None:
+    """The last value of a metric; None for NaN, as if it were not recorded."""
+    value = run.metrics.get(metric)
+    return None if value is None or value != value else value
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _shared(values: Sequence[Any]) -> Any:
+    """The value that all have, or else all values as text."""
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else " ".join(map(str, distinct))
+
+
+def _counted(outcomes: Sequence[str | None]) -> str | None:
+    """The outcome that all have, or else how many have each."""
+    counts = Counter(outcomes)
+    if len(counts) == 1:
+        return outcomes[0]
+    return ", ".join(f"{n} {outcome}" for outcome, n in counts.most_common())

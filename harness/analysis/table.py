@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-import io
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.differences import Difference
+from harness.analysis.differences import SeedDifference
 from harness.analysis.rows import SOURCE, Row
 from harness.base.errors import BadRequest, nearest
 from harness.base.formatting import value_text
+from harness.tracking.frames import ordered_columns
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+Record = dict[str, Any]
+"""A row's values by column."""
+
+OWN = ("row", "name", "n", "seeds", "images")
+"""Columns that rows have and runs do not; they come first."""
 
 GAP = 2
 """Spaces between two columns."""
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of the table.
 
     Attributes:
         header: one or two lines.
-        rank: which columns give way where there is no room, the highest first; 0 for never.
-        numeric: whether its cells stand on the right.
-        wraps: whether a cell may go on in its next line where there is no room.
+        rank: in a narrow window, columns with the highest rank are left out first; 0 never is.
+        numeric: whether its cells are aligned to the right.
+        wraps: whether a cell may take several lines in a narrow window.
     """
 
     header: str
@@ -44,79 +51,91 @@ class Column:
 
     @property
     def least_width(self) -> int:
-        """Characters that it cannot do without."""
+        """The fewest characters that the column needs."""
         if not self.wraps:
             return self.width
         return max(len(word) for text in (self.header, *self.cells) for word in text.split(" "))
 
     @property
     def constant(self) -> bool:
-        """Whether all of several rows have the same."""
+        """Whether all of several rows show the same."""
         return len(self.cells) > 1 and len(set(self.cells)) == 1
 
 
-def records(rows: Sequence[Row], compared: Sequence[Difference | None]) -> list[dict[str, Any]]:
-    """Everything about the rows, by column, with the differences where there are any."""
-    reference = {"verdict": "reference"} if any(compared) else {}
+def records(
+    rows: Sequence[Row], compared: Sequence[SeedDifference | None], reference: Row | None
+) -> list[Record]:
+    """Everything about the rows, with their differences; a column has a value in some row."""
     found = [
-        {**row.record, **(difference.record() if difference else reference)}
+        row.record
+        | (difference.record() if difference else {})
+        | ({"verdict": "reference"} if row is reference else {})
         for row, difference in zip(rows, compared, strict=True)
     ]
     known = {name for record in found for name, value in record.items() if value is not None}
     return [{name: value for name, value in r.items() if name in known} for r in found]
 
 
-def column_names(found: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns of all records."""
-    return list(dict.fromkeys(name for record in found for name in record))
+def column_names(found: Sequence[Record]) -> list[str]:
+    """The columns of all records, in their order."""
+    names = dict.fromkeys(name for record in found for name in record)
+    own = [name for name in OWN if name in names]
+    return list(dict.fromkeys([*own, *ordered_columns(names), *names]))
 
 
 def full_name(name: str, known: Iterable[str]) -> str:
-    """A column by its name, which may lack `params.` or `metrics.` at its start.
+    """A column's whole name, given it without `params.`, `metrics.` or `tags.` at its start.
 
     Raises:
-        BadRequest: there is no such column.
+        BadRequest: the column does not exist.
     """
     names = list(known)
     for start in ("", "params.", "metrics.", "tags."):
         if start + name in names:
             return start + name
     guess = nearest(name, {n.removeprefix("params.").removeprefix("metrics.") for n in names})
-    hint = guess if guess.startswith("Did") else "--csv FILE writes all of them."
+    hint = guess if guess.startswith("Did") else "--csv FILE writes all columns."
     raise BadRequest(f"There is no column {name!r}. {hint}")
 
 
-def chosen_columns(found: Sequence[dict[str, Any]], names: Sequence[str]) -> list[Column]:
-    """The columns of those names, with the row's short id before them."""
-    known = column_names(found)
-    return [_column(found, "row", "run")] + [
-        _column(found, full_name(name, known), _lines(name)) for name in names
+def chosen_columns(
+    rows: Sequence[Row], shown: Sequence[Record], names: Sequence[str]
+) -> list[TableColumn]:
+    """The columns of those names, after the row's short id; cells of the records that are shown."""
+    known = column_names([*shown, *(row.values for row in rows)])
+    return [_column(shown, "row", "run")] + [
+        _column(shown, full_name(name, known), _lines(name)) for name in names
     ]
 
 
-def usual_columns(rows: Sequence[Row], found: Sequence[dict[str, Any]]) -> list[Column]:
-    """What differs, what the rows are judged by, how long they took, on what, how they ended."""
-    known = column_names(found)
+def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[TableColumn]:
+    """What differs between the rows, their objective, their time, device and outcome.
+
+    Args:
+        rows: all of them.
+        shown: the records that have cells.
+    """
+    known = column_names([*shown, *(row.values for row in rows)])
     several = any(row.n > 1 for row in rows)
     objectives = sorted({row.objective for row in rows if row.objective})
     against = "verdict" in known
 
     def differs(name: str) -> bool:
-        return len({str(record.get(name)) for record in found}) > 1
+        return len({row.values.get(name) for row in rows}) > 1
 
-    def given(name: str, header: str, rank: int = 0) -> list[Column]:
-        return [_column(found, name, header, rank)] if differs(name) else []
+    def given(name: str, header: str, rank: int = 0) -> list[TableColumn]:
+        return [_column(shown, name, header, rank)] if differs(name) else []
 
-    columns = [_column(found, "row", "run")]
-    if any(row.runs[0]["kind"] == "trial" for row in rows):
-        columns.append(_column(found, "tags.harness.trial", "trial"))
+    columns = [_column(shown, "row", "run")]
+    if any(row.runs[0].kind == "trial" for row in rows):
+        columns.append(_column(shown, "tags.harness.trial", "trial"))
     elif any(row.is_named for row in rows):
-        columns.append(_column(found, "name", "name"))
+        columns.append(_column(shown, "name", "name"))
     columns += given("experiment", "experiment")
     if differs(SOURCE) and not differs("experiment"):
-        columns.append(_column(found, SOURCE, "source"))
+        columns.append(_column(shown, SOURCE, "source"))
     if several:
-        columns.append(_column(found, "n", "n"))
+        columns.append(_column(shown, "n", "n"))
     columns += given("seeds", "seeds", 8)
     columns += given("images", "images", 3)
     for name in known:
@@ -126,34 +145,36 @@ def usual_columns(rows: Sequence[Row], found: Sequence[dict[str, Any]]) -> list[
         if not differs("images"):
             columns += given(name, f"{name.removeprefix('data.')}\nimages")
     for metric in objectives:
-        columns.append(_column(found, f"metrics.{metric}", _lines(metric)))
+        columns.append(_column(shown, f"metrics.{metric}", _lines(metric)))
         if several:
-            columns.append(_column(found, f"std.{metric}", "±", 4 if against else 1))
-            columns.append(_interval(found, f"low.{metric}", f"high.{metric}", 2))
+            columns.append(_column(shown, f"std.{metric}", "±", 4 if against else 1))
+            columns.append(_interval(shown, f"low.{metric}", f"high.{metric}", 2))
     if against:
-        columns.append(_column(found, "difference", "differ-\nence"))
-        columns.append(_interval(found, "difference.low", "difference.high"))
-        columns.append(_column(found, "pairs", "pairs", 4))
-        columns.append(_column(found, "p", "p", 1))
-        columns.append(_column(found, "verdict", "verdict"))
+        columns.append(_column(shown, "difference", "differ-\nence"))
+        columns.append(_interval(shown, "difference.low", "difference.high"))
+        columns.append(_column(shown, "pairs", "pairs", 4))
+        columns.append(_column(shown, "p", "p", 1))
+        columns.append(_column(shown, "verdict", "verdict"))
     for metric in objectives:
         loss = metric.replace("accuracy", "loss")
-        columns.append(_column(found, f"best.{metric}", "best\naccuracy", 6))
-        columns.append(_column(found, f"metrics.{loss}", _lines(loss), 7))
-        columns.append(_column(found, f"best.{loss}", "lowest\nloss", 9))
+        columns.append(_column(shown, f"best.{metric}", "best\naccuracy", 6))
+        columns.append(_column(shown, f"metrics.{loss}", _lines(loss), 7))
+        columns.append(_column(shown, f"best.{loss}", "lowest\nloss", 9))
     columns += given("epochs", "epochs", 3)
-    columns.append(_column(found, "seconds", "seconds", 5))
+    columns.append(_column(shown, "seconds", "seconds", 5))
     columns += given("threads", "threads", 8)
     columns += given("device_name", "device name", 8)
-    columns.append(_column(found, "device", "device", 1))
-    columns.append(_column(found, "outcome", "outcome", 1))
+    columns.append(_column(shown, "device", "device", 1))
+    columns.append(_column(shown, "outcome", "outcome", 1))
     return [column for column in columns if any(column.cells)]
 
 
-def narrowed(columns: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
-    """The columns for which there is room, and those that gave way.
+def narrowed(
+    columns: Sequence[TableColumn], width: int
+) -> tuple[list[TableColumn], list[TableColumn]]:
+    """The columns that fit into a width, and those left out.
 
-    First those go that say the same in every row, then those of the highest rank.
+    Columns that say the same in every row are left out first, then those of the highest rank.
     """
     kept, gone = list(columns), []
     while sum(column.least_width + GAP for column in kept) - GAP > width:
@@ -166,34 +187,85 @@ def narrowed(columns: Sequence[Column], width: int) -> tuple[list[Column], list[
     return kept, gone
 
 
-def about_gone(columns: Sequence[Column]) -> list[str]:
-    """What columns that gave way would have said: in one word, or where to see them."""
+def about_gone(columns: Sequence[TableColumn]) -> list[str]:
+    """What columns that were left out say: their value if all rows share it, or how to see them."""
     shared = [f"{_one_line(c.header)} {c.cells[0]}" for c in columns if c.constant]
     others = [_one_line(column.header) for column in columns if not column.constant]
     notes = []
     if shared:
-        notes.append(f"The same in every row: {', '.join(shared)}.")
+        notes.append(f"The same in every row shown: {', '.join(shared)}.")
     if others:
         notes.append(f"No room for: {', '.join(others)}. Widen the window, or choose --columns.")
     return notes
 
 
-def plain(columns: Sequence[Column]) -> str:
-    """The table as aligned text, without colours and however wide it is."""
-    from rich.console import Console
+def print_table(
+    heading: str,
+    columns: Sequence[TableColumn],
+    notes: Sequence[str],
+    *,
+    as_markdown: bool = False,
+    may_narrow: bool = True,
+) -> None:
+    """Print a table with its heading and notes; in full width, except on a terminal.
 
-    text = io.StringIO()
-    wide = sum(column.width + GAP for column in columns)
-    _print(columns, Console(file=text, width=wide, color_system=None, legacy_windows=False))
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    Args:
+        may_narrow: leave out columns that do not fit the terminal.
+    """
+    from rich.console import Console  # rich is slow to import, and reports use this module too
+
+    console = Console(highlight=False)
+    say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)
+    say(f"{heading}\n")
+    if as_markdown:
+        print(markdown(columns))
+    elif not console.is_terminal:
+        print(plain(columns))
+    else:
+        if may_narrow:
+            columns, gone = narrowed(columns, console.width)
+            notes = [*about_gone(gone), *notes]
+        show(columns, console)
+    if notes:
+        say("\n" + "\n".join(notes))
 
 
-def show(columns: Sequence[Column], console: Console) -> None:
-    """Print the table on a terminal; what is too wide for a cell goes on in its next line."""
-    _print(columns, console)
+def plain(columns: Sequence[TableColumn]) -> str:
+    """The table as aligned text, as wide as it needs to be."""
+    from rich.cells import cell_len  # see `print_table`
+
+    def aligned(column: TableColumn) -> list[str]:
+        lines = [*_header(columns, column).split("\n"), *column.cells]
+        width = max(map(cell_len, lines))
+        gaps = (" " * (width - cell_len(line)) for line in lines)
+        return [
+            gap + line if column.numeric else line + gap
+            for line, gap in zip(lines, gaps, strict=True)
+        ]
+
+    rows = zip(*map(aligned, columns), strict=True)
+    return "\n".join((" " * GAP).join(cells).rstrip() for cells in rows)
 
 
-def markdown(columns: Sequence[Column]) -> str:
+def show(columns: Sequence[TableColumn], console: Console) -> None:
+    """Print the table on a terminal; a cell that is too wide takes several lines."""
+    from rich.table import Table  # see `print_table`
+    from rich.text import Text
+
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            _header(columns, column),
+            justify="right" if column.numeric else "left",
+            no_wrap=not column.wraps,
+            overflow="fold",
+        )
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    console.print(table)
+
+
+def markdown(columns: Sequence[TableColumn]) -> str:
     """The table in Markdown."""
 
     def line(cells: Iterable[str]) -> str:
@@ -208,27 +280,14 @@ def markdown(columns: Sequence[Column]) -> str:
     )
 
 
-def _print(columns: Sequence[Column], console: Console) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, header_style="bold")
-    lines = max(column.header.count("\n") for column in columns)
-    for column in columns:
-        table.add_column(
-            # Short headers stand right above their cells.
-            "\n" * (lines - column.header.count("\n")) + column.header,
-            justify="right" if column.numeric else "left",
-            no_wrap=not column.wraps,
-            overflow="fold",
-        )
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(cell) for cell in cells))
-    console.print(table)
+def _header(columns: Sequence[TableColumn], column: TableColumn) -> str:
+    """A column's header with as many lines as the tallest: a short one is right above its cells."""
+    lines = max(other.header.count("\n") for other in columns)
+    return "\n" * (lines - column.header.count("\n")) + column.header
 
 
 def _lines(name: str) -> str:
-    """A long name in two lines: `test/accuracy` and `hidden_width` need not be so wide."""
+    """A long name such as `test/accuracy` or `hidden_width` in two lines, to save width."""
     for mark in "/_":
         start, found, rest = name.partition(mark)
         if found and rest and len(name) > 10:
@@ -243,25 +302,25 @@ def _one_line(header: str) -> str:
     return f"{first.removesuffix('-')}{joint}{second}".strip()
 
 
-def _column(found: Sequence[dict[str, Any]], name: str, header: str, rank: int = 0) -> Column:
-    values = [record.get(name) for record in found]
-    numeric = all(isinstance(v, (int, float)) or str(v).isdecimal() or v is None for v in values)
+def _column(shown: Sequence[Record], name: str, header: str, rank: int = 0) -> TableColumn:
+    values = [record.get(name) for record in shown]
+    numeric = all(isinstance(v, int | float) or str(v).isdecimal() or v is None for v in values)
     wraps = name in ("name", "verdict", "outcome", "images")
-    return Column(header, tuple(_cell(name, value) for value in values), rank, numeric, wraps)
+    return TableColumn(header, tuple(_cell(name, v) for v in values), rank, numeric, wraps)
 
 
-def _interval(found: Sequence[dict[str, Any]], low: str, high: str, rank: int = 0) -> Column:
+def _interval(shown: Sequence[Record], low: str, high: str, rank: int = 0) -> TableColumn:
     cells = tuple(
         ""
         if record.get(low) is None
         else f"{_cell(low, record[low])} to {_cell(high, record[high])}"
-        for record in found
+        for record in shown
     )
-    return Column("95% interval", cells, rank)
+    return TableColumn("95% interval", cells, rank)
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Numbers in rising order, shortly: `0-4 7`."""
+    """Rising numbers with ranges shortened: `0-4 7`."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -272,7 +331,7 @@ def _ranges(numbers: Sequence[int]) -> str:
 
 
 def _cell(name: str, value: Any) -> str:
-    """A value as the table shows it, by the name of its column."""
+    """A value as the table shows it in the column of that name."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -281,10 +340,8 @@ def _cell(name: str, value: Any) -> str:
         return str(value)[:8]
     if name == "seeds":
         return _ranges([int(seed) for seed in value.split()])
-    if not isinstance(value, float):
-        return str(value)
-    if name.startswith("params."):
-        return value_text(value)
+    if not isinstance(value, float) or name.startswith("params."):
+        return value_text(value).replace("\n", " ")
     if name == "seconds":
         return f"{value:.1f}"
     if name.startswith("difference"):

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
+from harness.analysis.query import Query
 from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
@@ -18,28 +19,28 @@ class CompareSettings:
     """Which runs to compare, and how to show them."""
 
     run_ids: Positional[tuple[str, ...]] = ()
-    """Runs or groups by their ids, of which the first letters are enough; all runs unless given."""
+    """Runs or groups, by the first letters of their ids; by default all runs."""
     experiment: str | None = None
     """Only runs of this experiment."""
     study: str | None = None
     """The trials and confirmations of this study, instead of runs."""
     filter: str = ""
-    """Only runs that meet this condition in MLflow's language: "params.lr = '0.1'"."""
+    """Only runs that meet this condition in MLflow's filter language: "params.lr = '0.1'"."""
     dataset: str | None = None
     """Only runs on this data set."""
     mixed_data: bool = False
-    """Compare runs although they saw different images."""
+    """Compare runs even if they saw different images."""
 
     against: str | None = None
     """Run, group or name of a row to compare all others with, seed by seed."""
     sort: str | None = None
-    """Column to sort by, the best or the smallest first; the accuracy unless given."""
+    """Column to sort by, the best or the smallest first; by default the accuracy."""
     reverse: bool = False
-    """Sort the other way round."""
+    """Reverse the order."""
     limit: Annotated[int, Count] | None = None
-    """Show this many rows only."""
+    """The most rows to print and to write; by default 100 are printed and all are written."""
     columns: str | None = None
-    """Columns to show, with commas between: lr,test/accuracy,best.test/accuracy,git_commit."""
+    """Columns to show, separated by commas: lr,test/accuracy,best.test/accuracy,git_commit."""
 
     markdown: bool = False
     """Print the table in Markdown."""
@@ -59,10 +60,10 @@ class CompareSettings:
 
     @property
     def column_names(self) -> list[str]:
-        """The columns that are asked for; none for the usual ones."""
+        """The columns that are asked for; empty for the usual ones."""
         return [name.strip() for name in (self.columns or "").split(",") if name.strip()]
 
     @property
-    def chooses(self) -> bool:
-        """Whether some of the runs are asked for, not all."""
-        return bool(self.run_ids or self.experiment or self.study or self.filter or self.dataset)
+    def query(self) -> Query:
+        """Which runs to compare."""
+        return Query(self.run_ids, self.experiment, self.study, self.filter, self.dataset)

@@ -54,10 +54,10 @@ def build(name: str, storage_address: str | None) -> Report:
         raise _nothing_recorded(name, recorded)
     if "study" in kinds:
         return _of_study(name, storage_address, reader)
-    runs = select(Query(experiment=name))
+    runs = select(Query(experiment=name), reader)
     path = project.ROOT / "experiments" / f"{name}.py"
     question = discovery.summary(path) if path.is_file() else ""
-    return Report(experiment_report.report(name, question, runs).encode(), "experiment")
+    return Report(experiment_report.experiment_page(name, question, runs, reader).encode(), "experiment")
 
 
 def study_page(
@@ -76,7 +76,7 @@ def study_page(
             confirmations += [reader.run(run_id) for run_id in confirmation["run_ids"][:1]]
     run = reader.run(stored.user_attrs["run_id"])
     rows = results.trial_rows(stored)
-    return study_report.study_page(answer, rows, run, confirmations, figures).encode()
+    return study_report.page_of_study(answer, rows, run, confirmations, figures).encode()
 
 
 def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:

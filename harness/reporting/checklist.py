@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.reporting.page import Commands, Item
+from harness.tracking.schema import StoredRun
 
 Tags = Mapping[str, str]
 """The tags of a run, without their prefix `harness.`."""
 
 NOTHING = "not recorded"
+
+
+def own_tags(run: StoredRun) -> Tags:
+    """The harness's tags of a run, without their prefix `harness.`."""
+    return {
+        name.removeprefix("harness."): value
+        for name, value in run.tags.items()
+        if name.startswith("harness.")
+    }
 
 
 def each(values: Iterable[str | None]) -> str:

@@ -50,7 +50,7 @@ Answer = Mapping[str, Any]
 FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "failed")
 
 
-def study_page(
+def page_of_study(
     answer: Answer,
     rows: Sequence[TrialRow],
     run: StoredRun,
@@ -64,7 +64,7 @@ def study_page(
         confirmations: one run of each confirmed configuration that still exists.
         figures: by name, from `harness.figures.study_figures.draw_study`.
     """
-    path = ROOT / "studies" / f"{tags_of(run).get('study', answer['study'])}.py"
+    path = ROOT / "studies" / f"{checklist.own_tags(run).get('study', answer['study'])}.py"
     content = _Content(answer, rows, run, confirmations, figures)
     page = Page(
         title=answer["study"],
@@ -84,16 +84,6 @@ def study_page(
     return render(page)
 
 
-def tags_of(run: StoredRun) -> Tags:
-    """The tags of a run, without their prefix `harness.`."""
-    return run.tags
-
-
-def data_of(run: StoredRun) -> list[tuple[str, str, int | None, str]]:
-    """The data that a run used: name, use, number of images, SHA-256."""
-    return [(part.name, part.context, part.size, part.digest) for part in run.data]
-
-
 class _Content:
     def __init__(
         self,
@@ -105,7 +95,7 @@ class _Content:
     ) -> None:
         self.answer, self.rows, self.run = answer, rows, run
         self.confirmations, self.figures = confirmations, figures
-        self.tags = tags_of(run)
+        self.tags = checklist.own_tags(run)
         self.objective = metric_in_words(answer["objective"])
         self.reported = metric_in_words(confirmed_metric(answer["objective"]))
         self.extreme = "highest" if answer["direction"] == "maximize" else "lowest"
@@ -305,9 +295,12 @@ class _Content:
                 f"reported: {self.reported} after training on all training images",
             ),
             checklist.data_item(
-                (f"{'trials' if run is self.run else 'confirmation'} on {name}", use, size, digest)
+                (
+                    f"{'trials' if run is self.run else 'confirmation'} on {part.name}",
+                    *(part.context, part.size, part.digest),
+                )
                 for run in runs
-                for name, use, size, digest in data_of(run)
+                for part in run.data_records
             ),
             Item(
                 "Split",
@@ -352,7 +345,7 @@ class _Content:
                 "difference by Student's t",
                 len(self.seeds) > 1,
             ),
-            *checklist.environment_items([tags_of(run) for run in runs]),
+            *checklist.environment_items([checklist.own_tags(run) for run in runs]),
         ]
 
     def repeat(self) -> list[Block]:

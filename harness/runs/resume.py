@@ -11,7 +11,6 @@ from typing import Literal
 
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
-from harness.base.ownership import Owner
 from harness.base.project import MLRUNS
 from harness.runs.callbacks import RecordResumedRun
 from harness.runs.changes import Change, changes_since
@@ -66,7 +65,7 @@ def resume(
     settings = stored.settings
     record = RecordResumedRun(
         stored,
-        frozenset(point.epoch for point in reader.history([stored.run_id])),
+        frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),
         recorder,
         RunSpecification(
             settings=settings,
@@ -112,7 +111,7 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
             f"after {number_of(stored.num_epochs or 0, 'epoch')}; "
             "there is nothing left of it."
         )
-    owner = Owner.from_text(stored.owner or "")
+    owner = stored.owner
     if stored.outcome == "running" and not (owner and owner.is_dead):
         is_here = owner is not None and owner.is_here
         where = f"process {owner.pid}" if owner and is_here else "a process of another machine"

@@ -19,7 +19,7 @@ from harness.runs.preparation import DataSource, prepare
 from harness.runs.specification import RunSpecification
 from harness.runs.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
-from harness.tracking.reader import Point, Reader
+from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, choose, describe
 from harness.training.experiment import Experiment, load_experiment
@@ -171,7 +171,11 @@ def verify(
         BadRequest: the run cannot be repeated, or this machine cannot do what is asked.
         RunFailed, Interrupted: as `harness.runs.launch.run` does.
     """
-    recorded = [p for p in reader.history([stored.run_id]) if p.metric.startswith(COMPUTED)]
+    recorded = [
+        (epoch, metric, value)
+        for _, epoch, metric, value in reader.history([stored.run_id])
+        if metric.startswith(COMPUTED)
+    ]
     _refuse_what_cannot_be_repeated(stored, recorded)
     experiment = _experiment(stored)
     execution = _execution(stored, device, threads)
@@ -200,29 +204,33 @@ def verify(
 
 def compare_with_record(
     stored: StoredRun,
-    recorded: Sequence[Point],
+    recorded: Sequence[tuple[int, str, float]],
     result: RunResult,
     changes: dict[str, Change],
 ) -> Verification:
-    """Compare a run with the recorded numbers of another one."""
+    """Compare a run with the recorded numbers of another one.
+
+    Args:
+        recorded: epoch, metric, value.
+    """
     repeated = {epoch.epoch: epoch.metrics for epoch in result.epochs}
     compared, differences = 0, []
-    for point in sorted(recorded, key=lambda point: (point.epoch, point.metric)):
-        metrics = repeated.get(point.epoch, {})
-        if metrics and point.metric not in metrics:
+    for epoch, metric, value in sorted(recorded, key=lambda point: point[:2]):
+        metrics = repeated.get(epoch, {})
+        if metrics and metric not in metrics:
             continue
         compared += 1
-        now = metrics.get(point.metric, math.nan)
-        if point.value != now and not (math.isnan(point.value) and math.isnan(now)):
-            differences.append(Deviation(point.epoch, point.metric, point.value, now))
+        now = metrics.get(metric, math.nan)
+        if value != now and not (math.isnan(value) and math.isnan(now)):
+            differences.append(Deviation(epoch, metric, value, now))
     then = stored.tag("weights_sha256")
-    epochs = {point.epoch for point in recorded}
+    epochs = {epoch for epoch, _, _ in recorded}
     whole = len(epochs) == len(result.epochs)
     weights = then == result.weights_sha256 if then and whole else None
     return Verification(stored, result, len(epochs), compared, differences, weights, changes)
 
 
-def _refuse_what_cannot_be_repeated(stored: StoredRun, recorded: Sequence[Point]) -> None:
+def _refuse_what_cannot_be_repeated(stored: StoredRun, recorded: Sequence[object]) -> None:
     if stored.kind in ("group", "study"):
         raise BadRequest(
             f"verify: {stored.run_id} is a {stored.kind}; verify one of the runs below it."

@@ -1,122 +1,136 @@
-"""Many runs at once, past MLflow's public interface, which asks for one metric of one run a call.
+"""Recorded runs, read in few queries: MLflow's public interface needs one for each metric of a run.
 
-Everything that knows the tables of MLflow's SQLite file, or the unpublished addresses of its
-server, stands in this module; `tests/test_reading.py` holds it against MLflow's own client.
+All knowledge of the tables of MLflow's SQLite file, and of the unpublished addresses of its server,
+is in this module. `tests/tracking/test_reader.py` compares it with MLflow's own client.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
-from harness.base.errors import BadRequest, RunFailed
+from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
+from harness.base.project import MLRUNS, ROOT
+from harness.tracking import store_address
 from harness.tracking.recorder_process import ENVIRONMENT
-from harness.tracking.store_address import database_file, described, tracking_uri
+from harness.tracking.schema import StoredRun
 
-BEST = {"loss": min, "accuracy": max}
-"""What is the best of the metrics that end so."""
+DIRECTIONS = {"loss": min, "accuracy": max}
+"""What is best for a metric, by the last part of its name."""
+
+LAST = "last"
+"""Stands for the latest run that was interrupted and can go on."""
+
+PARENT = "mlflow.parentRunId"
 
 HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk"
-"""Where the pages of MLflow's server get the values of one metric of many runs from."""
+"""Where the pages of MLflow's server read the values of one metric of many runs."""
 
 PAGE = 1000
-"""Runs that a server is asked for at once."""
+"""Runs in one answer of a server."""
 
 LONGEST_HISTORY = 25_000
-"""Values that a server returns at most in answer to one request, without a word about the rest."""
+"""The most values in one answer of a server, which drops any others without saying so."""
 
 MOST_RUNS = 100
-"""Runs whose metric a server tells at once."""
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A run in the list of all runs.
-
-    Attributes:
-        kind: as the harness recorded it; "" for a run that it did not record.
-    """
-
-    run_id: str
-    name: str
-    kind: str
-
-
-@dataclass
-class RecordedRun:
-    """A run as the store has it.
-
-    Attributes:
-        experiment: MLflow's experiment.
-        start: milliseconds since 1970.
-        end: the same; None while it runs.
-        metrics: the last value of each; NaN as it is, infinity as MLflow's largest number.
-        best: lowest finite loss, highest finite accuracy, by the metric's name.
-        num_epochs: the last epoch whose training loss is recorded; None where there is none.
-    """
-
-    run_id: str
-    name: str
-    experiment: str
-    start: int
-    end: int | None
-    tags: dict[str, str] = field(default_factory=dict)
-    params: dict[str, str] = field(default_factory=dict)
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    num_epochs: int | None = None
-
+"""The most runs whose metric a server returns in one answer."""
 
 Point = tuple[str, int, str, float]
 """Run id, epoch, metric, value."""
 
 
 class Reader(Protocol):
-    """Reads many runs with few questions. Deleted runs and experiments are not there."""
+    """Reads runs from a store. Deleted runs, and those of deleted experiments, are absent."""
 
     def experiments(self) -> list[str]:
         """Names of MLflow's experiments."""
 
-    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
-        """All runs of one of MLflow's experiments, or of all; the newest first.
+    def runs(
+        self, experiment: str | None = None, filter: str = "", run_ids: Sequence[str] = ()
+    ) -> list[StoredRun]:
+        """Runs, the newest first.
 
         Args:
-            query: a condition in MLflow's filter language.
+            experiment: only those of this MLflow experiment.
+            filter: only those that meet this condition in MLflow's filter language.
+            run_ids: only these, by whole ids or unique first letters.
 
         Raises:
-            BadRequest: it cannot be understood.
+            BadRequest: the filter has an error, or an id is unknown or ambiguous.
         """
 
-    def runs(self, run_ids: Sequence[str]) -> list[RecordedRun]:
-        """These runs, in this order."""
+    def run(self, run_id: str) -> StoredRun:
+        """One run, by its whole id.
+
+        Raises:
+            BadRequest: the store does not have it.
+        """
+
+    def find(self, identity: str, what: str = "run") -> StoredRun:
+        """One run, by its whole id, by unique first letters, or `last`.
+
+        `last` is the latest run, in no group or study, that was interrupted and can go on.
+
+        Args:
+            what: starts the message of an error.
+
+        Raises:
+            BadRequest: no run or more than one is meant.
+        """
+
+    def children(self, run_id: str) -> list[StoredRun]:
+        """The runs of a group or study, the newest first."""
 
     def history(self, run_ids: Sequence[str]) -> list[Point]:
-        """Every value of these runs' metrics: by run in this order, by epoch, by metric.
+        """Every value of these runs' metrics: in the order of the ids, by epoch, by metric.
 
-        Of an epoch that was recorded twice, the later values count.
+        If an epoch was recorded twice, the later values count.
         """
 
-
-def best_of(metric: str) -> Any:
-    """`min` or `max` for a metric whose best is known by its name; None for others."""
-    return BEST.get(metric.rpartition("/")[2])
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """One of a run's artifacts; None if the run has no such file."""
 
 
-def reader() -> Reader:
-    """The quickest reader of the store that `tracking_uri` names."""
-    path = database_file()
+def open_reader() -> Reader:
+    """The fastest reader of the store that `tracking_uri` names.
+
+    Raises:
+        BadRequest: MLFLOW_TRACKING_URI cannot name a store.
+    """
+    store_address.check()
+    path = store_address.database_file()
     return DatabaseReader(path) if path else ClientReader()
 
 
+def best_of(metric: str) -> Any:
+    """`min` or `max`, whichever is best for a metric; None if the metric has no direction."""
+    return DIRECTIONS.get(metric.rpartition("/")[2])
+
+
+class _Head(NamedTuple):
+    """What a list of runs shows; the first fields of a `StoredRun`."""
+
+    run_id: str
+    name: str
+    mlflow_experiment: str
+    start: int
+    end: int | None
+
+
 class DatabaseReader:
-    """Reads MLflow's SQLite file by itself, without importing MLflow; it never writes."""
+    """Reads MLflow's SQLite file without importing MLflow; it never writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -126,68 +140,39 @@ class DatabaseReader:
         rows = self._rows("SELECT name FROM experiments WHERE lifecycle_stage = 'active'")
         return [name for (name,) in rows]
 
-    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
-        """See `Reader`; empty where there is no file. MLflow alone understands its language."""
-        if query:
-            return ClientReader().listing(experiment, query) if self.path.exists() else []
-        rows = self._rows(
-            """
-            SELECT runs.run_uuid, runs.name, kinds.value
-            FROM runs
-            JOIN experiments USING (experiment_id)
-            LEFT JOIN tags AS kinds
-                ON kinds.run_uuid = runs.run_uuid AND kinds.key = 'harness.kind'
-            WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
-                AND experiments.name = coalesce(?, experiments.name)
-            ORDER BY runs.start_time DESC, runs.run_uuid
-            """,
-            experiment,
-        )
-        return [Listed(run_id, name or "", kind or "") for run_id, name, kind in rows]
+    def runs(
+        self, experiment: str | None = None, filter: str = "", run_ids: Sequence[str] = ()
+    ) -> list[StoredRun]:
+        """See `Reader`. A filter needs MLflow, which alone understands its language."""
+        heads = self._heads("experiments.name = coalesce(?, experiments.name)", experiment)
+        if filter and heads:
+            meeting = {run.info.run_id for run in ClientReader().search(filter, experiment)}
+            heads = [head for head in heads if head.run_id in meeting]
+        return self._filled(_chosen(heads, run_ids) if run_ids else heads)
 
-    def runs(self, run_ids: Sequence[str]) -> list[RecordedRun]:
+    def run(self, run_id: str) -> StoredRun:
         """See `Reader`."""
-        chosen = json.dumps(list(run_ids))
-        heads = self._rows(
-            """
-            SELECT run_uuid, runs.name, experiments.name, start_time, end_time
-            FROM (SELECT key AS place, value AS run_uuid FROM json_each(?))
-            JOIN runs USING (run_uuid)
-            JOIN experiments USING (experiment_id)
-            ORDER BY place
-            """,
-            chosen,
+        found = self._filled(self._heads("runs.run_uuid = ?", run_id))
+        if not found:
+            raise _unknown_run(run_id)
+        return found[0]
+
+    def find(self, identity: str, what: str = "run") -> StoredRun:
+        """See `Reader`."""
+        if identity != LAST:
+            return self._filled(_chosen(self._heads(), [identity], what))[0]
+        having = "runs.run_uuid IN (SELECT run_uuid FROM tags WHERE key"
+        heads = self._heads(
+            f"{having} = 'harness.kind' AND value = 'run')"
+            f" AND {having} = 'harness.outcome' AND value NOT IN ('completed', 'diverged'))"
+            f" AND NOT {having} = '{PARENT}')"
         )
-        found = {
-            run_id: RecordedRun(run_id, name or "", experiment, start, end)
-            for run_id, name, experiment, start, end in heads
-        }
-        of_chosen = "WHERE run_uuid IN (SELECT value FROM json_each(?))"
-        for run_id, name, value in self._rows(
-            f"SELECT run_uuid, key, value FROM tags {of_chosen}", chosen
-        ):
-            found[run_id].tags[name] = value
-        for run_id, name, value in self._rows(
-            f"SELECT run_uuid, key, value FROM params {of_chosen}", chosen
-        ):
-            found[run_id].params[name] = value
-        for run_id, name, value, step in self._rows(
-            f"SELECT run_uuid, key, {_VALUE}, step FROM latest_metrics {of_chosen}", chosen
-        ):
-            found[run_id].metrics[name] = _number(value)
-            if name == "train/loss":
-                found[run_id].num_epochs = step
-        ends = " OR ".join(f"key = '{end}' OR key GLOB '*/{end}'" for end in BEST)
-        for run_id, name, low, high in self._rows(
-            f"""
-            SELECT run_uuid, key, min(value), max(value)
-            FROM metrics {of_chosen} AND NOT is_nan AND ({ends})
-            GROUP BY run_uuid, key
-            """,
-            chosen,
-        ):
-            found[run_id].best[name] = best_of(name)(low, high)
-        return list(found.values())
+        return _last_unfinished(self._filled([head])[0] for head in heads)
+
+    def children(self, run_id: str) -> list[StoredRun]:
+        """See `Reader`."""
+        children = f"SELECT run_uuid FROM tags WHERE key = '{PARENT}' AND value = ?"
+        return self._filled(self._heads(f"runs.run_uuid IN ({children})", run_id))
 
     def history(self, run_ids: Sequence[str]) -> list[Point]:
         """See `Reader`."""
@@ -204,6 +189,76 @@ class DatabaseReader:
         )
         return [(run_id, step, name, _number(value)) for run_id, step, name, value, _ in rows]
 
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """See `Reader`."""
+        for (uri,) in self._rows("SELECT artifact_uri FROM runs WHERE run_uuid = ?", run_id):
+            parts = urlsplit(uri)
+            if len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a Windows drive
+                return ClientReader().artifact(run_id, path)
+            file = ROOT / (_path_of(parts.path) if parts.scheme == "file" else uri) / path
+            return file.read_bytes() if file.is_file() else None
+        return None
+
+    def _heads(self, condition: str = "TRUE", *values: Any) -> list[_Head]:
+        rows = self._rows(
+            f"""
+            SELECT run_uuid, coalesce(runs.name, ''), experiments.name, start_time, end_time
+            FROM runs JOIN experiments USING (experiment_id)
+            WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
+                AND {condition}
+            ORDER BY start_time DESC, run_uuid
+            """,
+            *values,
+        )
+        return [_Head(*row) for row in rows]
+
+    def _filled(self, heads: Sequence[_Head]) -> list[StoredRun]:
+        """The runs with all that is recorded of them: one query for each table, for all runs."""
+        if not heads:
+            return []
+        chosen = json.dumps([head.run_id for head in heads])
+
+        def by_run(
+            column: str, table: str, condition: str = "TRUE", *values: str
+        ) -> dict[str, dict[str, Any]]:
+            rows = self._rows(
+                f"SELECT run_uuid, key, {column} FROM {table} "
+                f"WHERE run_uuid IN (SELECT value FROM json_each(?)) AND {condition}",
+                chosen,
+                *values,
+            )
+            found: dict[str, dict[str, Any]] = defaultdict(dict)
+            for run_id, key, value in rows:
+                found[run_id][key] = value
+            return found
+
+        tags, params = by_run("value", "tags"), by_run("value", "params")
+        metrics = by_run(_VALUE, "latest_metrics")
+        # With the plus sign before it, SQLite does not look for an index on the key.
+        epochs = by_run("step", "latest_metrics", "+key GLOB 'train/*'")
+        best: dict[str, dict[str, float]] = defaultdict(dict)
+        known = set().union(*metrics.values())
+        for direction in set(DIRECTIONS.values()):
+            extremes = by_run(
+                f"{direction.__name__}(value)",
+                "metrics",
+                "NOT is_nan AND +key IN (SELECT value FROM json_each(?)) GROUP BY run_uuid, key",
+                json.dumps([name for name in known if best_of(name) is direction]),
+            )
+            for run_id, values in extremes.items():
+                best[run_id] |= values
+        return [
+            StoredRun(
+                *head,
+                tags=tags.get(head.run_id, {}),
+                params=params.get(head.run_id, {}),
+                metrics=_numbers(metrics.get(head.run_id, {})),
+                best=_numbers(best.get(head.run_id, {})),
+                num_epochs=max(epochs.get(head.run_id, {}).values(), default=None),
+            )
+            for head in heads
+        ]
+
     def _rows(self, query: str, *values: Any) -> list[Any]:
         if not self.path.exists():
             return []
@@ -215,22 +270,29 @@ class DatabaseReader:
             raise RunFailed(f"The record store {self.path} cannot be read: {error}") from None
 
 
+def _path_of(url_path: str) -> str:
+    from urllib.request import url2pathname  # slow to import, and rarely needed
+
+    return url2pathname(url_path)
+
+
 _VALUE = "CASE WHEN is_nan THEN NULL ELSE value END"
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
-
-
 class ClientReader:
-    """Reads through MLflow's client: a tracking server in pages, another database as it goes."""
+    """Reads through MLflow's client: a tracking server, or a database other than SQLite."""
 
     def __init__(self) -> None:
-        for name in ("MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        for name in (
+            "MLFLOW_DISABLE_TELEMETRY",
+            "DO_NOT_TRACK",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
+            "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
+        ):
             os.environ.setdefault(name, ENVIRONMENT[name])
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient  # it takes seconds, and most readers need none
 
-        self.uri = tracking_uri()
+        self.uri = store_address.tracking_uri()
         with _explained():
             self.client = MlflowClient(self.uri)
         self._experiments: dict[str, str] = {}
@@ -238,72 +300,135 @@ class ClientReader:
 
     def experiments(self) -> list[str]:
         """See `Reader`."""
-        if not self._experiments:
-            found = _pages(lambda token: self.client.search_experiments(page_token=token))
-            self._experiments = {entry.name: entry.experiment_id for entry in found}
-        return list(self._experiments)
+        return list(self._experiment_ids())
 
-    def listing(self, experiment: str | None, query: str = "") -> list[Listed]:
+    def runs(
+        self, experiment: str | None = None, filter: str = "", run_ids: Sequence[str] = ()
+    ) -> list[StoredRun]:
         """See `Reader`."""
-        self.experiments()
-        ids = [
-            identity for name, identity in self._experiments.items() if experiment in (None, name)
-        ]
+        found = self.search(filter, experiment)
+        if run_ids:
+            whole = [self._stored_id(run_id) for run_id in run_ids]
+            chosen = {head.run_id for head in _chosen(map(_head, found), whole)}
+            found = [run for run in found if run.info.run_id in chosen]
+        return self._filled(found)
+
+    def run(self, run_id: str) -> StoredRun:
+        """See `Reader`."""
+        run_id = self._stored_id(run_id)
+        refused = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+        with _explained(refused, lambda error: _unknown_run(run_id)):
+            run = self.client.get_run(run_id)
+        if run.info.lifecycle_stage != "active":
+            raise _unknown_run(run_id)
+        self._runs[run_id] = run
+        return self._filled([run])[0]
+
+    def find(self, identity: str, what: str = "run") -> StoredRun:
+        """See `Reader`."""
+        if identity == LAST:
+            # MLflow's filter language knows neither "or" nor a tag that is missing.
+            found = self.search(
+                "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
+                "and tags.harness.outcome != 'diverged'"
+            )
+            alone = (run for run in found if PARENT not in run.data.tags)
+            return _last_unfinished(self._filled([run])[0] for run in alone)
+        run_id = self._stored_id(identity)
+        if not re.fullmatch("[0-9a-f]{32}", run_id):
+            (head,) = _chosen(map(_head, self.search()), [run_id], what)
+            run_id = head.run_id
         try:
+            return self.run(run_id)
+        except BadRequest:
+            raise _nothing_named(identity, list(map(_head, self.search())), what) from None
+
+    def children(self, run_id: str) -> list[StoredRun]:
+        """See `Reader`."""
+        return self._filled(self.search(f"tags.`{PARENT}` = '{self._stored_id(run_id)}'"))
+
+    def search(self, filter: str = "", experiment: str | None = None) -> list[Any]:
+        """MLflow's own objects of the runs that meet a condition, the newest first.
+
+        Raises:
+            BadRequest: the filter has an error.
+        """
+        ids = [
+            identity
+            for name, identity in self._experiment_ids().items()
+            if experiment in (None, name)
+        ]
+        with _explained({"INVALID_PARAMETER_VALUE"} if filter else (), _wrong_filter):
             found = _pages(
                 lambda token: self.client.search_runs(
-                    ids, query, max_results=PAGE, page_token=token
+                    ids, filter, max_results=PAGE, page_token=token
                 )
             )
-        except RunFailed as error:
-            cause = error.__cause__
-            if query and getattr(cause, "error_code", "") == "INVALID_PARAMETER_VALUE":
-                raise BadRequest(f"filter: {mask(str(cause))}") from None
-            raise
         self._runs |= {run.info.run_id: run for run in found}
-        return [
-            Listed(run.info.run_id, run.info.run_name or "", run.data.tags.get("harness.kind", ""))
-            for run in found
-        ]
-
-    def runs(self, run_ids: Sequence[str]) -> list[RecordedRun]:
-        """See `Reader`; `listing` must have named them."""
-        found = [self._runs[run_id] for run_id in run_ids]
-        names = {identity: name for name, identity in self._experiments.items()}
-        best: dict[str, dict[str, float]] = {run_id: {} for run_id in run_ids}
-        judged = {name for run in found for name in run.data.metrics if best_of(name)}
-        for run_id, _, name, value in self._history(run_ids, sorted(judged)):
-            if value == value:
-                known = best[run_id].get(name, value)
-                best[run_id][name] = best_of(name)(known, value)
-        return [
-            RecordedRun(
-                run_id=run.info.run_id,
-                name=run.info.run_name or "",
-                experiment=names[run.info.experiment_id],
-                start=run.info.start_time,
-                end=run.info.end_time,
-                tags=run.data.tags,
-                params=run.data.params,
-                metrics=run.data.metrics,
-                best=best[run.info.run_id],
-                num_epochs=next(
-                    (m.step for m in run.data._metric_objs if m.key == "train/loss"), None
-                ),
-            )
-            for run in found
-        ]
+        return found
 
     def history(self, run_ids: Sequence[str]) -> list[Point]:
-        """See `Reader`; `listing` must have named them."""
+        """See `Reader`."""
+        if not self._runs.keys() >= set(run_ids):
+            self.search()
+        run_ids = [run_id for run_id in run_ids if run_id in self._runs]
         metrics = {name for run_id in run_ids for name in self._runs[run_id].data.metrics}
         latest = {
             (run_id, step, name): value
             for run_id, step, name, value in self._history(run_ids, sorted(metrics))
         }
         place = {run_id: number for number, run_id in enumerate(run_ids)}
-        points = [(*key, value) for key, value in latest.items()]
+        points = [(*key, _number(value)) for key, value in latest.items()]
         return sorted(points, key=lambda point: (place[point[0]], *point[1:3]))
+
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """See `Reader`."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                file = self.client.download_artifacts(self._stored_id(run_id), path, folder)
+                return Path(file).read_bytes()
+            except (MlflowException, OSError):
+                return None
+
+    def _experiment_ids(self) -> dict[str, str]:
+        if not self._experiments:
+            with _explained():
+                found = _pages(lambda token: self.client.search_experiments(page_token=token))
+            self._experiments = {entry.name: entry.experiment_id for entry in found}
+        return self._experiments
+
+    def _stored_id(self, identity: str) -> str:
+        """The server's id of a run that began while the server was away, by its id until then."""
+        folder = MLRUNS / "spool" / store_address.fingerprint() / "ids"
+        found = [file for file in folder.glob("*") if identity and file.name.startswith(identity)]
+        return found[0].read_text() if len(found) == 1 else identity
+
+    def _filled(self, found: Sequence[Any]) -> list[StoredRun]:
+        """MLflow's runs as ours, without those of deleted experiments."""
+        names = {identity: name for name, identity in self._experiment_ids().items()}
+        found = [run for run in found if run.info.experiment_id in names]
+        best: dict[str, dict[str, float]] = {run.info.run_id: {} for run in found}
+        judged = {name for run in found for name in run.data.metrics if best_of(name)}
+        for run_id, _, name, value in self._history(list(best), sorted(judged)):
+            if not math.isnan(value):
+                known = best[run_id].get(name, value)
+                best[run_id][name] = best_of(name)(known, value)
+        return [
+            StoredRun(
+                *_head(run, names),
+                tags=run.data.tags,
+                params=run.data.params,
+                metrics=_numbers(run.data.metrics),
+                best=_numbers(best[run.info.run_id]),
+                num_epochs=max(
+                    (m.step for m in run.data._metric_objs if m.key.startswith("train/")),
+                    default=None,
+                ),
+            )
+            for run in found
+        ]
 
     def _history(self, run_ids: Sequence[str], metrics: Sequence[str]) -> Iterator[Point]:
         """Every value of some metrics, by time."""
@@ -317,7 +442,7 @@ class ClientReader:
         values = self._values_at_once(run_ids, metric) if len(run_ids) > 1 else None
         if values is not None and len(values) < LONGEST_HISTORY:
             return [(v["run_id"], int(v["step"]), metric, float(v["value"])) for v in values]
-        if values is not None:  # some were left out
+        if values is not None:  # the server left some out
             half = len(run_ids) // 2
             return self._values(run_ids[:half], metric) + self._values(run_ids[half:], metric)
         with _explained():
@@ -330,7 +455,7 @@ class ClientReader:
             ]
 
     def _values_at_once(self, run_ids: list[str], metric: str) -> list[dict[str, Any]] | None:
-        """What the server's own pages ask for; None where the store is no such server."""
+        """What the server's own pages ask for; None if the store does not offer it."""
         if not self.uri.startswith("http"):
             return None
         from mlflow.utils.credentials import get_default_host_creds
@@ -346,26 +471,105 @@ class ClientReader:
             return values
 
 
-def _pages(ask: Any) -> list[Any]:
+def _head(run: Any, names: Mapping[str, str] | None = None) -> _Head:
+    """What a list shows of one of MLflow's runs."""
+    info = run.info
+    name = names[info.experiment_id] if names else ""
+    return _Head(info.run_id, info.run_name or "", name, info.start_time, info.end_time)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _number(value: float | None) -> float:
+    """A metric's value; MLflow stores infinity as the largest number, and NaN apart."""
+    if value is None:
+        return math.nan
+    return math.copysign(math.inf, value) if abs(value) == sys.float_info.max else value
+
+
+def _chosen(heads: Iterable[_Head], identities: Sequence[str], what: str = "run") -> list[_Head]:
+    """The runs of these ids or first letters, in their own order.
+
+    Raises:
+        BadRequest: an id is unknown, or several runs start with it.
+    """
+    listed = list(heads)
+    whole = {head.run_id for head in listed}
+    chosen = {
+        identity if identity in whole else _named(identity, listed, what).run_id
+        for identity in identities
+    }
+    return [head for head in listed if head.run_id in chosen]
+
+
+def _named(identity: str, listed: Sequence[_Head], what: str) -> _Head:
+    found = [head for head in listed if identity and head.run_id.startswith(identity)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise _nothing_named(identity, listed, what)
+    some = ", ".join(f"{head.run_id[: len(identity) + 4]} ({head.name})" for head in found[:3])
+    raise BadRequest(f"{what}: {len(found)} runs start with {identity!r}: {some}. Add letters.")
+
+
+def _nothing_named(identity: str, listed: Sequence[_Head], what: str) -> BadRequest:
+    """What to answer if no run has an id: the nearest ones, or else the latest."""
+    hint = "There are none here."
+    if listed:
+        hint = nearest(identity[:8], {head.run_id[:8]: head for head in reversed(listed)})
+        if not hint.startswith("Did"):
+            alike = [head for head in listed if head.name == identity] or listed
+            some = ", ".join(f"{head.run_id[:8]} ({head.name})" for head in alike[:3])
+            hint = f"The latest: {some}."
+    return BadRequest(f"{what}: there is no run {identity!r} here. {hint}")
+
+
+def _unknown_run(run_id: str) -> BadRequest:
+    return BadRequest(f"run: there is no run {run_id!r} in {store_address.described()}.")
+
+
+def _last_unfinished(candidates: Iterable[StoredRun]) -> StoredRun:
+    """The first of the unfinished runs that no living process works on."""
+    for run in candidates:
+        if run.outcome != "running" or run.owner is None or run.owner.is_dead:
+            return run
+    raise BadRequest("There is no run here that was interrupted and can go on.")
+
+
+def _wrong_filter(error: Exception) -> BadRequest:
+    return BadRequest(f"filter: {mask(str(error))}")
+
+
+def _pages(ask: Callable[[str | None], Any]) -> list[Any]:
     """All entries of an answer that comes in pages; `ask` takes the token of a page."""
     found, token = [], None
-    with _explained():
-        while True:
-            page = ask(token)
-            found += page
-            token = page.token
-            if not token:
-                return found
+    while True:
+        page = ask(token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Say what went wrong with the store in one line."""
+def _explained(
+    refused: Collection[str] = (), request: Callable[[Exception], BadRequest] = _wrong_filter
+) -> Iterator[None]:
+    """Turn an error of the store into one line.
+
+    Args:
+        refused: MLflow's codes for errors of the user's; for these, `request` gives the message.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (MlflowException, SQLAlchemyError, OSError, ValueError) as error:
+        if getattr(error, "error_code", None) in refused:
+            raise request(error) from None
         reason = mask(str(error).partition("\n")[0])
-        raise RunFailed(f"The record store {described()} cannot be read: {reason}") from error
+        described = store_address.described()
+        raise RunFailed(f"The record store {described} cannot be read: {reason}") from error

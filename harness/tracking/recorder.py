@@ -182,6 +182,7 @@ class MlflowRecorder:
                 "parameters": json.dumps(record.parameters),
                 **record.tags,
                 **{f"data.{part.context}_sha256": part.digest for part in record.data},
+                **{f"data.{part.context}_size": str(part.size) for part in record.data},
                 "python": platform.python_version(),
                 **{name: provenance.version(name) for name in ("mlflow", "optuna")},
                 "git_commit": source.commit or "none",

@@ -5,10 +5,16 @@ Nothing here knows MLflow: records cross the border to the process that does.
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from harness.base.inspection import Inspection
+from harness.base.ownership import Owner
+
+if TYPE_CHECKING:  # it imports NumPy, and whoever only reads runs needs none
+    from harness.base.inspection import Inspection
 
 Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
@@ -67,33 +73,138 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run as the store has it.
+    """A run as the store holds it.
 
     Attributes:
-        experiment: name of the harness's experiment.
-        fields: of the experiment.
-        settings: how it was computed.
-        tags: without their prefix `harness.`.
-        data: the sets of images that it saw.
-        history: the metrics of each epoch that is recorded.
-        is_described: False where its process died before its parameters and files were recorded.
+        mlflow_experiment: MLflow's experiment: the harness's experiment, or the study.
+        start: milliseconds since 1970.
+        end: the same; None while it runs.
+        tags: all of them, with their whole names.
+        params: text, as MLflow holds it; `parameters` has the values.
+        metrics: the last value of each.
+        best: over all epochs, the lowest or highest value of each metric that has a direction.
+        num_epochs: the last recorded epoch; None if there is none.
     """
 
     run_id: str
-    kind: str
-    outcome: str
-    experiment: str
-    fields: dict[str, Any]
-    settings: dict[str, Any]
-    tags: dict[str, str]
-    data: tuple[DataRecord, ...]
-    history: dict[int, dict[str, float]]
-    is_described: bool = True
+    name: str
+    mlflow_experiment: str
+    start: int
+    end: int | None
+    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    num_epochs: int | None = None
+
+    def tag(self, name: str) -> str | None:
+        """A tag of the harness, by its name without the prefix `harness.`."""
+        return self.tags.get(f"harness.{name}")
 
     @property
-    def epochs(self) -> frozenset[int]:
-        """The epochs that are recorded."""
-        return frozenset(self.history)
+    def is_ours(self) -> bool:
+        """Whether the harness recorded the run."""
+        return bool(self.kind)
+
+    @property
+    def kind(self) -> str:
+        """One of `Kind`; "" if the harness did not record the run."""
+        return self.tag("kind") or ""
+
+    @property
+    def outcome(self) -> str:
+        """One of `Outcome`, or `running`; "" if the harness did not record the run."""
+        return self.tag("outcome") or ""
+
+    @property
+    def experiment(self) -> str:
+        """The harness's experiment; "" if the harness did not record the run."""
+        return self.tag("experiment") or ""
+
+    @property
+    def command(self) -> str:
+        """The command line that began the run."""
+        return self.tag("command") or ""
+
+    @property
+    def parent(self) -> str | None:
+        """Id of the group or study that the run belongs to."""
+        return self.tags.get("mlflow.parentRunId")
+
+    @property
+    def owner(self) -> Owner | None:
+        """The process that trains the run, or did."""
+        text = self.tag("owner")
+        return Owner.from_text(text) if text else None
+
+    @functools.cached_property
+    def data(self) -> dict[str, str]:
+        """SHA-256 of the images that the run saw, by `training`, `validation`, `test`."""
+        return {
+            name.removeprefix("harness.data.").removesuffix("_sha256"): digest
+            for name, digest in self.tags.items()
+            if name.startswith("harness.data.") and name.endswith("_sha256")
+        }
+
+    @property
+    def data_records(self) -> tuple[DataRecord, ...]:
+        """The sets of images that the run saw."""
+        return tuple(
+            DataRecord(
+                str(self.dataset), context, digest, int(self.tag(f"data.{context}_size") or 0)
+            )
+            for context, digest in self.data.items()
+        )
+
+    @property
+    def dataset(self) -> str | None:
+        """Name of the data set."""
+        return self.params.get("dataset")
+
+    @property
+    def seed(self) -> int | None:
+        """The seed; None for a group of seeds."""
+        seed = self.parameters.get("seed")
+        return seed if type(seed) is int else None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Fields of the experiment, typed."""
+        return self._values("fields")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of the run, typed."""
+        return self._values("settings")
+
+    @functools.cached_property
+    def parameters(self) -> dict[str, Any]:
+        """Parameters with the type that they were recorded with.
+
+        Text that looks like a number stays text. If no type is recorded, a parameter is a number
+        only if writing that number gives the same text.
+        """
+        typed = self._values("parameters")
+        untyped = {name: text for name, text in self.params.items() if name not in typed}
+        return typed | {name: _value(text) for name, text in untyped.items()}
+
+    def _values(self, tag: str) -> dict[str, Any]:
+        try:
+            values: dict[str, Any] = json.loads(self.tag(tag) or "{}")
+        except ValueError:  # MLflow cuts a very long tag off
+            return {}
+        return values
+
+
+def _value(text: str) -> Any:
+    """The number or truth value that is written as this text; otherwise the text."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            if str(kind(text)) == text != "nan":
+                return kind(text)
+    return text
 
 
 @dataclass(frozen=True)

@@ -1,60 +1,34 @@
-"""Recorded runs as frames: what MLflow's own client says, with few questions, in known columns."""
+"""Both readers: they return what MLflow's own client does, in few queries, and write nothing."""
 
 from __future__ import annotations
 
+import json
 import math
 import socket
-import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import requests
 from conftest import Checkout, Recorded
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from unusual_store import make_unusual_store
 
 import harness
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.ownership import Owner
 from harness.tracking import pages, reader
-from harness.tracking.frames import DTYPES
+from harness.tracking.reader import ClientReader, DatabaseReader, Reader, open_reader
+from harness.tracking.schema import StoredRun
+from harness.tracking.store_address import fingerprint
 
 
 @pytest.fixture(scope="module")
 def database(group: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The record of real runs, and of all that is unusual: no number, deleted, not ours."""
     checkout, _ = group
     path = tmp_path_factory.mktemp("reading") / "a store #1" / "mlflow.db"
-    path.parent.mkdir()
-    with closing(sqlite3.connect(checkout.store)) as real, closing(sqlite3.connect(path)) as copy:
-        real.backup(copy)
-    client = MlflowClient(f"sqlite:///{path}")
-    (experiment,) = (e for e in client.search_experiments() if e.name == "softmax_regression")
-    for values in ([2.0, math.nan, math.inf], [-math.inf, 0.5], [math.nan]):
-        run = client.create_run(
-            experiment.experiment_id,
-            tags={"harness.kind": "run", "harness.outcome": "diverged", "colour": "blue"},
-        )
-        metrics = [
-            Metric(name, value, 1000 + step, step)
-            for name in ("train/loss", "test/accuracy", "x")
-            for step, value in enumerate(values, 1)
-        ]
-        client.log_batch(run.info.run_id, metrics=metrics)
-        # A second time, as a run that was resumed after a loss of power may do it.
-        client.log_batch(run.info.run_id, metrics=[Metric("x", 7.0, 2000, 1)])
-        client.log_batch(run.info.run_id, metrics=[Metric("x", 8.0, 3000, 1)])
-    deleted = client.create_run(experiment.experiment_id)
-    client.delete_run(deleted.info.run_id)
-    elsewhere = client.create_experiment("deleted")
-    client.create_run(elsewhere)
-    client.delete_experiment(elsewhere)
-    client.create_run("0", run_name="somebody else's")
+    make_unusual_store(checkout.store, path)
     return path
 
 
@@ -75,40 +49,53 @@ def served(database: Path) -> Iterator[str]:
             yield address
 
 
-# ---- the private route ----
+@pytest.fixture(params=["database", "client"])
+def either(request: pytest.FixtureRequest, database: Path) -> Reader:
+    """Each of the two readers of one store."""
+    return DatabaseReader(database) if request.param == "database" else ClientReader()
 
 
-def everything(reader: reader.Reader) -> dict[str, Any]:
-    """All that a reader tells, with NaN as a word, which is equal to itself."""
-    listed = reader.listing(None)
-    ids = [run.run_id for run in listed]
-    told: dict[str, Any] = eval(
-        repr(
-            {
-                "experiments": sorted(reader.experiments()),
-                "listed": [vars(run) for run in listed],
-                "runs": [vars(run) for run in reader.runs(ids)],
-                "history": reader.history(ids),
-            }
-        ),
-        {"nan": "nan", "inf": math.inf},
+# ---- both readers return the same ----
+
+
+def everything(reader: Reader) -> dict[str, Any]:
+    """All that a reader returns."""
+    runs = reader.runs()
+    ids = [run.run_id for run in runs]
+    found: dict[str, Any] = comparable(
+        {
+            "experiments": sorted(reader.experiments()),
+            "runs": [vars(run) for run in runs],
+            "of one experiment": [run.run_id for run in reader.runs("softmax_regression")],
+            "one by one": [vars(reader.run(run_id)) for run_id in ids],
+            "by letters": [run.run_id for run in reader.runs(run_ids=[i[:12] for i in ids])],
+            "children": [[run.run_id for run in reader.children(run_id)] for run_id in ids],
+            "history": reader.history(ids),
+        }
     )
-    return told
+    return found
 
 
-def test_the_database_holds_what_mlflow_tells_of_it(database: Path) -> None:
-    by_database = everything(reader.DatabaseReader(database))
-    by_client = everything(reader.ClientReader())
-    assert by_database == by_client
-    # And there was something to tell.
+def comparable(values: Any) -> Any:
+    """The same with NaN as a word, which equals itself."""
+    return eval(repr(values), {"nan": "nan", "inf": math.inf})
+
+
+def test_the_database_holds_what_mlflow_returns(database: Path) -> None:
+    by_database = everything(DatabaseReader(database))
+    assert by_database == everything(ClientReader())
+    # And there was something to return.
     assert len(by_database["runs"]) == 8
+    assert by_database["runs"] == by_database["one by one"]
+    assert by_database["by letters"] == [run["run_id"] for run in by_database["runs"]]
+    assert sorted(map(len, by_database["children"])) == [0] * 7 + [3]
     assert len(by_database["history"]) > 100
 
 
-def test_a_server_tells_the_same_in_a_few_answers(
+def test_a_server_returns_the_same_in_few_answers(
     database: Path, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_database = everything(reader.DatabaseReader(database))
+    by_database = DatabaseReader(database)
     asked = []
     send = requests.Session.send
 
@@ -118,33 +105,275 @@ def test_a_server_tells_the_same_in_a_few_answers(
 
     monkeypatch.setattr(requests.Session, "send", counted)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
-    assert everything(reader.ClientReader()) == by_database
-    metrics = {name for _, _, name, _ in by_database["history"]}
+    by_client = ClientReader()
+    runs = by_client.runs()
+    ids = [run.run_id for run in runs]
+    history = by_client.history(ids)
+    assert comparable([vars(run) for run in runs]) == comparable(
+        [vars(run) for run in by_database.runs()]
+    )
+    assert comparable(history) == comparable(by_database.history(ids))
+    metrics = {name for _, _, name, _ in history}
     judged = {name for name in metrics if reader.best_of(name)}
     # What a single run alone has is not worth another kind of question.
     assert asked.count("get-history-bulk") <= len(metrics) + len(judged)
     assert asked.count("search") == 2
     assert len(asked) <= 2 + len(metrics) + len(judged)
+    # Here each run is asked for by itself.
+    assert everything(by_client) == everything(by_database)
 
 
 def test_answers_that_are_too_long_are_asked_for_in_parts(
     database: Path, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_database = everything(reader.DatabaseReader(database))
+    by_database = everything(DatabaseReader(database))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
     monkeypatch.setattr(reader, "LONGEST_HISTORY", 5)
     monkeypatch.setattr(reader, "MOST_RUNS", 3)
     monkeypatch.setattr(reader, "PAGE", 2)
-    assert everything(reader.ClientReader()) == by_database
+    assert everything(ClientReader()) == by_database
 
 
 def test_a_server_without_that_address_is_asked_run_by_run(
     database: Path, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    by_database = everything(reader.DatabaseReader(database))
+    by_database = everything(DatabaseReader(database))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
     monkeypatch.setattr(reader, "HISTORIES", "/ajax-api/2.0/mlflow/metrics/not-there")
-    assert everything(reader.ClientReader()) == by_database
+    assert everything(ClientReader()) == by_database
+
+
+def test_infinity_and_nan_are_read_as_such(either: Reader) -> None:
+    runs = either.runs(filter="tags.colour = 'blue'")
+    last = {str(run.metrics["train/loss"]): run.best.get("train/loss") for run in runs}
+    assert last == {"inf": 2.0, "0.5": -math.inf, "nan": None}
+    values = [
+        value for _, _, name, value in either.history([r.run_id for r in runs]) if name == "x"
+    ]
+    assert sorted(map(str, values)) == ["0.5", "8.0", "8.0", "8.0", "inf", "nan"]
+    # What was recorded last counts, and a metric without a direction has no best value.
+    assert all("x" not in run.best for run in runs)
+    assert {run.best.get("one more/loss") for run in runs} == {2.0, -math.inf, None}
+    assert sorted(str(run.num_epochs) for run in runs) == ["1", "2", "3"]
+
+
+def test_artifacts_are_read_from_their_folder(
+    group: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout, ended = group
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout.store}")
+    monkeypatch.setattr(reader, "ROOT", checkout.root)
+    monkeypatch.chdir(checkout.root)
+    for source in (DatabaseReader(checkout.store), ClientReader()):
+        content = source.artifact(ended.run_id, "experiment.json")
+        assert json.loads(content or b"")["experiment"] == "softmax_regression"
+        assert source.artifact(ended.run_id, "nothing.json") is None
+        assert source.artifact("0" * 32, "experiment.json") is None
+
+
+def test_an_artifact_may_lie_at_an_address(
+    database: Path, tmp_path: Path, group: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a folder #2"
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment_id = client.create_experiment("by address", folder.as_uri())
+    try:
+        run_id = client.create_run(experiment_id).info.run_id
+        client.log_text(run_id, "what is inside", "file.txt")
+        assert DatabaseReader(database).artifact(run_id, "file.txt") == b"what is inside"
+    finally:
+        client.delete_experiment(experiment_id)
+
+
+# ---- one run ----
+
+
+def test_the_first_letters_of_an_id_are_enough(either: Reader) -> None:
+    run = either.runs("softmax_regression")[0]
+    assert either.find(run.run_id).run_id == run.run_id
+    assert either.find(run.run_id[:8]).run_id == run.run_id
+    assert comparable(vars(either.find(run.run_id))) == comparable(vars(either.run(run.run_id)))
+
+
+@pytest.mark.parametrize("identity", ["nonsense", "", "0" * 32, "%", "last one", "../../x"])
+def test_an_unknown_run_is_a_bad_request(either: Reader, identity: str) -> None:
+    with pytest.raises(
+        BadRequest, match=r"^resume: there is no run .* here\. The latest: \w{8} \("
+    ):
+        either.find(identity, "resume")
+    with pytest.raises(BadRequest, match="run: there is no run"):
+        either.run(identity)
+    with pytest.raises(BadRequest, match="run: there is no run"):
+        either.runs(run_ids=[identity])
+
+
+def test_deleted_runs_are_unknown(database: Path, either: Reader) -> None:
+    client = MlflowClient(f"sqlite:///{database}")
+    (run,) = client.search_runs(
+        [e.experiment_id for e in client.search_experiments()], run_view_type=2
+    )
+    assert run.info.lifecycle_stage == "deleted"
+    with pytest.raises(BadRequest, match="there is no run"):
+        either.run(run.info.run_id)
+    with pytest.raises(BadRequest, match="there is no run"):
+        either.find(run.info.run_id)
+
+
+def test_letters_that_several_ids_start_with_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = [
+        reader._Head(f"{start}{'0' * 28}", "x", "some", 0, 0) for start in ("abcd", "abce", "f00d")
+    ]
+    monkeypatch.setattr(DatabaseReader, "_heads", lambda self, *_: heads)
+    with pytest.raises(BadRequest, match=r"2 runs start with 'abc': abcd000 \(x\), abce000"):
+        open_reader().find("abc")
+    with pytest.raises(BadRequest, match="Did you mean abcd0000"):
+        open_reader().find("abcd0001")
+    assert open_reader().find("f").run_id == f"f00d{'0' * 28}"
+
+
+def test_last_is_the_latest_run_that_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(BadRequest, match="no run here that was interrupted"):
+        open_reader().find("last")
+    client, start = MlflowClient(uri), iter(range(1000))
+    alive = Owner.current()
+    dead = Owner(alive.pid, "before", alive.boot, alive.machine)
+    elsewhere = Owner(1, "1", "1", "another machine")
+
+    def recorded(outcome: str, owner: Owner = dead, **others: str) -> str:
+        tags = {"harness.kind": "run", "harness.outcome": outcome, "harness.owner": str(owner)}
+        names = {"kind": "harness.kind", "parent": "mlflow.parentRunId"}
+        tags |= {names[name]: value for name, value in others.items()}
+        return str(client.create_run("0", start_time=next(start), tags=tags).info.run_id)
+
+    def skip() -> None:
+        """Record runs that are not meant, though they are later."""
+        recorded("completed")
+        recorded("diverged")
+        recorded("running", alive)
+        recorded("running", elsewhere)
+        recorded("interrupted", kind="trial")
+        recorded("interrupted", parent="0" * 32)
+
+    skip()
+    for source in (open_reader(), ClientReader()):
+        with pytest.raises(BadRequest, match="no run here that was interrupted"):
+            source.find("last")
+    for outcome in ("running", "interrupted", "failed"):
+        run_id = recorded(outcome)
+        skip()
+        assert open_reader().find("last").run_id == run_id
+        assert ClientReader().find("last").run_id == run_id
+
+
+def test_a_run_that_began_while_the_server_was_away_keeps_its_first_id(
+    served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
+    monkeypatch.setattr(reader, "MLRUNS", tmp_path)
+    group = next(run for run in ClientReader().runs() if run.kind == "group")
+    key = "ab" * 16
+    ids = tmp_path / "spool" / fingerprint() / "ids"
+    ids.mkdir(parents=True)
+    (ids / key).write_text(group.run_id)
+    source = ClientReader()
+    assert source.find(key) == source.find(key[:8]) == source.run(key) == group
+    assert source.runs(run_ids=[key]) == [group]
+    assert len(source.children(key)) == 3
+
+
+# ---- values ----
+
+
+def stored(params: dict[str, str], tags: dict[str, str] | None = None) -> StoredRun:
+    return StoredRun("0" * 32, "name", "some", 0, None, tags or {}, params)
+
+
+def test_parameters_keep_the_type_that_they_were_recorded_with() -> None:
+    typed = {
+        "version": "1.10",
+        "code": "007",
+        "truth": "True",
+        "seed": 2**63 - 1,
+        "big": 2**90 + 1,
+        "lr": 0.1,
+        "round": 1.0,
+        "on": True,
+        "none": None,
+    }
+    run = stored(
+        {name: str(value) for name, value in typed.items()},
+        {"harness.parameters": json.dumps(typed), "harness.kind": "run"},
+    )
+    assert run.parameters == typed
+    assert {name: type(value) for name, value in run.parameters.items()} == {
+        name: type(value) for name, value in typed.items()
+    }
+    assert run.seed == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("7", 7),
+        ("-7", -7),
+        ("007", "007"),
+        ("+7", "+7"),
+        ("1_000", "1_000"),
+        (str(2**90 + 1), 2**90 + 1),
+        ("9" * 5000, "9" * 5000),
+        ("0.1", 0.1),
+        ("1.0", 1.0),
+        ("1.10", "1.10"),
+        ("1e-05", 1e-05),
+        ("1e-5", "1e-5"),
+        ("inf", math.inf),
+        ("nan", "nan"),
+        ("True", True),
+        ("true", "true"),
+        ("None", "None"),
+        ("", ""),
+    ],
+)
+def test_without_a_recorded_type_text_is_a_number_if_the_number_is_written_so(
+    text: str, value: Any
+) -> None:
+    found = stored({"x": text}).parameters["x"]
+    assert (found, type(found)) == (value, type(value))
+
+
+def test_a_tag_that_mlflow_has_cut_off_leaves_the_text() -> None:
+    run = stored({"lr": "0.1"}, {"harness.parameters": '{"lr": 0.', "harness.fields": "{"})
+    assert run.parameters == {"lr": 0.1}
+    assert run.fields == {}
+
+
+def test_a_run_of_the_harness_has_its_whole_description(group: Recorded) -> None:
+    _, ended = group
+    reader = open_reader()
+    parent = reader.run(ended.run_id)
+    assert (parent.kind, parent.seed, parent.is_ours) == ("group", None, True)
+    children = reader.children(ended.run_id)
+    assert [run.seed for run in children] == [6, 5, 4]
+    for run in children:
+        assert (run.kind, run.outcome, run.experiment) == ("run", "completed", "softmax_regression")
+        assert run.parent == ended.run_id
+        assert run.fields.items() <= run.parameters.items()
+        assert run.parameters["lr"] == 0.1
+        assert run.parameters["capture_graph"] is False
+        assert run.dataset == "digits"
+        assert run.data.keys() == {"training", "test"}
+        assert run.command.startswith("python -m harness.run softmax_regression")
+        assert run.owner
+        assert run.owner.is_dead
+    (foreign,) = reader.runs("Default")
+    assert (foreign.kind, foreign.outcome, foreign.is_ours, foreign.owner) == ("", "", False, None)
+
+
+# ---- stores that cannot be read ----
 
 
 def test_reading_writes_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +381,9 @@ def test_reading_writes_nothing(checkout: Checkout, monkeypatch: pytest.MonkeyPa
     assert harness.runs().empty
     assert harness.runs(filter="params.lr = '0.1'").empty
     assert harness.epochs().empty
+    with pytest.raises(BadRequest, match=r"there is no run '0' here\. There are none here"):
+        open_reader().find("0")
+    assert open_reader().artifact("0" * 32, "x") is None
     assert not checkout.store.exists()
 
 
@@ -170,183 +402,11 @@ def test_a_server_that_is_away_is_a_failure_in_words(monkeypatch: pytest.MonkeyP
     with pytest.raises(RunFailed, match=r"http://\*\*\*@127\.0\.0\.1:1 cannot be read") as raised:
         harness.runs()
     assert "secret" not in str(raised.value)
+    with pytest.raises(RunFailed, match="cannot be read"):
+        open_reader().find("last")
 
 
-# ---- frames ----
-
-
-def test_a_frame_of_runs_has_the_documented_columns(group: Recorded) -> None:
-    _, ended = group
-    frame = harness.runs()
-    assert list(frame)[: len(DTYPES)] == list(DTYPES)
-    assert {name: str(frame[name].dtype) for name in DTYPES} == DTYPES
-    assert list(harness.runs(filter="metrics.y > 100")) == list(DTYPES)
-    assert list(frame["run_id"]) == [run.run_id for run in reader.reader().listing(None)]
-    children = frame[frame["parent"] == ended.run_id]
-    assert list(children["seed"]) == [6, 5, 4]
-    assert set(children["kind"]) == {"run"}
-    assert set(children["dataset"]) == {"digits"}
-    assert list(children["epochs"]) == [2, 2, 2]
-    assert (children["seconds"] > 0).all()
-    (parent,) = frame[frame["run_id"] == ended.run_id].to_dict("records")
-    assert parent["kind"] == "group"
-    assert pd.isna(parent["seed"])
-    (foreign,) = frame[frame["name"] == "somebody else's"].to_dict("records")
-    assert pd.isna(foreign["kind"])
-    assert pd.isna(foreign["epochs"])
-    assert list(frame["tags.colour"].dropna()) == ["blue"] * 3
-    assert children["data.training"].str.len().eq(64).all()
-
-
-def test_parameters_are_what_their_text_says(group: Recorded) -> None:
-    _, ended = group
-    frame = harness.runs(run_ids=harness.runs()["run_id"][lambda ids: ids != ended.run_id])
-    kinds = {name: str(frame[f"params.{name}"].dtype) for name in ("seed", "batch_size", "lr")}
-    assert kinds == {"seed": "Int64", "batch_size": "Int64", "lr": "float64"}
-    assert str(frame["params.capture_graph"].dtype) == "boolean"
-    assert str(frame["params.dataset"].dtype) == "str"
-    assert set(frame["params.lr"].dropna()) == {0.1}
-    # The group's seed is a range: words.
-    assert str(harness.runs()["params.seed"].dtype) == "str"
-
-
-def test_metrics_are_the_last_ones_and_the_best_ones() -> None:
-    frame = harness.runs(filter="tags.colour = 'blue'")
-    last, best = list(frame["metrics.train/loss"]), list(frame["best.train/loss"])
-    by_last = dict(zip(map(str, last), best, strict=True))
-    assert by_last["inf"] == 2.0
-    assert by_last["0.5"] == -math.inf
-    assert math.isnan(by_last["nan"])
-    assert "best.x" not in frame
-    history = harness.epochs("softmax_regression")
-    real = harness.runs("softmax_regression", filter="tags.harness.outcome = 'completed'")
-    for run in real[real["kind"] == "run"].to_dict("records"):
-        values = history[(history["run_id"] == run["run_id"])]
-        accuracy = values[values["metric"] == "test/accuracy"]["value"]
-        assert len(accuracy) == 2
-        assert run["metrics.test/accuracy"] == accuracy.iloc[-1]
-        assert run["best.test/accuracy"] == accuracy.max()
-
-
-def test_a_frame_of_epochs_has_a_row_a_run_and_epoch_and_metric() -> None:
-    frame = harness.epochs("softmax_regression")
-    kinds = {"run_id": "str", "epoch": "int64", "metric": "category", "value": "float64"}
-    assert {name: str(kind) for name, kind in frame.dtypes.items()} == kinds
-    assert not frame.duplicated(["run_id", "epoch", "metric"]).any()
-    runs = harness.runs("softmax_regression")
-    assert list(frame["run_id"].unique()) == list(runs[runs["kind"] != "group"]["run_id"])
-    # What was recorded last counts.
-    twice = frame[(frame["metric"] == "x") & (frame["epoch"] == 1)]
-    assert list(twice["value"]) == [8.0] * 3
-    some = runs[runs["seed"] == 5]
-    pd.testing.assert_frame_equal(
-        harness.epochs(some), harness.epochs(run_ids=list(some["run_id"]))
-    )
-    assert set(harness.epochs(some)["epoch"]) == {1, 2}
-    assert dict(harness.epochs(some[:0]).dtypes.astype(str)) == kinds
-
-
-# ---- selections ----
-
-
-def test_the_first_letters_of_an_id_are_enough(group: Recorded) -> None:
-    _, ended = group
-    frame = harness.runs(run_ids=[ended.run_id[:12]])
-    assert list(frame["run_id"]) == [ended.run_id]
-    assert list(harness.runs(run_ids=ended.run_id)["run_id"]) == [ended.run_id]
-
-
-@pytest.mark.parametrize(
-    ("choice", "message"),
-    [
-        ({"experiment": "softmax_regresion"}, "Did you mean softmax_regression"),
-        ({"experiment": "lenet"}, r"lenet has no runs yet.*python -m harness\.run lenet"),
-        ({"experiment": "deleted"}, "no runs of 'deleted'"),
-        ({"study": "lr_search"}, r"lr_search has no runs yet.*harness\.study lr_search"),
-        ({"study": "softmax_regression"}, "softmax_regression is an experiment"),
-        ({"experiment": "a", "study": "b"}, "not both"),
-        ({"run_ids": ["nonsense"]}, r"no run 'nonsense' here. The latest: \w{8} \("),
-        ({"run_ids": [""]}, "no run ''"),
-        ({"filter": "params.lr ~ 3"}, "filter: "),
-    ],
-)
-def test_what_is_not_there_is_a_bad_request(choice: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadRequest, match=message):
-        harness.runs(**choice)
-
-
-def test_letters_that_several_ids_start_with_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    listed = [reader.Listed(f"{start}{'0' * 28}", "x", "run") for start in ("abcd", "abce", "f00d")]
-    monkeypatch.setattr(reader.DatabaseReader, "listing", lambda self, experiment, query: listed)
-    with pytest.raises(BadRequest, match=r"2 runs start with 'abc': abcd000 \(x\), abce000"):
-        harness.runs(run_ids=["abc"])
-    with pytest.raises(BadRequest, match="Did you mean abcd0000"):
-        harness.runs(run_ids=["abcd0001"])
-
-
-def test_a_filter_narrows_an_experiment_down(group: Recorded) -> None:
-    chosen = harness.runs("softmax_regression", filter="params.seed = '5'")
-    assert list(chosen["seed"]) == [5]
-    assert harness.runs("Default", filter="params.seed = '5'").empty
-
-
-# ---- in Python ----
-
-
-def python(checkout: Checkout, program: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=checkout.root,
-        env=checkout.environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    ).stdout
-
-
-def test_reading_an_embedded_store_imports_no_mlflow(group: Recorded) -> None:
-    checkout, _ = group
-    program = (
-        "import sys, harness; heavy = {'torch', 'mlflow', 'pandas', 'numpy', 'sqlalchemy'};"
-        "print(sorted(heavy & set(sys.modules)));"
-        "print(len(harness.epochs(harness.runs('softmax_regression'))) > 0);"
-        "print(sorted(heavy & set(sys.modules)))"
-    )
-    assert python(checkout, program).split("\n")[:3] == ["[]", "True", "['numpy', 'pandas']"]
-
-
-def test_the_package_offers_its_functions_and_no_others() -> None:
-    assert {"runs", "epochs", "run_experiment"} <= set(dir(harness))
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = harness.nonsense
-
-
-def test_an_experiment_runs_from_python_with_the_whole_record(checkout: Checkout) -> None:
-    options = "data_root='somewhere', threads=1, figures=False, tags={'colour': 'red'}"
-    printed = python(
-        checkout,
-        "import harness; from experiments.baseline import Baseline;"
-        "experiment = Baseline(lr=0.05, dataset='digits', num_epochs=2);"
-        f"result = harness.run_experiment(experiment, {options});"
-        "print(result.run_id, result.outcome, len(result.epochs),"
-        " result.metrics['test/accuracy'])",
-    )
-    run_id, outcome, epochs, accuracy = printed.split()
-    assert (outcome, epochs) == ("completed", "2")
-    with checkout.opened() as client:
-        run = client.get_run(run_id)
-    assert run.info.status == "FINISHED"
-    assert run.data.metrics["test/accuracy"] == float(accuracy)
-    assert run.data.params["lr"] == "0.05"
-    assert run.data.tags["colour"] == "red"
-    # Told as the command line that does the same.
-    assert run.data.tags["harness.command"] == (
-        "python -m harness.run baseline --dataset digits --lr 0.05 --num-epochs 2 "
-        "--threads 1 --data-root somewhere --no-figures --tag colour=red"
-    )
-
-
-def test_what_is_no_experiment_is_refused_before_anything_starts() -> None:
-    with pytest.raises(BadRequest, match=r"experiment: .* is none"):
-        harness.run_experiment(dict)  # type: ignore[arg-type]
+def test_an_address_of_no_store_is_a_bad_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "nonsense")
+    with pytest.raises(BadRequest, match="MLFLOW_TRACKING_URI: 'nonsense'"):
+        harness.runs()
