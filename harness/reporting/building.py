@@ -57,7 +57,9 @@ def build(name: str, storage_address: str | None) -> Report:
     runs = select(Query(experiment=name), reader)
     path = project.ROOT / "experiments" / f"{name}.py"
     question = discovery.summary(path) if path.is_file() else ""
-    return Report(experiment_report.experiment_page(name, question, runs, reader).encode(), "experiment")
+    return Report(
+        experiment_report.experiment_page(name, question, runs, reader).encode(), "experiment"
+    )
 
 
 def study_page(

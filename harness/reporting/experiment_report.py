@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from harness.analysis.curves import draw_curves
 from harness.analysis.query import images_seen
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
-from harness.base.formatting import assignments, duration, number_of, value_text
+from harness.base.formatting import duration, number_of, value_text
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags
 from harness.reporting.page import (
@@ -129,7 +129,12 @@ class _Report:
             *([TableColumn("data set")] if several else []),
             *map(_parameter, self.varied),
             *(TableColumn(name.removeprefix("metrics."), ".4f") for name in measured),
-            *(TableColumn("epochs"), TableColumn("seconds", ".1f"), TableColumn("device"), TableColumn("begun")),
+            *(
+                TableColumn("epochs"),
+                TableColumn("seconds", ".1f"),
+                TableColumn("device"),
+                TableColumn("begun"),
+            ),
         ]
         names = ["name", "outcome", "seed", *(["dataset"] if several else []), *self.varied]
         names += [*measured, "epochs", "seconds", "device"]
@@ -205,7 +210,11 @@ class _Report:
             *([TableColumn("configuration")] if named else []),
             *map(_parameter, self.varied),
             *(TableColumn(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
-            *(TableColumn("n seeds"), TableColumn("loss", ".4f"), TableColumn("seconds a run", ".1f")),
+            *(
+                TableColumn("n seeds"),
+                TableColumn("loss", ".4f"),
+                TableColumn("seconds a run", ".1f"),
+            ),
             TableColumn("outcome"),
         ]
         table: list[list[Value]] = [

@@ -20,7 +20,6 @@ from harness.base.trials import (
 )
 from harness.figures import style
 from harness.reporting import checklist
-from harness.reporting.checklist import Tags
 from harness.reporting.page import (
     Block,
     Checklist,
