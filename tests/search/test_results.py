@@ -112,7 +112,7 @@ def test_parameters_say_what_was_searched(stored: optuna.Study) -> None:
 
 def test_a_conditional_space_has_the_parameters_of_all_trials(tmp_path: Path) -> None:
     def suggest(trial: Trial | FrozenTrial) -> dict[str, Any]:
-        values = {"batch_size": trial.suggest_categorical("batch_size", [64, 256])}
+        values: dict[str, Any] = {"batch_size": trial.suggest_categorical("batch_size", [64, 256])}
         if values["batch_size"] == 256:
             values["lr"] = trial.suggest_float("lr", 0.01, 1.0)
         return values
