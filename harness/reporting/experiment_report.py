@@ -10,7 +10,7 @@ from harness.analysis import rows
 from harness.analysis.curves import curves, seen_images
 from harness.analysis.query import Run, images
 from harness.analysis.rows import FINISHED, Row
-from harness.base.formatting import number_of
+from harness.base.formatting import assignments, duration, number_of
 from harness.figures.comparison_figures import draw_comparison
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags

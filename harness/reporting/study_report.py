@@ -50,7 +50,7 @@ Answer = Mapping[str, Any]
 FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "failed")
 
 
-def study_page(
+def study_html(
     answer: Answer,
     rows: Sequence[TrialRow],
     run: StoredRun,
@@ -86,12 +86,14 @@ def study_page(
 
 def tags_of(run: StoredRun) -> Tags:
     """The tags of a run, without their prefix `harness.`."""
-    return run.tags
+    return {name.removeprefix("harness."): value for name, value in run.tags.items()}
 
 
-def data_of(run: StoredRun) -> list[tuple[str, str, int | None, str]]:
-    """The data that a run used: name, use, number of images, SHA-256."""
-    return [(part.name, part.context, part.size, part.digest) for part in run.data]
+def data_of(run: StoredRun) -> list[tuple[str, str]]:
+    """The uses of the data of a run, each with the SHA-256 of its images."""
+    tags = tags_of(run)
+    names = {use: f"data.{use}_sha256" for use in ("training", "validation", "test")}
+    return [(use, tags[name]) for use, name in names.items() if name in tags]
 
 
 class _Content:
@@ -158,7 +160,9 @@ class _Content:
                 )
             ]
         )
-        values = ", ".join(f"{name} = {_words(v)}" for name, v in self.best["parameters"].items())
+        values = ", ".join(
+            f"{name} = {value_text(v)}" for name, v in self.best["parameters"].items()
+        )
         blocks.append(
             Text(
                 f"The best is trial {self.best['trial']}: {values}. Its {self.objective} of "
@@ -190,7 +194,7 @@ class _Content:
                     name,
                     space.get(name, "as suggest(trial) of the study asks"),
                     *(
-                        _words(values[name]) if name in values else None
+                        value_text(values[name]) if name in values else None
                         for values in (self.defaults, self.best["parameters"])
                     ),
                 ]
@@ -199,7 +203,7 @@ class _Content:
         )
         answer, fields = self.answer, self.fields
         others = ", ".join(
-            f"{name} = {_words(value)}" for name, value in fields.items() if name not in names
+            f"{name} = {value_text(value)}" for name, value in fields.items() if name not in names
         )
         return [
             table,
@@ -291,7 +295,7 @@ class _Content:
         return Table(caption, columns, table, sortable=True)
 
     def checklist(self) -> list[Item]:
-        answer, fields = self.answer, self.fields
+        answer, fields, dataset = self.answer, self.fields, self.fields["dataset"]
         runs = [self.run, *self.confirmations]
         workers = {(row.owner, row.worker) for row in self.rows if row.worker is not None}
         total, parts = self._compute_time()
@@ -305,9 +309,14 @@ class _Content:
                 f"reported: {self.reported} after training on all training images",
             ),
             checklist.data_item(
-                (f"{'trials' if run is self.run else 'confirmation'} on {name}", use, size, digest)
+                (
+                    f"{'trials' if run is self.run else 'confirmation'} on {dataset}",
+                    use,
+                    None,
+                    digest,
+                )
                 for run in runs
-                for name, use, size, digest in data_of(run)
+                for use, digest in data_of(run)
             ),
             Item(
                 "Split",
@@ -454,10 +463,6 @@ def _numbers(summary: Summary) -> list[Value]:
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _words(value: Any) -> str:
-    return value_text(value)
 
 
 def _cell(value: Any) -> Value:
