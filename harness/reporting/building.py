@@ -78,7 +78,7 @@ def study_page(
             confirmations += [reader.run(run_id) for run_id in confirmation["run_ids"][:1]]
     run = reader.run(stored.user_attrs["run_id"])
     rows = results.trial_rows(stored)
-    return study_report.page_of_study(answer, rows, run, confirmations, figures).encode()
+    return study_report.study_html(answer, rows, run, confirmations, figures).encode()
 
 
 def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:

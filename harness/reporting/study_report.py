@@ -49,7 +49,7 @@ Answer = Mapping[str, Any]
 FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "failed")
 
 
-def page_of_study(
+def study_html(
     answer: Answer,
     rows: Sequence[TrialRow],
     run: StoredRun,
@@ -147,7 +147,9 @@ class _Content:
                 )
             ]
         )
-        values = ", ".join(f"{name} = {_words(v)}" for name, v in self.best["parameters"].items())
+        values = ", ".join(
+            f"{name} = {value_text(v)}" for name, v in self.best["parameters"].items()
+        )
         blocks.append(
             Text(
                 f"The best is trial {self.best['trial']}: {values}. Its {self.objective} of "
@@ -179,7 +181,7 @@ class _Content:
                     name,
                     space.get(name, "as suggest(trial) of the study asks"),
                     *(
-                        _words(values[name]) if name in values else None
+                        value_text(values[name]) if name in values else None
                         for values in (self.defaults, self.best["parameters"])
                     ),
                 ]
@@ -188,7 +190,7 @@ class _Content:
         )
         answer, fields = self.answer, self.fields
         others = ", ".join(
-            f"{name} = {_words(value)}" for name, value in fields.items() if name not in names
+            f"{name} = {value_text(value)}" for name, value in fields.items() if name not in names
         )
         return [
             table,
@@ -280,7 +282,7 @@ class _Content:
         return Table(caption, columns, table, sortable=True)
 
     def checklist(self) -> list[Item]:
-        answer, fields = self.answer, self.fields
+        answer, fields, dataset = self.answer, self.fields, self.fields["dataset"]
         runs = [self.run, *self.confirmations]
         workers = {(row.owner, row.worker) for row in self.rows if row.worker is not None}
         total, parts = self._compute_time()
@@ -446,10 +448,6 @@ def _numbers(summary: Summary) -> list[Value]:
 
 def _capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _words(value: Any) -> str:
-    return value_text(value)
 
 
 def _cell(value: Any) -> Value:

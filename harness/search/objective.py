@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+
+from harness.base.trials import VALIDATION_ACCURACY, Direction
 
 
 @dataclass(frozen=True)
 class Objective:
     """A metric of a trial's last epoch, and which way is better."""
 
-    metric: str = "validation/accuracy"
-    direction: Literal["maximize", "minimize"] = "maximize"
+    metric: str = VALIDATION_ACCURACY
+    direction: Direction = "maximize"
 
 
 OBJECTIVE = Objective()

@@ -14,9 +14,10 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from harness.base.formatting import csv_text
-from harness.base.trials import VALIDATION_ACCURACY, SearchedParameter, TrialRow
+from harness.base.trials import SearchedParameter, TrialRow
 from harness.search import trial_queue
 from harness.search.importance import importances
+from harness.search.objective import OBJECTIVE
 from harness.search.storage import StoredStudy
 from harness.search.study import edge_warnings
 
@@ -59,8 +60,8 @@ def study_summary(stored: StoredStudy) -> dict[str, Any]:
     declaration = stored.user_attrs["declaration"]
     return {
         "study": stored.study_name,
-        "objective": VALIDATION_ACCURACY,
-        "direction": stored.direction.name.lower(),
+        "objective": OBJECTIVE.metric,
+        "direction": OBJECTIVE.direction,
         "declaration": {name: declaration[name] for name in ("experiment", "fields", "space")},
         "defaults": trials[0].params if trials else {},
         **declaration["search"],

@@ -23,13 +23,15 @@ import harness
 from harness import compare
 from harness.analysis import table
 from harness.analysis.comparison import comparisons
+from harness.analysis.curves import curves
 from harness.analysis.differences import Difference, differences
 from harness.analysis.query import Run, refuse_mixed_data
 from harness.analysis.rows import Row, ordered, rows
 from harness.base.errors import BadRequest
 from harness.base.statistics import Summary
 from harness.cli.compare_flags import CompareSettings
-from harness.figures import comparison_figures
+from harness.figures import style
+from harness.figures.comparison_figures import draw_comparison
 
 SOFTMAX = ("softmax_regression", *QUICK, "--no-figures", "--quiet")
 
@@ -490,7 +492,7 @@ def test_curves_are_drawn_into_a_file(store: Checkout, tmp_path: Path, name: str
         pixels = matplotlib.image.imread(io.BytesIO(content))
         colours = {tuple(colour) for colour in (pixels[..., :3] * 255).round().reshape(-1, 3)}
         # A line for each row, each with its band.
-        for colour in comparison_figures.COLOURS[:2]:
+        for colour in style.CURVE_COLOURS[:2]:
             exact = tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
             band = tuple(round(0.2 * part + 0.8 * 255) for part in exact)
             assert exact in colours
@@ -499,4 +501,4 @@ def test_curves_are_drawn_into_a_file(store: Checkout, tmp_path: Path, name: str
 
 def test_runs_without_any_epoch_have_no_curves(store: Checkout) -> None:
     with pytest.raises(BadRequest, match="curves: none of these runs"):
-        comparison_figures.draw(rows([run(1, 0, None)]), ["x"], "title", "png")
+        draw_comparison(curves(rows([run(1, 0, None)]), ["x"]), "title", "", "png")

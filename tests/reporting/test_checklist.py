@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from harness.reporting import checklist
-from harness.reporting.checklist import NOTHING, Tags, duration
+from harness.reporting.checklist import NOTHING, Tags
 from harness.reporting.page import Item
 
 TAGS: Tags = {
@@ -17,14 +15,6 @@ TAGS: Tags = {
 
 def items_of(*runs: Tags) -> dict[str, Item]:
     return {item.name: item for item in checklist.environment_items(runs)}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.04, "0.0 s"), (59.9, "59.9 s"), (61, "1 min"), (3599, "1 h 0 min"), (4210, "1 h 10 min")],
-)
-def test_durations_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_what_is_recorded_is_listed_once() -> None:

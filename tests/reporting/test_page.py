@@ -22,6 +22,7 @@ from harness.reporting.page import (
     Table,
     TableColumn,
     Text,
+    Value,
     VerdictBox,
     WarningList,
     render,
@@ -64,7 +65,7 @@ def test_a_cell_in_words(value: float | str | None, words: str) -> None:
 
 
 def test_only_columns_of_numbers_are_numeric() -> None:
-    rows = [[1, "a", None, True, None], [0.5, 2, None, False, 3]]
+    rows: list[list[Value]] = [[1, "a", None, True, None], [0.5, 2, None, False, 3]]
     table = Table("caption", [TableColumn(name) for name in "abcde"], rows)
     assert [table.is_numeric(column) for column in range(5)] == [True, False, False, False, True]
 

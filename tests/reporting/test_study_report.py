@@ -12,8 +12,8 @@ from report_page import Parsed, check_needs_nothing_else
 from harness.base.statistics import paired_difference
 from harness.base.trials import SearchedParameter, TrialRow, best_trial
 from harness.figures.study_figures import draw_study
-from harness.reporting.study_report import study_page
-from harness.tracking.schema import DataRecord, StoredRun
+from harness.reporting.study_report import study_html
+from harness.tracking.schema import StoredRun
 
 DEFAULTS = {"lr": 0.1, "batch_size": 256}
 
@@ -27,12 +27,14 @@ PARAMETERS = [
     SearchedParameter("batch_size", choices=(64, 256)),
 ]
 
-TAGS = {"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"}
+TAGS = {
+    **{"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"},
+    **{"data.training_sha256": "d" * 64, "data.test_sha256": "e" * 64},
+}
 
 
 def stored_run() -> StoredRun:
-    data = (DataRecord("digits", "training", "d" * 64, 1198),)
-    return StoredRun("0" * 32, "study", "completed", "some", {}, {}, TAGS, data, {})
+    return StoredRun("0" * 32, "study", "completed", "some", {}, {}, TAGS, (), {})
 
 
 def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow]:
@@ -47,6 +49,7 @@ def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow
             training_seconds=1.5,
             reason="broken" if outcome == "failed" else None,
             owner="one",
+            worker=0,
             **changes,
         )
         for number, (outcome, value) in enumerate(outcomes)
@@ -112,7 +115,7 @@ def page_of(
         direction=answer["direction"],
     )
     confirmations = [stored_run() for _ in confirmed]
-    return study_page(answer, rows, stored_run(), confirmations, figures)
+    return study_html(answer, rows, stored_run(), confirmations, figures)
 
 
 def test_a_study_without_confirmation_says_so() -> None:
@@ -162,7 +165,11 @@ def test_confirmations_are_summarized_with_their_difference() -> None:
     items = {name: record for _, name, record in page.tables[-1]}
     assert items["Number of runs"].endswith("4 confirmations (2 configurations, 2 seeds each)")
     assert items["Compute time"].startswith("2 min: trials 4.0 s")
-    assert f"confirmation on digits, training: 1,198 images, SHA-256 {'d' * 64}" in items["Data"]
+    assert items["Data"].splitlines() == [
+        f"{runs} on digits, {use}: SHA-256 {digest * 64}"
+        for runs in ("trials", "confirmation")
+        for use, digest in (("training", "d"), ("test", "e"))
+    ]
 
 
 def test_a_repeated_trial_says_which_one_it_repeats() -> None:
@@ -204,15 +211,15 @@ def test_important_parameters_are_ranked() -> None:
     assert "Importances need 20 completed trials" in Parsed(report(rows)).text
 
 
-@pytest.mark.parametrize(("owners", "words"), [(1, "1 process trained"), (2, "2 processes")])
-def test_the_workers_are_counted(owners: int, words: str) -> None:
+@pytest.mark.parametrize(("workers", "words"), [(1, "1 process trained"), (2, "2 processes")])
+def test_the_workers_are_counted(workers: int, words: str) -> None:
     rows = [
-        TrialRow(number, "completed", 0.5, DEFAULTS, {1: 0.5}, owner=f"process {number % owners}")
+        TrialRow(number, "completed", 0.5, DEFAULTS, {1: 0.5}, owner="one", worker=number % workers)
         for number in range(4)
     ]
     page = Parsed(report(rows))
     (line,) = (line for line in page.tables[-1] if line[1] == "Workers")
-    assert line[0] == ("✓ yes" if owners == 1 else "! open")
+    assert line[0] == ("✓ yes" if workers == 1 else "! open")
     assert line[2].startswith(words)
 
 

@@ -26,7 +26,7 @@ from harness.search.importance import FEWEST_TRIALS
 from harness.search.opening import open_study
 from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
 from harness.search.storage import storage_url
-from harness.search.trial_queue import Search, claim, claimed, tell
+from harness.search.trial_queue import Search, claim, requeue, tell
 
 SPACE = {
     "lr": FloatDistribution(1e-3, 1.0, log=True),
@@ -60,10 +60,10 @@ def stored(tmp_path: Path) -> optuna.Study:
     first.report(0.5, 1)
     first.report(0.75, 2)
     first.set_user_attr("run_id", "f" * 32)
-    tell(study, first, "completed", 0.75, {"training_seconds": 1.5})
+    tell(study, first, "completed", 0.75, {"training_seconds": 1.5, "worker": 3})
     tell(study, next_trial(search, study), "failed", None, {"reason": "broken, badly"})
-    with pytest.raises(ZeroDivisionError), claimed(search, study):
-        raise ZeroDivisionError
+    interrupted = next_trial(search, study)
+    requeue(study, study.trials[interrupted.number], retries=0)
     next_trial(search, study)
     return study
 
@@ -82,6 +82,7 @@ def test_rows_hold_what_the_storage_has(stored: optuna.Study) -> None:
         training_seconds=1.5,
         run_id="f" * 32,
         owner=trial.user_attrs["owner"],
+        worker=3,
     )
     assert (failed.outcome, failed.value, failed.reason) == ("failed", None, "broken, badly")
     assert (interrupted.outcome, interrupted.retry_of) == ("interrupted", None)
@@ -112,7 +113,7 @@ def test_parameters_say_what_was_searched(stored: optuna.Study) -> None:
 
 def test_a_conditional_space_has_the_parameters_of_all_trials(tmp_path: Path) -> None:
     def suggest(trial: Trial | FrozenTrial) -> dict[str, Any]:
-        values = {"batch_size": trial.suggest_categorical("batch_size", [64, 256])}
+        values: dict[str, Any] = {"batch_size": trial.suggest_categorical("batch_size", [64, 256])}
         if values["batch_size"] == 256:
             values["lr"] = trial.suggest_float("lr", 0.01, 1.0)
         return values
