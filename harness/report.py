@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         "sorts, the checklist of reproducibility, and the commands that repeat it.",
     )
     output.check_writable("out", settings.out)
-    store_address.check()
+    store_address.check_address()
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with signals.deferred():
         from harness.reporting.building import build

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         return _resume(arguments)
     name, rest = listing.take_name("experiments", arguments, USAGE)
     flags.refuse_repeated_flags(rest)
-    store_address.check()
+    store_address.check_address()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
@@ -68,7 +68,7 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
 
 def _resume(arguments: Sequence[str]) -> int:
     flags.refuse_repeated_flags(arguments)
-    store_address.check()
+    store_address.check_address()
     with closing(RecorderProcess()) as recorder:
         with signals.deferred():
             from harness.cli.experiment_run import resume_as_asked

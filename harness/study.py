@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run the study that the first argument names; return the exit status."""
     name, rest = listing.take_name("studies", arguments, USAGE)
     flags.refuse_repeated_flags(rest)
-    store_address.check()
+    store_address.check_address()
     if {"-h", "--help", "--dry-run"} & set(rest):
         return _run(name, rest, None)
     # The threads of OpenBLAS, which nothing here uses, would prevent a fork.

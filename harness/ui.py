@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = flags.parse_settings(
         UiSettings, arguments, "python -m harness.ui", "Open MLflow's pages on this project's runs."
     )
-    store_address.check()
+    store_address.check_address()
     server = store_address.tracking_uri().rstrip("/")
     if server.startswith("http"):
         page = pages.run_list(server, settings.experiment)

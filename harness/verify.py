@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
         "Train a recorded run, trial or confirmation again and compare every epoch's metrics, and "
         "the final weights, with the record. The original is not touched.",
     )
-    store_address.check()
+    store_address.check_address()
     from harness.tracking.messages import OpenStore
     from harness.tracking.reader import open_reader
     from harness.tracking.recorder_process import RecorderProcess

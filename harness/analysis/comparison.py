@@ -61,7 +61,7 @@ class Comparison:
         """How many rows are printed."""
         return min(len(self.rows), self.limit or SHOWN_ROWS)
 
-    def columns(self, names: Sequence[str]) -> list[table.TableColumn]:
+    def columns(self, names: Sequence[str]) -> list[table.Column]:
         """The columns of those names, or the usual ones; with the rows that are printed."""
         shown = self.records(self.n_shown)
         if names:

@@ -28,7 +28,7 @@ GAP = 2
 
 
 @dataclass(frozen=True)
-class TableColumn:
+class Column:
     """A column of the table.
 
     Attributes:
@@ -100,7 +100,7 @@ def full_name(name: str, known: Iterable[str]) -> str:
 
 def chosen_columns(
     rows: Sequence[Row], shown: Sequence[Record], names: Sequence[str]
-) -> list[TableColumn]:
+) -> list[Column]:
     """The columns of those names, after the row's short id; cells of the records that are shown."""
     known = column_names([*shown, *(row.values for row in rows)])
     return [_column(shown, "row", "run")] + [
@@ -108,7 +108,7 @@ def chosen_columns(
     ]
 
 
-def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[TableColumn]:
+def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
     """What differs between the rows, their objective, their time, device and outcome.
 
     Args:
@@ -123,7 +123,7 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[TableCol
     def differs(name: str) -> bool:
         return len({row.values.get(name) for row in rows}) > 1
 
-    def given(name: str, header: str, rank: int = 0) -> list[TableColumn]:
+    def given(name: str, header: str, rank: int = 0) -> list[Column]:
         return [_column(shown, name, header, rank)] if differs(name) else []
 
     columns = [_column(shown, "row", "run")]
@@ -169,9 +169,7 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[TableCol
     return [column for column in columns if any(column.cells)]
 
 
-def narrowed(
-    columns: Sequence[TableColumn], width: int
-) -> tuple[list[TableColumn], list[TableColumn]]:
+def narrowed(columns: Sequence[Column], width: int) -> tuple[list[Column], list[Column]]:
     """The columns that fit into a width, and those left out.
 
     Columns that say the same in every row are left out first, then those of the highest rank.
@@ -187,7 +185,7 @@ def narrowed(
     return kept, gone
 
 
-def about_gone(columns: Sequence[TableColumn]) -> list[str]:
+def about_gone(columns: Sequence[Column]) -> list[str]:
     """What columns that were left out say: their value if all rows share it, or how to see them."""
     shared = [f"{_one_line(c.header)} {c.cells[0]}" for c in columns if c.constant]
     others = [_one_line(column.header) for column in columns if not column.constant]
@@ -201,7 +199,7 @@ def about_gone(columns: Sequence[TableColumn]) -> list[str]:
 
 def print_table(
     heading: str,
-    columns: Sequence[TableColumn],
+    columns: Sequence[Column],
     notes: Sequence[str],
     *,
     as_markdown: bool = False,
@@ -230,11 +228,11 @@ def print_table(
         say("\n" + "\n".join(notes))
 
 
-def plain(columns: Sequence[TableColumn]) -> str:
+def plain(columns: Sequence[Column]) -> str:
     """The table as aligned text, as wide as it needs to be."""
     from rich.cells import cell_len  # see `print_table`
 
-    def aligned(column: TableColumn) -> list[str]:
+    def aligned(column: Column) -> list[str]:
         lines = [*_header(columns, column).split("\n"), *column.cells]
         width = max(map(cell_len, lines))
         gaps = (" " * (width - cell_len(line)) for line in lines)
@@ -247,7 +245,7 @@ def plain(columns: Sequence[TableColumn]) -> str:
     return "\n".join((" " * GAP).join(cells).rstrip() for cells in rows)
 
 
-def show(columns: Sequence[TableColumn], console: Console) -> None:
+def show(columns: Sequence[Column], console: Console) -> None:
     """Print the table on a terminal; a cell that is too wide takes several lines."""
     from rich.table import Table  # see `print_table`
     from rich.text import Text
@@ -265,7 +263,7 @@ def show(columns: Sequence[TableColumn], console: Console) -> None:
     console.print(table)
 
 
-def markdown(columns: Sequence[TableColumn]) -> str:
+def markdown(columns: Sequence[Column]) -> str:
     """The table in Markdown."""
 
     def line(cells: Iterable[str]) -> str:
@@ -280,7 +278,7 @@ def markdown(columns: Sequence[TableColumn]) -> str:
     )
 
 
-def _header(columns: Sequence[TableColumn], column: TableColumn) -> str:
+def _header(columns: Sequence[Column], column: Column) -> str:
     """A column's header with as many lines as the tallest: a short one is right above its cells."""
     lines = max(other.header.count("\n") for other in columns)
     return "\n" * (lines - column.header.count("\n")) + column.header
@@ -302,21 +300,21 @@ def _one_line(header: str) -> str:
     return f"{first.removesuffix('-')}{joint}{second}".strip()
 
 
-def _column(shown: Sequence[Record], name: str, header: str, rank: int = 0) -> TableColumn:
+def _column(shown: Sequence[Record], name: str, header: str, rank: int = 0) -> Column:
     values = [record.get(name) for record in shown]
     numeric = all(isinstance(v, int | float) or str(v).isdecimal() or v is None for v in values)
     wraps = name in ("name", "verdict", "outcome", "images")
-    return TableColumn(header, tuple(_cell(name, v) for v in values), rank, numeric, wraps)
+    return Column(header, tuple(_cell(name, v) for v in values), rank, numeric, wraps)
 
 
-def _interval(shown: Sequence[Record], low: str, high: str, rank: int = 0) -> TableColumn:
+def _interval(shown: Sequence[Record], low: str, high: str, rank: int = 0) -> Column:
     cells = tuple(
         ""
         if record.get(low) is None
         else f"{_cell(low, record[low])} to {_cell(high, record[high])}"
         for record in shown
     )
-    return TableColumn("95% interval", cells, rank)
+    return Column("95% interval", cells, rank)
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ def names(folder: str) -> list[str]:
     )
 
 
-def summary(path: Path) -> str:
+def first_line(path: Path) -> str:
     """Return the first line of a file's docstring, without running the file.
 
     A file that cannot be parsed gets a note instead, so that one bad file does not break a list.
@@ -58,7 +58,7 @@ def find(folder: str, name: str) -> Path:
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
 
 
-def load(folder: str, name: str) -> ModuleType:
+def load_module(folder: str, name: str) -> ModuleType:
     """Import the module of an experiment (or study).
 
     Raises:

@@ -18,7 +18,7 @@ LONGEST_DIFF = 1_000_000
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceState:
     """The state of the project's source.
 
     Attributes:
@@ -31,13 +31,13 @@ class Source:
     changes: str
 
 
-def source() -> Source:
+def source() -> SourceState:
     """Read the commit and the uncommitted changes; the index is left as it is."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
-        return Source("", "")
+        return SourceState("", "")
     if not _git("status", "--porcelain", "--untracked-files=normal"):
-        return Source(commit.strip(), "")
+        return SourceState(commit.strip(), "")
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         real_index = ROOT / _git("rev-parse", "--git-path", "index").strip()
@@ -49,7 +49,7 @@ def source() -> Source:
         changes = _git("diff", *plain, "HEAD", index=index)
     if len(changes) > LONGEST_DIFF:
         changes = f"{changes[:LONGEST_DIFF]}\n[cut off: {len(changes)} characters in all]\n"
-    return Source(commit.strip(), mask(changes))
+    return SourceState(commit.strip(), mask(changes))
 
 
 def files_changed_since(commit: str) -> list[str]:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from harness.base.errors import RunFailed
 
-LOCK_SECONDS = 10.0
+BUSY_SECONDS = 10.0
 """How long to wait for another process that has locked a database."""
 
 
-def check(database: Path, library: str, table: str) -> None:
+def check_usable(database: Path, library: str, table: str) -> None:
     """Check that a library can use a file. A missing or empty file passes; nothing is changed.
 
     Args:
@@ -38,7 +38,7 @@ def _fault(database: Path, library: str, table: str) -> str:
     if not os.access(database, os.R_OK | os.W_OK):
         return "the file is read-only."
     try:
-        with closing(sqlite3.connect(database, timeout=LOCK_SECONDS)) as connection:
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
             connection.execute("BEGIN IMMEDIATE")  # as every write does
             query = "SELECT name FROM sqlite_master WHERE type = 'table'"
             tables = {name for (name,) in connection.execute(query)}
@@ -47,7 +47,7 @@ def _fault(database: Path, library: str, table: str) -> str:
         match error.sqlite_errorcode & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return (
-                    f"locked by another process for more than {LOCK_SECONDS:g} s. "
+                    f"locked by another process for more than {BUSY_SECONDS:g} s. "
                     "End that process, or try again later."
                 )
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:

@@ -13,7 +13,7 @@ def with_summaries(names: Sequence[str], folder: Path) -> str:
     """The Python files of a folder, one a line, each with the first line of its docstring."""
     width = max((len(name) for name in names), default=0)
     return "\n".join(
-        f"  {name:<{width}}  {discovery.summary(folder / f'{name}.py')}" for name in names
+        f"  {name:<{width}}  {discovery.first_line(folder / f'{name}.py')}" for name in names
     )
 
 
@@ -24,7 +24,7 @@ def of_folder(folder: str) -> str:
 
 def summary_of(folder: str, name: str) -> str:
     """The first line of the docstring of an experiment's or study's file."""
-    return discovery.summary(project.ROOT / folder / f"{name}.py")
+    return discovery.first_line(project.ROOT / folder / f"{name}.py")
 
 
 def take_name(folder: str, arguments: Sequence[str], usage: str) -> tuple[str, list[str]]:

@@ -56,7 +56,7 @@ def build(name: str, storage_address: str | None) -> Report:
         return _of_study(name, storage_address, reader)
     runs = select(Query(experiment=name), reader)
     path = project.ROOT / "experiments" / f"{name}.py"
-    question = discovery.summary(path) if path.is_file() else ""
+    question = discovery.first_line(path) if path.is_file() else ""
     return Report(
         experiment_report.experiment_page(name, question, runs, reader).encode(), "experiment"
     )

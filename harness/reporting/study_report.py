@@ -68,7 +68,7 @@ def study_html(
     page = Page(
         title=answer["study"],
         kind=f"Study of {content.experiment} on {content.fields['dataset']}",
-        question=discovery.summary(path) if path.is_file() else "",
+        question=discovery.first_line(path) if path.is_file() else "",
         facts=content.facts(),
         sections=[
             Section("Answer", content.answered()),
@@ -282,7 +282,7 @@ class _Content:
         return Table(caption, columns, table, sortable=True)
 
     def checklist(self) -> list[Item]:
-        answer, fields, dataset = self.answer, self.fields, self.fields["dataset"]
+        answer, fields = self.answer, self.fields
         runs = [self.run, *self.confirmations]
         workers = {(row.owner, row.worker) for row in self.rows if row.worker is not None}
         total, parts = self._compute_time()

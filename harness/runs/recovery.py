@@ -55,6 +55,6 @@ def _recover_studies(left: list[tuple[Path, dict[str, str]]], recorder: Recorder
         with contextlib.suppress(RunFailed, BadRequest):
             stored = load_stored(url, name)
             with lock(url):
-                trial_queue.recover(stored)
+                trial_queue.requeue_orphans(stored)
             if run_id := stored.user_attrs.get("run_id"):
                 recorder.send(ReconcileChildren(run_id, trial_queue.outcomes(stored)))

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.base.discovery import summary
+from harness.base.discovery import first_line
 from harness.base.ownership import Owner
 from harness.base.project import ROOT
 from harness.runs.events import Begun
@@ -85,7 +85,7 @@ class RunSpecification:
         name = shlex.quote(self.mlflow_experiment or file)
         return "\n".join(
             [
-                summary(path),
+                first_line(path),
                 "",
                 f"Declared in `{folder}/{file}.py`. To run it, and to write a report of it:",
                 "",

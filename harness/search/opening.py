@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from harness.base.errors import BadRequest, nearest
 from harness.search.samplers import grid
-from harness.search.storage import is_empty, lock, open_storage
+from harness.search.storage import has_no_file, lock, open_storage
 from harness.search.trial_queue import Search, completed
 
 WARM_STARTS = 5
@@ -25,7 +25,7 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
     Raises:
         BadRequest: the stored study was declared otherwise, or there is none to start from.
     """
-    if warm_start and is_empty(search.url):
+    if warm_start and has_no_file(search.url):
         raise BadRequest(f"warm_start: no stored study {warm_start!r}, there is none at all yet.")
     storage = open_storage(search.url)
     declaration = json.loads(json.dumps(declared(search)))

@@ -68,7 +68,7 @@ def open_storage(url: str) -> RDBStorage:
     try:
         (file.parent if file else MLRUNS).mkdir(parents=True, exist_ok=True)
         if file:
-            sqlite.check(file, f"Optuna {optuna.__version__}", "studies")
+            sqlite.check_usable(file, f"Optuna {optuna.__version__}", "studies")
         with lock(url):
             options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {}
             storage = RDBStorage(url, engine_kwargs=options)
@@ -83,7 +83,7 @@ def open_storage(url: str) -> RDBStorage:
         raise RunFailed(f"The storage {mask(url)} cannot be opened: {reason}") from None
 
 
-def is_empty(url: str) -> bool:
+def has_no_file(url: str) -> bool:
     """Whether nothing can be stored yet: the database's file is not there."""
     file = _sqlite_path(url)
     return file is not None and not file.exists()
@@ -108,7 +108,7 @@ def failures_told(url: str) -> Iterator[None]:
 
 def stored_names(url: str) -> list[str]:
     """Names of the studies in a storage; none where its file does not exist."""
-    if is_empty(storage_url(url)):
+    if has_no_file(storage_url(url)):
         return []
     return optuna.get_all_study_names(open_storage(storage_url(url)))
 

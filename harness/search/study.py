@@ -136,7 +136,7 @@ def load_study(name: str) -> Study:
     Raises:
         BadRequest: there is no such file, it cannot be imported, or it has none or several.
     """
-    module = discovery.load("studies", name)
+    module = discovery.load_module("studies", name)
     found = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(found) != 1:
         raise BadRequest(f"studies/{name}.py: expected one Study, found {len(found) or 'none'}.")

@@ -72,7 +72,7 @@ class Counts:
         )
 
 
-class Finished(Exception):
+class NothingToClaim(Exception):
     """Nothing is left to claim: the budget is spent, or too many trials failed in a row."""
 
 
@@ -94,15 +94,15 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
     """Take the next trial. Returns None if every remaining trial is running elsewhere.
 
     Raises:
-        Finished: the budget is spent, or the last trials all failed.
+        NothingToClaim: the budget is spent, or the last trials all failed.
     """
     with lock(search.url):
-        trials = recover(stored)
+        trials = requeue_orphans(stored)
         counts = count(trials)
         if counts.finished >= search.n_trials:
-            raise Finished("the budget is spent")
+            raise NothingToClaim("the budget is spent")
         if reason := failures_in_a_row(stored, trials):
-            raise Finished(reason)
+            raise NothingToClaim(reason)
         if counts.finished + counts.running >= search.n_trials:
             return None
         if search.sampler == "grid" and not counts.waiting:
@@ -121,7 +121,7 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
         return trial
 
 
-def recover(stored: optuna.Study) -> list[FrozenTrial]:
+def requeue_orphans(stored: optuna.Study) -> list[FrozenTrial]:
     """Requeue the running trials of this machine's dead processes; return all trials.
 
     Hold the lock meanwhile.

@@ -109,7 +109,7 @@ def open_reader() -> Reader:
     Raises:
         BadRequest: MLFLOW_TRACKING_URI cannot name a store.
     """
-    store_address.check()
+    store_address.check_address()
     path = store_address.database_file()
     return DatabaseReader(path) if path else ClientReader()
 

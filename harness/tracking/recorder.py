@@ -65,7 +65,7 @@ class MlflowRecorder:
         """Make a recorder that opens the store at the first message."""
         self._store: Store | None = None
         self._queue: OfflineQueue | None = None
-        self._source: provenance.Source | None = None
+        self._source: provenance.SourceState | None = None
         self._open_runs: set[str] = set()
         self._monitors: dict[str, Any] = {}
 
@@ -217,7 +217,7 @@ class MlflowRecorder:
         return run_id
 
     def _describe(
-        self, run_id: str, record: RunRecord, source: provenance.Source, command: str
+        self, run_id: str, record: RunRecord, source: provenance.SourceState, command: str
     ) -> None:
         """Record what is known about a run before its first epoch."""
         parameters = {name: str(value) for name, value in record.parameters.items()}

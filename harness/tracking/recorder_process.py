@@ -129,7 +129,7 @@ def _died() -> RunFailed:
     return RunFailed("The recorder's process died: nothing more can be recorded.")
 
 
-def serve(connection: Connection) -> None:
+def serve_messages(connection: Connection) -> None:
     """Carry out messages until the other end is closed, then end the runs that are still open."""
     # Imported here, so that the processes which only send messages do not import MLflow.
     from harness.tracking.recorder import MlflowRecorder
@@ -168,7 +168,7 @@ def _attempt(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
 def main() -> None:
     """Serve on the connection that the first argument names."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(inherited_connection(sys.argv[1]))
+    serve_messages(inherited_connection(sys.argv[1]))
     sys.stderr.flush()
     # Interpreter exit takes up to a second after MLflow; everything is on disk by now.
     os._exit(0)

@@ -50,7 +50,7 @@ def stored_id(run_id: str) -> str:
     return known.read_text() if known.is_file() else run_id
 
 
-def check() -> None:
+def check_address() -> None:
     """Refuse an address at once if nothing can be recorded there.
 
     Raises:
@@ -126,4 +126,4 @@ def check_database(file: Path) -> None:
         RunFailed: The file is a folder, read-only, locked, damaged, or another program's database.
     """
     library = f"MLflow {importlib.metadata.version('mlflow')}"
-    sqlite.check(file, library, "experiments")
+    sqlite.check_usable(file, library, "experiments")

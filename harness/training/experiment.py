@@ -162,7 +162,7 @@ def load_experiment(name: str) -> type[Experiment]:
         BadRequest: there is no such file, it cannot be imported, or it does not define exactly
             one experiment.
     """
-    return experiment_class(discovery.load("experiments", name))
+    return experiment_class(discovery.load_module("experiments", name))
 
 
 def experiment_class(module: ModuleType) -> type[Experiment]:

@@ -179,7 +179,7 @@ def _open(search: Search, request: StudyRequest, view: StudyView) -> StoredStudy
     """The stored study, with the trials of dead processes back in its queue."""
     stored = open_study(search, request.warm_start)
     with lock(search.url):
-        trial_queue.recover(stored)
+        trial_queue.requeue_orphans(stored)
         trial_queue.forgive_failures(stored)
         if request.release_trials:
             view.note(f"{trial_queue.release(stored)} trials of other machines were requeued.")

@@ -17,7 +17,7 @@ from harness.runs.training_group import TrainingTask
 from harness.search.claimed_trial import ClaimedTrial
 from harness.search.objective import OBJECTIVE
 from harness.search.storage import StoredStudy
-from harness.search.trial_queue import Finished, Search, claim
+from harness.search.trial_queue import NothingToClaim, Search, claim
 from harness.tracking.messages import Recorder
 from harness.tracking.schema import Outcome
 from harness.training.device import Execution
@@ -64,7 +64,7 @@ class TrialSource:
                 break
             try:
                 trial = claim(self.search, self.stored)
-            except Finished:
+            except NothingToClaim:
                 self.is_exhausted = True
                 break
             if trial is None:

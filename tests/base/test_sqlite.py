@@ -21,7 +21,7 @@ def database(path: Path, *tables: str) -> Path:
 
 
 def check(path: Path) -> None:
-    sqlite.check(path, "MLflow 3", "experiments")
+    sqlite.check_usable(path, "MLflow 3", "experiments")
 
 
 def test_a_missing_and_an_empty_file_and_the_librarys_own_pass(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_a_tracking_uri_that_is_refused_keeps_its_password(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri.format(HIDDEN))
     with pytest.raises(BadRequest, match="MLFLOW_TRACKING_URI") as refused:
-        store_address.check()
+        store_address.check_address()
     assert HIDDEN not in str(refused.value)
 
 
@@ -137,7 +137,7 @@ def test_a_tracking_uri_that_is_refused_keeps_its_password(
 def test_any_tracking_uri_is_one_or_refused(uri: str) -> None:
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(BadRequest):
         patch.setattr(store_address, "tracking_uri", lambda: uri)
-        store_address.check()
+        store_address.check_address()
 
 
 @given(st.text() | st.text().map("sqlite:///{}".format) | st.text().map("postgresql://{}".format))

@@ -33,7 +33,7 @@ from harness.search.objective import OBJECTIVE
 from harness.search.opening import budget, open_study
 from harness.search.samplers import SamplerName, grid
 from harness.search.storage import lock, open_storage, storage_url
-from harness.search.trial_queue import Finished, Search, claim, count, tell
+from harness.search.trial_queue import NothingToClaim, Search, claim, count, tell
 
 EPOCHS = 3
 
@@ -107,7 +107,7 @@ def work(search: Search, seconds: float = 0.0, told: int | None = None) -> None:
     while True:
         try:
             trial = claim(search, stored)
-        except Finished:
+        except NothingToClaim:
             return
         if trial is None:
             time.sleep(0.02)
@@ -358,7 +358,7 @@ def test_five_failures_in_a_row_stop_the_study_until_it_is_begun_again(search: S
         trial = one(claim(dataclasses.replace(search, n_trials=20), stored))
         tell(stored, trial, outcome, 0.5, {"reason": f"broken {number}"})
     longer = dataclasses.replace(search, n_trials=20)
-    with pytest.raises(Finished, match="the last 5 trials failed: broken 9"):
+    with pytest.raises(NothingToClaim, match="the last 5 trials failed: broken 9"):
         claim(longer, stored)
     trial_queue.forgive_failures(stored)
     assert claim(longer, stored) is not None
