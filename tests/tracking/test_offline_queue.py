@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_STATE
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from records import dead_owner, use_store
 
 from harness.base.errors import RunFailed
@@ -30,7 +30,7 @@ class Server:
         if not self.answers:
             raise ServerAway("no answer")
         if isinstance(write, LogBatch) and write.run_id == "deleted":
-            raise MlflowException("the run is deleted; token=abc\nand more", INVALID_STATE)
+            raise MlflowException("the run is deleted; token=abc\nand more", RESOURCE_DOES_NOT_EXIST)
         if isinstance(write, LogBatch) and not all(
             isinstance(value, float) for value in write.metrics.values()
         ):
