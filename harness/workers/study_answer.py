@@ -108,7 +108,8 @@ class StudyAnswer:
         """End the study's run with this result; with `interrupted` where trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
-            recorder.send(SaveArtifacts(run_id, self.files()))
+            page = study_page(self.stored, self.answer(), self._figures)
+            recorder.send(SaveArtifacts(run_id, self.files() | {"report.html": page}))
             recorder.send(
                 EndRun(
                     run_id,
@@ -211,12 +212,11 @@ class StudyAnswer:
         return plain
 
     def files(self) -> dict[str, bytes]:
-        """Figures, `trials.csv`, `study.json` and the report, by their path among the artifacts."""
+        """Figures, `trials.csv` and `study.json`, by their path among the artifacts."""
         return {
             **{f"figures/{name}.png": style.png(figure) for name, figure in self._figures.items()},
             "trials.csv": trials_csv(trial_rows(self.stored)).encode(),
             "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
-            "report.html": study_page(self.stored, self.answer(), self._figures),
         }
 
     @functools.cached_property

@@ -33,12 +33,13 @@ from harness.base import project
 from harness.base.errors import BadRequest
 from harness.cli import study_progress
 from harness.search import FloatDistribution, IntDistribution, Study
+from harness.search.confirmations import Confirmation
 from harness.search.opening import open_study
 from harness.search.storage import load_stored, storage_url
 from harness.search.study import edge_warnings
 from harness.search.trial_queue import Counts, Search, claim, tell
-from harness.workers.coordinator import Confirmation, Progress
-from harness.workers.study_answer import StudyResult, result
+from harness.workers.progress import StudyProgress, TrainingEnded
+from harness.workers.study_answer import StudyAnswer, study_answer
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -72,7 +73,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from harness.training.experiment import Experiment
+from harness import Experiment
 
 
 class Fragile(Experiment):
@@ -123,7 +124,7 @@ study = Study(
 FRAGILE_SEARCH = '''"""Every way in which a trial can end."""
 
 from experiments.fragile import Fragile
-from harness.search import Study
+from harness import Study
 
 
 def suggest(trial):
@@ -590,13 +591,6 @@ def test_two_launchers_share_one_study(checkout: Checkout) -> None:
 def test_on_a_terminal_a_table_shows_the_workers_though_two_of_three_die(
     checkout: Checkout,
 ) -> None:
-    """One dies after it has told the study of its trial and before it tells the record."""
-    worker = checkout.root / "harness" / "worker.py"
-    telling = "        self.recorder.finish(\n            run_id,\n            result.outcome,"
-    dying = "        if trial.number == 1:\n            os.kill(os.getpid(), signal.SIGKILL)\n"
-    source = worker.read_text()
-    assert source.count(telling) == 1
-    worker.write_text(source.replace(telling, dying + telling))
     command = (
         *("lr_search", "--dataset", "digits", "--num-epochs", "20", "--threads", "1"),
         *("--workers", "3", "--n-trials", "7", "--confirm-seeds", "0", "--pruner", "none"),
@@ -604,20 +598,20 @@ def test_on_a_terminal_a_table_shows_the_workers_though_two_of_three_die(
     ours, theirs = pty.openpty()
     with running(checkout, *command, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
-        screen, died = "", False
+        screen, kills = "", 0
         while select.select([ours], [], [], 60)[0]:
             try:
                 screen += os.read(ours, 65536).decode(errors="replace")
             except OSError:  # the other end is closed
                 break
-            if not died and "died (killed by SIGKILL)" in screen:
-                died = True
+            if kills < 2 and screen.count("died (killed by SIGKILL)") == kills and "/7]" in screen:
                 os.kill(workers_of(checkout, process)[0], signal.SIGKILL)
+                kills += 1
         assert process.wait(timeout=10) == 0, screen
     os.close(ours)
     for words in ("validation accuracy", "of 7 trials finished", "s left", "[7/7] trial"):
         assert words in screen
-    assert screen.count("died (killed by SIGKILL); its work is taken over") == 2
+    assert screen.count("died (killed by SIGKILL)); its training is queued again") == kills == 2
     assert len(counted(stored(checkout, "lr_search"))) == 7
     assert processes(checkout, "harness") == []
     check_both_stores_agree(checkout, "lr_search")
@@ -727,7 +721,6 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
         (interrupt, 130, AGAIN),
         (terminate, 143, AGAIN),
         (kill, -signal.SIGKILL, ""),
-        (kill_worker, 1, "All workers died. The last one: killed by SIGKILL"),
         (kill_recorder, 1, "recorder's process died"),
         (kill_all, -signal.SIGKILL, ""),
     ):
@@ -748,8 +741,12 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
         if stop not in (kill_all, kill_recorder):
             assert {run.info.status for run in checkout.runs()} <= {"FINISHED", "KILLED", "FAILED"}
 
-    ended = run(checkout, *command)
-    assert ended.status == 0, ended.errors
+    with running(checkout, *command) as process:
+        output = read_until(process, ENDED)
+        kill_worker(checkout, process)
+        output += process.communicate(timeout=60)[0]
+        assert process.returncode == 0, output
+    assert "worker 0: its worker died (killed by SIGKILL)" in output
     for name in ("small_search", "uninterrupted"):
         check_both_stores_agree(checkout, name)
     results = [
@@ -761,7 +758,7 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
     assert one_run(checkout, "small_search").info.status == "FINISHED"
     runs = of_kind(checkout, "confirm", "small_search")
     assert len({run.info.run_name for run in runs}) == len(runs)
-    answers = [text[text.index("14 of 14 trials") :] for text in (ended.output, reference.output)]
+    answers = [text[text.index("14 of 14 trials") :] for text in (output, reference.output)]
     assert answers[0].partition("\nrun ")[0] == answers[1].partition("\nrun ")[0]
 
 
@@ -790,7 +787,7 @@ def confirmed(**accuracies: list[float]) -> dict[str, Confirmation]:
 
 
 @pytest.fixture
-def answer(tmp_path: Path) -> Callable[..., StudyResult]:
+def answer(tmp_path: Path) -> Callable[..., StudyAnswer]:
     """The result of a study of one trial, with these confirmations."""
     study = Study(
         experiment=Baseline(dataset="digits"),
@@ -803,10 +800,10 @@ def answer(tmp_path: Path) -> Callable[..., StudyResult]:
     assert trial is not None
     tell(stored, trial, "completed", 0.5, {})
 
-    def answered(**accuracies: list[float]) -> StudyResult:
-        found = result(search, stored, [], "cpu")
+    def answered(**accuracies: list[float]) -> StudyAnswer:
+        found = study_answer(search, stored, [], "cpu")
         assert found is not None
-        return StudyResult(search, stored, found.counts, found.best, confirmed(**accuracies), "cpu")
+        return StudyAnswer(search, stored, found.counts, found.best, confirmed(**accuracies), "cpu")
 
     return answered
 
@@ -822,7 +819,7 @@ def answer(tmp_path: Path) -> Callable[..., StudyResult]:
     ],
 )
 def test_the_verdict(
-    answer: Callable[..., StudyResult], best: list[float], defaults: list[float], words: str
+    answer: Callable[..., StudyAnswer], best: list[float], defaults: list[float], words: str
 ) -> None:
     answered = answer(best=best, defaults=defaults)
     assert words in answered.verdict
@@ -846,7 +843,7 @@ def test_the_verdict(
 
 
 def test_where_the_defaults_are_the_best_there_is_nothing_to_compare(
-    answer: Callable[..., StudyResult],
+    answer: Callable[..., StudyAnswer],
 ) -> None:
     answered = answer(best=[0.9, 0.91])
     assert answered.difference is None
@@ -854,7 +851,7 @@ def test_where_the_defaults_are_the_best_there_is_nothing_to_compare(
 
 
 def test_a_diverged_confirmation_counts_as_nothing_and_is_told(
-    answer: Callable[..., StudyResult],
+    answer: Callable[..., StudyAnswer],
 ) -> None:
     answered = answer(best=[0.9, 0.0], defaults=[0.8, 0.8])
     answered.confirmed["best"].diverged.append(1)
@@ -862,7 +859,7 @@ def test_a_diverged_confirmation_counts_as_nothing_and_is_told(
 
 
 def test_few_trials_give_no_importances_and_it_is_said(
-    answer: Callable[..., StudyResult],
+    answer: Callable[..., StudyAnswer],
 ) -> None:
     answered = answer()
     assert "fewer than 20 completed trials: no importances" in answered.description()
@@ -898,13 +895,9 @@ def test_a_best_value_at_the_edge_of_its_range_is_told(value: float, words: str 
 
 def test_the_lines_and_the_table_say_how_far_the_study_is() -> None:
     counts = Counts(completed=3, pruned=1, diverged=1, failed=0, running=1, waiting=0)
-    progress = Progress(10, [], counts, 0.75, finished_before=1, started=time.monotonic() - 8)
-    worker: Any = None
-    told = {
-        **{"event": "told", "name": "trial 4 lr=0.1", "outcome": "pruned", "value": 0.5},
-        **{"num_epochs": 2, "reason": ""},
-    }
-    assert study_progress.event_line(progress, worker, told) == (
+    progress = StudyProgress(10, counts, 0.75, finished_before=1, started=time.monotonic() - 8)
+    trial = TrainingEnded("trial 4 lr=0.1", "pruned", 0.5, 2, "")
+    assert study_progress.trial_line(progress, trial) == (
         "[5/10] trial 4 lr=0.1: pruned, 0.5000 after 2 epochs; best 0.7500"
     )
     assert study_progress.how_far(progress) == (
