@@ -25,7 +25,7 @@ def compared(runs: list[StoredRun], limit: int | None = None) -> Comparison:
     return Comparison("some", tuple(found), "accuracy", (None,) * len(found), limit=limit)
 
 
-def cells(columns: list[table.TableColumn], header: str) -> tuple[str, ...]:
+def cells(columns: list[table.Column], header: str) -> tuple[str, ...]:
     (column,) = (column for column in columns if column.header == header)
     return column.cells
 
@@ -91,10 +91,10 @@ def test_files_of_several_tables_have_the_columns_of_all(tmp_path: Path) -> None
 
 def test_plain_tables_are_aligned() -> None:
     columns = [
-        table.TableColumn("run", ("ab", "abcd")),
-        table.TableColumn("test/\naccuracy", ("0.5", "10.25"), numeric=True),
-        table.TableColumn("name", ("数字", "x")),
-        table.TableColumn("n", ("1", "2"), numeric=True),
+        table.Column("run", ("ab", "abcd")),
+        table.Column("test/\naccuracy", ("0.5", "10.25"), numeric=True),
+        table.Column("name", ("数字", "x")),
+        table.Column("n", ("1", "2"), numeric=True),
     ]
     assert table.plain(columns) == (
         "         test/\nrun   accuracy  name  n\nab         0.5  数字  1\nabcd     10.25  x     2"
@@ -102,7 +102,7 @@ def test_plain_tables_are_aligned() -> None:
 
 
 def test_markdown_escapes_bars() -> None:
-    column = table.TableColumn("a\nb", ("x|y",))
+    column = table.Column("a\nb", ("x|y",))
     assert table.markdown([column]).splitlines() == ["| a b |", "| --- |", "| x\\|y |"]
 
 

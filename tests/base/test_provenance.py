@@ -11,6 +11,7 @@ import pytest
 from conftest import GIT, Checkout
 
 from harness.base import provenance
+from harness.base.command_line import command_text
 from harness.base.project import ROOT
 
 needs_git = pytest.mark.skipif(not GIT, reason="there is no git")
@@ -79,7 +80,7 @@ def test_a_command_is_told_from_the_root_and_the_home_folder(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/ann")
     door = str(ROOT / "harness" / "run.py")
-    told = provenance.command(
+    told = command_text(
         (
             *(door, "baseline", "--data-root", "/home/ann/data", "--run-name", "it's a try"),
             *(
@@ -100,8 +101,8 @@ def test_a_command_is_told_from_the_root_and_the_home_folder(
     # A shell opens a tilde outside of quotes alone.
     assert " ~/data " in told
     assert told.endswith(" ~/'my data'")
-    assert provenance.command(("/elsewhere/harness/__main__.py",)) == "python -m harness"
-    assert provenance.command(()) == ""
+    assert command_text(("/elsewhere/harness/__main__.py",)) == "python -m harness"
+    assert command_text(()) == ""
 
 
 @pytest.mark.parametrize("home", ["/", ""])
@@ -109,4 +110,4 @@ def test_a_machine_without_a_home_folder_has_commands_too(
     monkeypatch: pytest.MonkeyPatch, home: str
 ) -> None:
     monkeypatch.setenv("HOME", home)
-    assert provenance.command(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"
+    assert command_text(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"

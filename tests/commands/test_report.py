@@ -13,8 +13,6 @@ from mlflow.entities import Run
 from optuna.trial import FrozenTrial
 from report_page import Parsed, check_needs_nothing_else
 
-from harness import report
-from harness.base.errors import BadRequest
 from harness.base.statistics import summarize
 from harness.search.storage import load_stored
 
@@ -233,19 +231,3 @@ def test_where_nothing_was_run_yet_nothing_is_made(checkout: Checkout) -> None:
     assert ended.status == 2
     assert "baseline has no runs yet" in ended.errors
     assert not (checkout.root / "mlruns").exists()
-
-
-def test_a_report_is_written_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("an older one")
-
-    def fail(self: Path, target: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(BadRequest, match="No space left on device"):
-        report._write(path, b"new")
-    assert path.read_text() == "an older one"
-    assert list(tmp_path.iterdir()) == [path]

@@ -11,21 +11,14 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
-import torch
 from conftest import QUICK, Checkout, Recorded
 from scipy import stats
 
-from experiments.softmax_regression import SoftmaxRegression
-from harness.cli import run_progress
-from harness.runs import runner
-from harness.tracking.schema import RunRecord
 from harness.training import checkpoint
-from harness.training.device import Execution
 
 DIGITS = ("--dataset", "digits")
 ENDLESS = (*DIGITS, "--num-epochs", "100000", "--threads", "1", "--no-figures")
@@ -256,24 +249,6 @@ def test_a_diverged_run_stops_at_once_and_says_what_may_help(checkout: Checkout)
     assert not np.isfinite(losses[0].value)
 
 
-class Notes:
-    """A recorder that only notes what it is told."""
-
-    def __init__(self) -> None:
-        self.finished: list[tuple[str, str, dict[str, Any]]] = []
-        self.started = 0
-
-    def start(self, record: RunRecord) -> str:
-        self.started += 1
-        return f"{record.kind}-{self.started}"
-
-    def epoch(self, run_id: str, epoch: int, metrics: dict[str, float]) -> None:
-        assert epoch == 1
-
-    def finish(self, run_id: str, outcome: str, **options: Any) -> None:
-        self.finished.append((run_id, outcome, options))
-
-
 DEAF = '''"""Swallows an interruption while its network is built."""
 
 import os
@@ -337,23 +312,6 @@ def test_an_error_ends_a_run_as_failed_and_is_kept_with_it(checkout: Checkout) -
     assert "experiments/failing.py, line 22, in step" in text
     assert str(checkout.root) not in text
     assert text.endswith("ValueError: as it was told\n")
-
-
-def test_a_group_of_diverged_runs_ends_as_such(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "MLRUNS", tmp_path)
-    prepared = runner.prepare(SoftmaxRegression(dataset="digits", lr=1e38), None)
-    notes: Any = Notes()
-    _, results, summaries = runner.repeat(
-        prepared, range(2), Execution(), torch.device("cpu"), notes, run_progress.Quiet()
-    )
-    outcomes = [(run_id, outcome) for run_id, outcome, _ in notes.finished]
-    assert outcomes == [("run-2", "diverged"), ("run-3", "diverged"), ("group-1", "diverged")]
-    assert np.isnan(notes.finished[-1][2]["metrics"]["test/loss"])
-    assert "2 of 2 diverged. The loss is not finite" in run_progress.group_summary(
-        results, summaries, prepared
-    )
 
 
 def test_eight_runs_at_once_share_a_new_store(checkout: Checkout) -> None:

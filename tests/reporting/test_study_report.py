@@ -30,11 +30,13 @@ PARAMETERS = [
 TAGS = {
     **{"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"},
     **{"data.training_sha256": "d" * 64, "data.test_sha256": "e" * 64},
+    **{"data.training_size": "1198", "data.test_size": "360"},
 }
 
 
 def stored_run() -> StoredRun:
-    return StoredRun("0" * 32, "study", "completed", "some", {}, {}, TAGS, (), {})
+    tags = {f"harness.{name}": text for name, text in TAGS.items()}
+    return StoredRun("0" * 32, "study", "some", 0, 1, tags)
 
 
 def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from experiments.baseline import Baseline
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.errors import RunFailed
 from harness.base.signals import Interrupted
+from harness.cli.run_progress import summary
 from harness.runs import launch
 from harness.runs.events import Begun, Ending
 from harness.runs.launch import repeat, run
@@ -194,6 +196,15 @@ def test_a_seed_is_trained_as_it_is_alone(recorder: MemoryRecorder) -> None:
     result = repeated(recorder, local_group(), range(4, 6))
     alone = run(result.results[1].experiment, local_group(), EXECUTION, MemoryRecorder())
     assert alone.weights_sha256 == result.results[1].weights_sha256
+
+
+def test_a_group_with_a_diverged_seed_has_diverged(recorder: MemoryRecorder) -> None:
+    diverges: list[Any] = [epoch(1, loss=float("nan")), Ending("diverged")]
+    result = repeated(recorder, ScriptedGroup(lambda e: diverges if e.seed == 5 else [epoch(1)]))
+    outcomes = [end.outcome for end in recorder.of(EndRun)]
+    assert outcomes == ["completed", "diverged", "completed", "diverged"]
+    assert math.isnan(recorder.of(EndRun)[-1].metrics["test/loss"])
+    assert "1 of 3 diverged. The loss is not finite" in summary(result)
 
 
 def test_a_seed_that_fails_ends_its_group(recorder: MemoryRecorder) -> None:
