@@ -16,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the comparison that the flags ask for; return the exit status."""
     from harness.analysis import table
     from harness.analysis.comparison import comparisons, nothing_recorded
-    from harness.analysis.export import write_files
+    from harness.cli.compare_files import check_files, write_files
     from harness.cli.compare_flags import CompareSettings
     from harness.runs.recovery import recover
     from harness.tracking.reader import open_reader
@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
         "python -m harness.compare",
         "Compare runs: what differs, what came out, with its spread over seeds.",
     )
+    check_files(settings)
     reader = open_reader()
     recover()
     found = comparisons(
@@ -41,13 +42,7 @@ def main(arguments: Sequence[str]) -> int:
     if not found:
         print(nothing_recorded(reader))
         return 0
-    write_files(
-        found,
-        reader,
-        csv_file=settings.csv,
-        json_file=settings.json,
-        curves_file=settings.curves,
-    )
+    write_files(settings, found, reader)
     for number, comparison in enumerate(found):
         print("\n" if number else "", end="")
         table.print_table(

@@ -67,17 +67,19 @@ def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> i
 
 
 def _resume(arguments: Sequence[str]) -> int:
-    flags.refuse_repeated_flags(arguments)
-    store_address.check_address()
+    from harness.cli.resume_flags import ResumeFlags
+    from harness.tracking.reader import open_reader
+
+    settings = flags.parse_settings(
+        ResumeFlags, arguments, "python -m harness.run", "Go on with a run that ended too early."
+    )
+    store_address.check_recorded("resume")
+    stored = open_reader().find(settings.resume, "resume")
     with closing(RecorderProcess()) as recorder:
         with signals.deferred():
             from harness.cli.experiment_run import resume_as_asked
-            from harness.cli.resume_flags import ResumeFlags
 
-        settings = flags.parse_settings(
-            ResumeFlags, arguments, "python -m harness.run", "Go on with a run that ended early."
-        )
-        return _report(resume_as_asked(settings, recorder))
+        return _report(resume_as_asked(stored, settings, recorder))
 
 
 def _report(result: RunResult | GroupResult) -> int:

@@ -26,6 +26,7 @@ def main(arguments: Sequence[str]) -> int:
         "the final weights, with the record. The original is not touched.",
     )
     store_address.check_address()
+    store_address.check_recorded("verify")
     from harness.tracking.messages import OpenStore
     from harness.tracking.reader import open_reader
     from harness.tracking.recorder_process import RecorderProcess

@@ -6,49 +6,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from harness.analysis.query import Query
 from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
+from harness.cli.shared_flags import default
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings:
     """Which runs to compare, and how to show them."""
 
-    run_ids: Positional[tuple[str, ...]] = ()
-    """Runs or groups, by the first letters of their ids; by default all runs."""
-    experiment: str | None = None
+    run_ids: Annotated[Positional[tuple[str, ...]], arg(metavar="[RUN ...]")] = ()
+    """Runs or groups, by the first letters of their ids."""
+    experiment: Annotated[str | None, default("NAME", "all")] = None
     """Only runs of this experiment."""
-    study: str | None = None
+    study: Annotated[str | None, default("NAME", "none")] = None
     """The trials and confirmations of this study, instead of runs."""
     filter: str = ""
     """Only runs that meet this condition in MLflow's filter language: "params.lr = '0.1'"."""
-    dataset: str | None = None
+    dataset: Annotated[str | None, default("NAME", "all")] = None
     """Only runs on this data set."""
     mixed_data: bool = False
     """Compare runs even if they saw different images."""
 
-    against: str | None = None
+    against: Annotated[str | None, default("RUN", "no comparison")] = None
     """Run, group or name of a row to compare all others with, seed by seed."""
-    sort: str | None = None
-    """Column to sort by, the best or the smallest first; by default the accuracy."""
+    sort: Annotated[str | None, default("COLUMN", "the accuracy")] = None
+    """Column to sort by, the best or the smallest first."""
     reverse: bool = False
     """Reverse the order."""
-    limit: Annotated[int, Count] | None = None
-    """The most rows to print and to write; by default 100 are printed and all are written."""
-    columns: str | None = None
+    limit: Annotated[Annotated[int, Count] | None, default("INT", "100 to print, all to write")] = (
+        None
+    )
+    """The most rows to print and to write."""
+    columns: Annotated[str | None, default("NAMES", "what differs, and the results")] = None
     """Columns to show, separated by commas: lr,test/accuracy,best.test/accuracy,git_commit."""
 
     markdown: bool = False
     """Print the table in Markdown."""
-    csv: Path | None = None
+    csv: Annotated[Path | None, default("FILE", "none")] = None
     """Write all columns of the rows to this file."""
-    json: Path | None = None
+    json: Annotated[Path | None, default("FILE", "none")] = None
     """Write all columns of the rows to this file, as a list of objects."""
-    curves: Path | None = None
+    curves: Annotated[Path | None, default("FILE", "none")] = None
     """Draw the learning curves into this file (.png, .svg or .pdf)."""
 
     def __post_init__(self) -> None:

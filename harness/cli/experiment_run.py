@@ -15,6 +15,7 @@ from harness.runs.resume import resume
 from harness.runs.training_group import LocalGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader
+from harness.tracking.schema import StoredRun
 from harness.training.device import describe
 from harness.training.experiment import Experiment
 
@@ -64,17 +65,18 @@ def run_as_asked(
     return repeat(experiment, seeds, group, execution, recorder, specification, begun, view)
 
 
-def resume_as_asked(settings: ResumeFlags, recorder: Recorder) -> RunResult:
-    """Go on with the run that the flags name.
+def resume_as_asked(stored: StoredRun, settings: ResumeFlags, recorder: Recorder) -> RunResult:
+    """Go on with a run.
 
     Raises:
-        BadRequest: there is no such run, it cannot go on, or something has changed since.
+        BadRequest: it cannot go on, or something has changed since it began.
         RunFailed, Interrupted: as `harness.runs.launch.run` does.
     """
     recorder.send(OpenStore())
     recover(recorder)
     reader = open_reader()
-    stored = reader.find(settings.resume)
+    # What the recovery has closed may go on now.
+    stored = reader.run(stored.run_id)
     num_epochs = int(stored.fields.get("num_epochs", 0))
     return resume(
         stored,

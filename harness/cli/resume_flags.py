@@ -8,7 +8,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from harness.cli.shared_flags import DataFlags
-from harness.runs.resume import Allowed
+from harness.tracking.schema import AllowedChange
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class ResumeFlags(DataFlags):
 
     resume: Annotated[str, arg(metavar="RUN")]
     """Id of the run, or last for the latest one that has not completed."""
-    allow: tuple[Allowed, ...] = ()
+    allow: tuple[AllowedChange, ...] = ()
     """What may differ from the record, at the price of other numbers; repeat it for each thing."""
     quiet: bool = False
     """Print the result only."""

@@ -7,7 +7,6 @@ import shlex
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
@@ -22,13 +21,10 @@ from harness.runs.specification import CHECKPOINTS_KEPT, RunSpecification
 from harness.runs.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import Recorder
 from harness.tracking.reader import Reader
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import AllowedChange, StoredRun
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import load_experiment
-
-Allowed = Literal["experiment", "data", "device", "threads", "torch"]
-"""What may have changed since a run began, at the price of other numbers."""
 
 
 def resume(
@@ -37,7 +33,7 @@ def resume(
     recorder: Recorder,
     view: Callable[[TrainingGroup], Callback],
     *,
-    allow: Sequence[Allowed] = (),
+    allow: Sequence[AllowedChange] = (),
     root: Path | None = None,
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
@@ -118,14 +114,14 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
 
-def _by_kind(changes: dict[str, Change]) -> dict[Allowed, str]:
+def _by_kind(changes: dict[str, Change]) -> dict[AllowedChange, str]:
     """The changes that decide a run's numbers, in words."""
-    found: dict[Allowed, str] = {}
+    found: dict[AllowedChange, str] = {}
     if "experiment_sha256" in changes:
         found["experiment"] = "its file changed"
     if any(name.startswith("data.") for name in changes):
         found["data"] = "its images changed"
-    numerics: tuple[Allowed, ...] = ("device", "threads", "torch")
+    numerics: tuple[AllowedChange, ...] = ("device", "threads", "torch")
     for name in numerics:
         if name in changes:
             found[name] = f"{name} was {changes[name].then}, is {changes[name].now}"
@@ -133,7 +129,7 @@ def _by_kind(changes: dict[str, Change]) -> dict[Allowed, str]:
 
 
 def _refuse_changes(
-    stored: StoredRun, changed: dict[Allowed, str], allow: Sequence[Allowed]
+    stored: StoredRun, changed: dict[AllowedChange, str], allow: Sequence[AllowedChange]
 ) -> None:
     """Going on with something else would give a run that nobody can repeat."""
     refused = {name: words for name, words in changed.items() if name not in allow}

@@ -20,6 +20,9 @@ Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
 Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
+AllowedChange = Literal["experiment", "data", "device", "threads", "torch"]
+"""What may have changed when a run goes on, at the price of other numbers."""
+
 
 @dataclass(frozen=True)
 class DataRecord:

@@ -165,17 +165,6 @@ AT_ONCE = [
     asked("harness.run", "baseline --lr 0.1 --lr 0.2", "--lr is given 2 times"),
     asked("harness.run", "baseline --lr=1 --lr=1 --lr=1", "--lr is given 3 times"),
     asked("harness.run", "baseline --batch-size 8 --batch_size 9", "--batch-size is given 2 times"),
-    asked("harness.run", "--resume", "resume: '' is not the id of a run"),
-    asked("harness.run", "--resume=", "resume: '' is not the id of a run"),
-    asked("harness.run", "--resume ../../etc/hosts", "is not the id of a run"),
-    asked("harness.run", "--resume=/tmp", "is not the id of a run"),
-    asked("harness.run", "--resume file:///etc/hosts", "is not the id of a run"),
-    asked("harness.run", f"--resume {'0' * 31}", "is not the id of a run"),
-    asked("harness.run", f"--resume {'G' * 32}", "is not the id of a run"),
-    asked("harness.run", f"--resume {LONG}", "is not the id of a run"),
-    asked("harness.run", f"--resume {'٣' * 32}", "is not the id of a run"),
-    asked("harness.run", f"--resume {'0' * 32}", "resume: nothing was recorded in sqlite:///"),
-    asked("harness.run", "--resume last", "resume: nothing was recorded in sqlite:///"),
     asked("harness.run", "--resume last --resume last", "--resume is given 2 times"),
     recorded_in("nonsense", "MLFLOW_TRACKING_URI: 'nonsense' is no address of a record store"),
     recorded_in("./mlruns", "is no address of a record store"),
@@ -226,8 +215,7 @@ BY_THEIR_FLAGS = [
     asked("harness.bench", "--num-epochs 1 --num_epochs 2", "--num-epochs is given 2 times"),
     asked("harness.bench", "--lr 0.1", "There is no flag --lr. All flags: python -m harness.b"),
     asked("harness.bench", "baseline", "baseline"),
-    asked("harness.verify", "last", "verify: 'last' is not the id of a run"),
-    asked("harness.verify", "../../etc/hosts", "is not the id of a run"),
+    asked("harness.verify", "../../etc/hosts", "verify: nothing was recorded in sqlite:///"),
     asked("harness.verify", "--exact", "Missing: RUN."),
     asked("harness.verify", "0" * 32, "verify: nothing was recorded in sqlite:///"),
     asked("harness.verify", f"{'0' * 32} --tolerance -1", "tolerance: -1.0 is not allowed"),
@@ -235,6 +223,12 @@ BY_THEIR_FLAGS = [
     asked("harness.verify", f"{'0' * 32} --threads 2 --threads 3", "--threads is given 2 times"),
     asked("harness.verify", f"{'0' * 32} --treads 2", "Did you mean --threads?"),
     asked("harness.verify", "0" * 32, "is no address", MLFLOW_TRACKING_URI="nonsense"),
+    *(
+        asked("harness.run", f"--resume {run}", "resume: nothing was recorded in sqlite:///")
+        for run in ("last", "0" * 32, "''", "../../etc/hosts", LONG)
+    ),
+    asked("harness.run", "--resume", "Missing value for argument '--resume'"),
+    asked("harness.run", "--resume last --allow luck", "luck"),
     asked("harness.sync", "now", "now"),
     asked("harness.sync", "--all", "There is no flag --all"),
     asked("harness.sync", "", "is no address of a record store", MLFLOW_TRACKING_URI="nonsense"),
@@ -261,6 +255,15 @@ def named(flag: str, value: str, message: str) -> Row:
 
 
 BY_THEIR_CONTENT = [
+    *(
+        asked(module, f"{flag}{run}", f"{what}: there is no run {run!r} here. ")
+        for module, flag, what in (
+            ("harness.run", "--resume ", "resume"),
+            ("harness.run", "--resume=", "resume"),
+            ("harness.verify", "", "verify"),
+        )
+        for run in ("../../etc/hosts", "file:///etc/hosts", "0" * 31, "G" * 32, "٣" * 32)
+    ),
     with_flags("--lr -1", "lr: -1.0 is not allowed, it must be greater than 0"),
     with_flags("--lr nan", "lr: nan is not a finite number"),
     with_flags("--lr inf", "lr: inf is not a finite number"),
@@ -416,7 +419,7 @@ HEAVY = ("torch", "torchvision", "numpy", "mlflow", "optuna", "sqlalchemy", "pan
 
 
 SERVER = """
-import importlib, json, os, socket, sys, tempfile
+import importlib, json, os, sys, tempfile
 from pathlib import Path
 from harness.cli import entry
 
@@ -424,11 +427,8 @@ for name in sys.argv[1:]:
     importlib.import_module(name)
 
 
-class Untouched:  # the recorder's process: started, shared with workers, ended, and nothing else
-    def share(self):
-        return socket.socketpair()[0]
-
-    def let_go(self):
+class Untouched:  # the recorder's process: started, forgotten by workers, ended, nothing else
+    def forget(self):
         pass
 
     def close(self):
@@ -526,7 +526,7 @@ def loaded(finished: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Iter
     recorded, _ = finished
     root = tmp_path_factory.mktemp("loaded") / "checkout"
     shutil.copytree(recorded.root, root, ignore=shutil.ignore_patterns(".git", "__pycache__"))
-    names = ("runs.runner", "cli.run_flags", "cli.study_flags", "cli.study_progress")
+    names = ("cli.run_flags", "cli.study_flags", "cli.experiment_run", "workers.study_run")
     with serving(Checkout(root), *(f"harness.{name}" for name in names)) as server:
         yield server
 
