@@ -30,7 +30,9 @@ class Server:
         if not self.answers:
             raise ServerAway("no answer")
         if isinstance(write, LogBatch) and write.run_id == "deleted":
-            raise MlflowException("the run is deleted; token=abc\nand more", RESOURCE_DOES_NOT_EXIST)
+            raise MlflowException(
+                "the run is deleted; token=abc\nand more", RESOURCE_DOES_NOT_EXIST
+            )
         if isinstance(write, LogBatch) and not all(
             isinstance(value, float) for value in write.metrics.values()
         ):
