@@ -1,9 +1,8 @@
-"""Where a run comes from: the commit, the changes since, the command."""
+"""Where a run comes from: the commit, and the changes since."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 from conftest import GIT, Checkout
 
 from harness.base import provenance
-from harness.base.command_line import command_text
-from harness.base.project import ROOT
 
 needs_git = pytest.mark.skipif(not GIT, reason="there is no git")
 
@@ -64,50 +61,12 @@ def test_the_changes_are_a_patch_that_makes_the_files_again(
 @needs_git
 def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
     source = provenance.source()
-    assert source == provenance.SourceState(repository.git("rev-parse", "HEAD").strip(), "")
+    assert source == provenance.Source(repository.git("rev-parse", "HEAD").strip(), "")
 
 
 def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.source() == provenance.SourceState("", "")
+    assert provenance.source() == provenance.Source("", "")
     monkeypatch.setenv("PATH", "")
-    assert provenance.source() == provenance.SourceState("", "")
-
-
-def test_a_command_is_told_from_the_root_and_the_home_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    door = str(ROOT / "harness" / "run.py")
-    told = command_text(
-        (
-            *(door, "baseline", "--data-root", "/home/ann/data", "--run-name", "it's a try"),
-            *(
-                "--fallback=digits",
-                f"--data-root={ROOT}/data",
-                "--storage",
-                "sqlite:////home/ann/s",
-            ),
-            *("--other", "/home/anna/data", "/data/home/ann", "/home/ann/my data"),
-        )
-    )
-    assert shlex.split(told) == [
-        *("python", "-m", "harness.run", "baseline", "--data-root", "~/data"),
-        *("--run-name", "it's a try", "--fallback=digits", "--data-root=data"),
-        *("--storage", "sqlite:///~/s", "--other", "/home/anna/data", "/data/home/ann"),
-        "~/my data",
-    ]
-    # A shell opens a tilde outside of quotes alone.
-    assert " ~/data " in told
-    assert told.endswith(" ~/'my data'")
-    assert command_text(("/elsewhere/harness/__main__.py",)) == "python -m harness"
-    assert command_text(()) == ""
-
-
-@pytest.mark.parametrize("home", ["/", ""])
-def test_a_machine_without_a_home_folder_has_commands_too(
-    monkeypatch: pytest.MonkeyPatch, home: str
-) -> None:
-    monkeypatch.setenv("HOME", home)
-    assert command_text(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"
+    assert provenance.source() == provenance.Source("", "")
