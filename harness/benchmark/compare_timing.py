@@ -1,7 +1,7 @@
-"""Comparing many recorded runs: the command, the frames, a tracking server, and MLflow's own calls.
+"""Time the comparison of many runs: the command, the frames, a server, and MLflow's own calls.
 
-The harness's recorder records a made-up run in a database that MLflow has created, as it does a
-real one; the others are copies of its rows with other values.
+The harness records one made-up run in a database that MLflow created, as it does a real one. The
+other runs are copies of its rows with other values.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ from harness.cli.bench_flags import BenchSettings
 SEEDS = 5
 """Runs of each configuration."""
 
+MANY_RUNS = 10_000
+"""Runs of a second, larger store, which only the command and the frames read."""
+
 METRICS = (
     *("train/loss", "train/accuracy", "test/loss", "test/accuracy"),
     *("time/train_seconds", "time/evaluate_seconds", "time/images_per_second"),
     "memory/device_peak_bytes",
 )
-"""What each epoch has."""
+"""The metrics of each epoch."""
 
 
 def time_comparison(settings: BenchSettings) -> str:
@@ -40,21 +43,23 @@ def time_comparison(settings: BenchSettings) -> str:
 
     from harness.training.device import describe
 
+    measured: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        environment = os.environ | {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        }
-        size = f"{settings.n_runs}, {settings.num_epochs}"
-        _child(f"record({size})", environment)
+        few = _recorded(Path(folder, "few.db"), settings.n_runs, settings.num_epochs)
+        many = _recorded(Path(folder, "many.db"), MANY_RUNS, settings.num_epochs)
         ways: dict[str, Callable[[], dict[str, float]]] = {
-            "mlflow": lambda: {"import": python(["-c", "import mlflow"], environment).seconds},
-            "compare": lambda: {"compare": python(["-m", "harness.compare"], environment).seconds},
-            "frames": lambda: _child("read_frames()", environment),
-            "public": lambda: _child("read_by_public_calls()", environment),
-            "server": lambda: _child("read_from_server()", environment),
+            "mlflow": lambda: {"import": python(["-c", "import mlflow"], few).seconds},
+            "compare": lambda: {"compare": python(["-m", "harness.compare"], few).seconds},
+            "frames": lambda: _child("read_frames()", few),
+            "public": lambda: _child("read_by_public_calls()", few),
+            "server": lambda: _child("read_from_server()", few),
+            "compare, many": lambda: {
+                "many compare": python(["-m", "harness.compare"], many).seconds
+            },
+            "frames, many": lambda: {
+                f"many {name}": value for name, value in _child("read_frames()", many).items()
+            },
         }
-        measured: dict[str, list[float]] = {}
         for number in range(1, settings.rounds + 1):
             for way, measure in ways.items():
                 for name, value in measure().items():
@@ -69,8 +74,11 @@ def time_comparison(settings: BenchSettings) -> str:
         requests = f"{measured[f'server {name} requests'][0]:,.0f} requests"
         return row(f"harness.{name}()", f"server {name}", requests)
 
-    imported = statistics.median(measured["import"])
-    ratio = statistics.median(measured["compare"]) / imported
+    def ratio(key: str) -> str:
+        middle, imported = map(statistics.median, (measured[key], measured["import"]))
+        return f"{middle / imported:.2f}x the import"
+
+    command = "python -m harness.compare, whole process"
     return "\n".join(
         [
             f"{settings.n_runs:,} runs of {settings.num_epochs} epochs and {len(METRICS)} metrics, "
@@ -79,15 +87,29 @@ def time_comparison(settings: BenchSettings) -> str:
             f"n = {settings.rounds} processes of each kind in turn; median (lowest-highest), s",
             "",
             row("import mlflow, whole process", "import"),
-            row("python -m harness.compare, whole process", "compare", f"{ratio:.2f}x the import"),
+            row(command, "compare", ratio("compare")),
             row("harness.runs()", "runs"),
             row("harness.epochs(), after it", "epochs"),
             row("MLflow's get_metric_history", "public", f"{measured['calls'][0]:,.0f} calls"),
             "through a tracking server on this machine:",
             server("runs"),
             server("epochs"),
+            f"{MANY_RUNS:,} runs:",
+            row(command, "many compare", ratio("many compare")),
+            row("harness.runs()", "many runs"),
+            row("harness.epochs(), after it", "many epochs"),
         ]
     )
+
+
+def _recorded(database: Path, n_runs: int, num_epochs: int) -> dict[str, str]:
+    """Record runs in a new database; return the environment of processes that read it."""
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{database}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    _child(f"record({n_runs}, {num_epochs})", environment)
+    return environment
 
 
 def record(n_runs: int, num_epochs: int) -> None:
@@ -133,14 +155,18 @@ def record(n_runs: int, num_epochs: int) -> None:
 
 
 def _copy(database: Path, run_id: str, times: int) -> None:
-    """Add copies of a recorded run's rows: recording each by itself would take minutes."""
+    """Copy the rows of a recorded run: to record each run by itself would take minutes."""
 
     def changed(row: dict[str, Any], number: int) -> dict[str, Any]:
         config, seed = divmod(number, SEEDS)
-        row = {**row, "run_uuid": f"{number:032x}"}
-        if row.get("key") in ("lr", "seed"):
-            row["value"] = f"{0.1 + config / 1000:g}" if row["key"] == "lr" else str(seed)
-        elif row.get("key") in METRICS:
+        values = {"lr": (100 + config) / 1000, "seed": seed}
+        key = row.get("key")
+        row = {**row, "run_uuid": f"{number:08x}".ljust(32, "0")}
+        if key in values:
+            row["value"] = str(values[key])
+        elif key in ("harness.parameters", "harness.fields"):
+            row["value"] = json.dumps(json.loads(row["value"]) | values)
+        elif key in METRICS:
             row["value"] *= 1 - 0.0001 * number
         return row
 
@@ -161,7 +187,7 @@ def _copy(database: Path, run_id: str, times: int) -> None:
 
 
 def read_frames() -> None:
-    """Print the seconds of both frames; what they import counts for the first."""
+    """Print the seconds of both frames; the first includes their imports."""
     import harness
 
     started = time.perf_counter()
@@ -218,6 +244,6 @@ def read_from_server() -> None:
 
 def _child(call: str, environment: dict[str, str]) -> dict[str, float]:
     """What a function of this module prints, called in a process of its own."""
-    program = f"from harness.benchmark import comparison; comparison.{call}"
+    program = f"from harness.benchmark import compare_timing; compare_timing.{call}"
     result: dict[str, float] = json.loads(python(["-c", program], environment).output)
     return result

@@ -14,13 +14,13 @@ from conftest import QUICK, Checkout, Recorded, once
 from rich.console import Console
 from scipy import stats
 
+import harness
 from harness import compare
 from harness.analysis import table
 from harness.analysis.comparison import comparisons
 from harness.analysis.query import Query
 from harness.base.errors import BadRequest
 from harness.figures import style
-from harness.tracking.frames import runs as recorded_runs
 from harness.tracking.reader import open_reader
 
 SOFTMAX = ("softmax_regression", *QUICK, "--no-figures", "--quiet")
@@ -52,7 +52,7 @@ def store(worked: Recorded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def groups() -> list[str]:
     """Ids of the groups: of the learning rate 0.1, then of 1.0."""
-    frame = recorded_runs("softmax_regression")
+    frame = harness.runs("softmax_regression")
     return list(frame[frame["kind"] == "group"].sort_values("start_time")["run_id"])
 
 
@@ -86,7 +86,7 @@ def test_the_table_shows_what_differs_and_what_came_out(
     # Nothing that all have in common but how they ended and on what.
     assert {"seed", "batch_size", "seeds"}.isdisjoint(header)
     assert header[-3:] == ["seconds", "device", "outcome"]
-    frame = recorded_runs("softmax_regression", filter=ON_TEST_IMAGES[1])
+    frame = harness.runs("softmax_regression", filter=ON_TEST_IMAGES[1])
     frame = frame[frame["kind"] == "run"]
     means = frame.groupby("params.lr")["metrics.test/accuracy"].agg(["mean", "std"])
     ranked = means.sort_values("mean", ascending=False)
@@ -108,7 +108,7 @@ def test_a_reference_adds_the_paired_difference(
     header, *body = lines(by_group)
     start = header.index("ence")
     cells = {row[2]: row[start:] for row in body if len(row) > start}
-    frame = recorded_runs("softmax_regression")
+    frame = harness.runs("softmax_regression")
     values = {
         parent: frame[frame["parent"] == parent].sort_values("seed")["metrics.test/accuracy"]
         for parent in (slow, fast)
@@ -148,7 +148,7 @@ def test_a_study_is_its_trials_and_its_confirmations(
     header, *body = lines(confirmations)
     assert header[:3] == ["run", "name", "n"]
     assert [row[1:3] for row in body] == [["best", "2"], ["defaults", "2"]]
-    (study,) = recorded_runs(study="lr_search", filter="tags.harness.kind = 'study'")["run_id"]
+    (study,) = harness.runs(study="lr_search", filter="tags.harness.kind = 'study'")["run_id"]
     assert told(capsys, study[:12]).count("trials: 3 runs") == 1
 
 
