@@ -46,7 +46,7 @@ class Curve:
 
 @styled()
 def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: str) -> bytes:
-    """A picture of the first `MOST_CURVES` curves that have points, one panel for each quantity.
+    """A picture of at most `MOST_CURVES` curves, with one panel for each quantity.
 
     The quantity is the last part of a metric's name: `validation/loss` and `test/loss` share a
     panel. A line is the mean over the seeds, the band around it one standard deviation.
@@ -57,8 +57,7 @@ def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: st
     Raises:
         BadRequest: no curve has a point.
     """
-    known = [curve for curve in curves if any(curve.points.values())]
-    shown = known[:MOST_CURVES]
+    shown = [curve for curve in curves if any(curve.points.values())]
     if not shown:
         raise BadRequest("curves: none of these runs was evaluated after an epoch.")
     panels: dict[str, set[str]] = {}
@@ -66,10 +65,8 @@ def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: st
         for metric in (metric for metric, points in curve.points.items() if points):
             panels.setdefault(metric.rpartition("/")[2], set()).add(metric)
     several = any(curve.n > 1 for curve in shown)
-    words = ["mean over seeds, band: ± 1 standard deviation" if several else "n = 1 seed each"]
-    if len(known) > len(shown):
-        words.insert(0, f"the first {len(shown)} of {len(known)} curves")
-    lines = [subtitle, "; ".join(words)]
+    words = "mean over seeds, band: ± 1 standard deviation" if several else "n = 1 seed each"
+    lines = [subtitle, words]
     columns = min(len(panels), 2)
     rows, legend_rows = -(-len(panels) // columns), -(-len(shown) // 2)
     height = heading_height(lines) + 3.1 * rows + 0.1 + 0.2 * legend_rows

@@ -417,7 +417,7 @@ class _Content:
 
     def _digits(self, name: str) -> str:
         values = [row.params.get(name) for row in self.rows]
-        return ".4g" if any(isinstance(value, float) for value in values) else ""
+        return ".6g" if any(isinstance(value, float) for value in values) else ""
 
     def _pictures(self, *names: str) -> list[Block]:
         found = [

@@ -60,12 +60,9 @@ def test_losses_of_very_different_size_go_on_a_logarithmic_axis_with_plain_numbe
     assert "100" not in words_of(svg_of(curve("a"), curve("b", scale=2.0)))
 
 
-def test_no_more_curves_than_can_be_told_apart() -> None:
-    curves = [curve(f"lr={number}") for number in range(MOST_CURVES + 3)]
-    words = words_of(svg_of(*curves))
-    assert f"the first {MOST_CURVES} of {MOST_CURVES + 3} curves; n = 1 seed each" in words
-    assert f"lr={MOST_CURVES - 1} (n = 1)" in words
-    assert f"lr={MOST_CURVES} (n = 1)" not in words
+def test_as_many_curves_as_can_be_told_apart() -> None:
+    words = words_of(svg_of(*(curve(f"lr={number}") for number in range(MOST_CURVES))))
+    assert {f"lr={number} (n = 1)" for number in range(MOST_CURVES)} <= set(words)
 
 
 def test_a_long_label_is_cut() -> None:

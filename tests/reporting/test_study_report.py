@@ -29,14 +29,14 @@ PARAMETERS = [
 
 TAGS = {
     **{"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"},
-    **{"data.training_sha256": "d" * 64, "data.test_sha256": "e" * 64},
-    **{"data.training_size": "1198", "data.test_size": "360"},
+    **{"data.training_sha256": "d" * 64, "data.training_size": "1198"},
+    **{"data.test_sha256": "e" * 64, "data.test_size": "360"},
 }
 
 
 def stored_run() -> StoredRun:
-    tags = {f"harness.{name}": text for name, text in TAGS.items()}
-    return StoredRun("0" * 32, "study", "some", 0, 1, tags)
+    tags = {f"harness.{name}": value for name, value in TAGS.items()}
+    return StoredRun("0" * 32, "some", "some", 0, None, tags, {"dataset": "digits"})
 
 
 def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow]:
@@ -168,9 +168,9 @@ def test_confirmations_are_summarized_with_their_difference() -> None:
     assert items["Number of runs"].endswith("4 confirmations (2 configurations, 2 seeds each)")
     assert items["Compute time"].startswith("2 min: trials 4.0 s")
     assert items["Data"].splitlines() == [
-        f"{runs} on digits, {use}: SHA-256 {digest * 64}"
+        f"{runs} on digits, {use} images, SHA-256 {digest * 64}"
         for runs in ("trials", "confirmation")
-        for use, digest in (("training", "d"), ("test", "e"))
+        for use, digest in (("training: 1,198", "d"), ("test: 360", "e"))
     ]
 
 
