@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from harness.analysis import table
 from harness.analysis.comparison import SHOWN_ROWS, Comparison
 from harness.analysis.curves import curves_of, draw_curves
 from harness.analysis.differences import differences
-from harness.analysis.export import write_files
+from harness.analysis.export import comparison_csv, comparison_json
 from harness.analysis.rows import rows_of
 from harness.base.errors import BadRequest
 from harness.tracking.schema import StoredRun
@@ -34,21 +34,16 @@ EXACT = [["1.10", "1.1"], ["007", "7"], [2**63 - 1, 2**63], [str(2**70), 2**70]]
 
 
 @pytest.mark.parametrize("values", EXACT)
-def test_values_reach_table_and_files_as_they_were_recorded(
-    values: list[Any], tmp_path: Path
-) -> None:
+def test_values_reach_table_and_files_as_they_were_recorded(values: list[Any]) -> None:
     runs = [made_up_run(i, 0, parameters={"x": value}) for i, value in enumerate(values)]
     comparison = compared(runs)
     assert cells(comparison.columns([]), "x") == tuple(map(str, values))
-    files = {"csv_file": tmp_path / "rows.csv", "json_file": tmp_path / "rows.json"}
-    write_files([comparison], None, **files)  # type: ignore[arg-type]
-    with files["csv_file"].open(newline="") as file:
-        assert [row["params.x"] for row in csv.DictReader(file)] == list(map(str, values))
-    written = json.loads(files["json_file"].read_text())
-    assert [entry["params.x"] for entry in written] == values
+    written = csv.DictReader(io.StringIO(comparison_csv([comparison])))
+    assert [row["params.x"] for row in written] == list(map(str, values))
+    assert [row["params.x"] for row in json.loads(comparison_json([comparison]))] == values
 
 
-def test_many_rows_are_printed_in_part_and_written_in_full(tmp_path: Path) -> None:
+def test_many_rows_are_printed_in_part_and_written_in_full() -> None:
     runs = [made_up_run(i, 0, parameters={"lr": i / 1000}) for i in range(SHOWN_ROWS + 20)]
     for limit, printed, written in ((None, 100, 120), (110, 110, 110), (500, 120, 120)):
         comparison = compared(runs, limit)
@@ -57,8 +52,7 @@ def test_many_rows_are_printed_in_part_and_written_in_full(tmp_path: Path) -> No
         assert notes == (
             [f"showing {printed} of 120 rows: raise --limit."] if printed < 120 else []
         )
-        write_files([comparison], None, csv_file=tmp_path / "rows.csv")  # type: ignore[arg-type]
-        assert len((tmp_path / "rows.csv").read_text().splitlines()) == 1 + written
+        assert len(comparison_csv([comparison]).splitlines()) == 1 + written
 
 
 def test_a_parameter_that_differs_beyond_the_rows_shown_is_a_column() -> None:
@@ -76,12 +70,10 @@ def test_a_reference_alone_is_still_called_so() -> None:
     assert cells(comparison.columns([]), "verdict") == ("reference",)
 
 
-def test_files_of_several_tables_have_the_columns_of_all(tmp_path: Path) -> None:
+def test_files_of_several_tables_have_the_columns_of_all() -> None:
     first = compared([made_up_run(2, 0, parameters={"b": 1})])
     second = compared([made_up_run(1, 0, None, parameters={"a": 1})])
-    write_files([first, second], None, csv_file=tmp_path / "rows.csv")  # type: ignore[arg-type]
-    with (tmp_path / "rows.csv").open(newline="") as file:
-        one, other = csv.DictReader(file)
+    one, other = csv.DictReader(io.StringIO(comparison_csv([first, second])))
     names = list(one)
     assert names[:5] == ["row", "name", "n", "seeds", "images"]
     assert names.index("params.a") < names.index("params.b") < names.index("metrics.test/accuracy")

@@ -61,12 +61,12 @@ def test_the_changes_are_a_patch_that_makes_the_files_again(
 @needs_git
 def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
     source = provenance.source()
-    assert source == provenance.Source(repository.git("rev-parse", "HEAD").strip(), "")
+    assert source == provenance.SourceState(repository.git("rev-parse", "HEAD").strip(), "")
 
 
 def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.source() == provenance.Source("", "")
+    assert provenance.source() == provenance.SourceState("", "")
     monkeypatch.setenv("PATH", "")
-    assert provenance.source() == provenance.Source("", "")
+    assert provenance.source() == provenance.SourceState("", "")
