@@ -63,9 +63,11 @@ def python_with_peak(module: str, arguments: list[str]) -> tuple[Finished, float
 _REPORTING_ITS_PEAK = """
 import runpy, sys
 del sys.argv[0]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-from harness.base.machine import peak_memory
-print(peak_memory() or "nan")
+try:
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+finally:
+    from harness.base.machine import peak_memory
+    print(peak_memory() or "nan")
 """
 
 
