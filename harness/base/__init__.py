@@ -1,1 +1,1 @@
-"""What every room stands on: errors, field rules, the project, statistics, processes."""
+"""What every room uses: errors, field rules, the project, files, processes, statistics."""

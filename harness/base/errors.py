@@ -1,4 +1,4 @@
-"""The two ways a command can go wrong, and the suggestion of a nearest name."""
+"""The two ways in which a command fails, and the suggestion of a similar name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 class BadRequest(ValueError):
     """The user asked for something that cannot be done: exit status 2.
 
-    The message names the wrong thing and what would be right, in one or two short lines.
+    The message names what is wrong and what would be right, in one or two short lines.
     """
 
 
@@ -18,7 +18,7 @@ class RunFailed(RuntimeError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that suggests the known names closest to `name`, or lists all of them.
+    """Return a sentence that suggests the known names closest to `name`, or lists all of them.
 
     >>> nearest("baselin", ["baseline", "lenet"])
     'Did you mean baseline?'

@@ -1,5 +1,7 @@
-"""What a look at a trained network finds, as plain arrays: the training's side fills it in, the
-tracking's side draws it, and neither needs the other's libraries."""
+"""A trained network's predictions and first layer, as plain arrays.
+
+`training` fills them in and `figures` draws them, each without the other's libraries.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Mistakes:
-    """The wrong predictions that the network was surest of, the surest first.
+    """The wrong predictions with the highest confidence, in descending order.
 
     Attributes:
         images: (k, 28, 28), uint8.
-        labels: (k,), int64: the true classes.
-        predictions: (k,), int64: the classes predicted instead.
-        confidence: (k,), float32 in [0, 1]: softmax of the predictions.
-        positions: (k,), int64: places in the evaluation set, from 0.
+        labels: (k,), int64. The true classes.
+        predictions: (k,), int64. The predicted classes.
+        confidence: (k,), float32 in [0, 1]. Softmax probability of the predicted class.
+        positions: (k,), int64. Indices in the evaluation set, from 0.
     """
 
     images: NDArray[np.uint8]
@@ -31,14 +33,14 @@ class Mistakes:
 
 @dataclass(frozen=True, eq=False)
 class FirstLayer:
-    """Weights of a network's first layer that are images: one a unit (or channel).
+    """Weights of a network's first layer, one image for each unit (or channel).
 
     Attributes:
-        kind: `linear` with a weight for each pixel, or `convolution` of the one grey channel.
-        weights: (m, height, width), float32; the largest norm first.
-        units: (m,), int64: which of the layer's units these are.
-        size: units in the layer, of which these are the m with the largest norm.
-        units_are_classes: whether the layer is also the last one, so that unit i votes for class i.
+        kind: `linear` with a weight for each pixel, or `convolution` over one grey channel.
+        weights: (m, height, width), float32, by descending norm.
+        units: (m,), int64. Indices of the units in the layer.
+        size: Number of units in the layer; the m with the largest norm are here.
+        units_are_classes: Whether the layer is also the last one, so that unit i scores class i.
     """
 
     kind: Literal["linear", "convolution"]
@@ -50,15 +52,15 @@ class FirstLayer:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """What a trained network makes of its n evaluation images, in their order.
+    """A trained network's predictions for its n evaluation images, in their order.
 
     Attributes:
-        evaluated_on: which set the images are: `test` or `validation`.
-        labels: (n,), int64: the true classes.
-        predictions: (n,), int64: the classes with the largest logit.
-        confidence: (n,), float32 in [0, 1]: softmax of the predictions.
-        mistakes: the surest of the wrong predictions.
-        first_layer: None where the first layer's weights are no images.
+        evaluated_on: The set of the images: `test` or `validation`.
+        labels: (n,), int64. The true classes.
+        predictions: (n,), int64. The classes with the largest logit.
+        confidence: (n,), float32 in [0, 1]. Softmax probability of the predicted class.
+        mistakes: The wrong predictions with the highest confidence.
+        first_layer: None if the first layer's weights cannot be shown as images.
     """
 
     evaluated_on: str

@@ -48,10 +48,9 @@ class Owner:
             owner = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
             return None
-        texts = (owner.started, owner.boot, owner.machine)
-        if type(owner.pid) is not int or not all(isinstance(text, str) for text in texts):
-            return None
-        return owner
+        words = (owner.started, owner.boot, owner.machine)
+        is_owner = type(owner.pid) is int and all(isinstance(word, str) for word in words)
+        return owner if is_owner else None
 
     def __str__(self) -> str:
         return json.dumps(dataclasses.asdict(self))

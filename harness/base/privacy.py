@@ -1,13 +1,13 @@
-"""What must never reach the record or the screen: credentials, the home folder's owner."""
+"""What must never reach the record or the screen: passwords, tokens and the like."""
 
 from __future__ import annotations
 
 import re
 
-# Up to the last @ of a word: a password may hold one, or a slash, against the rules for addresses.
+# Up to the last @ of a word: some passwords contain one, or a slash, although URLs forbid it.
 _URL_CREDENTIALS = re.compile(r"(?<=://)\S{0,1000}@")
-# As a flag with its value, in Python, JSON, YAML or a shell. What stands before the telling word is
-# left to itself and no length is open: a search from each letter of a long word would take hours.
+# As a flag with its value, in Python, JSON, YAML or a shell. The pattern begins with the keyword
+# and bounds every repetition: otherwise a long word would take hours.
 _SECRET_ASSIGNMENT = re.compile(
     r"(?i)((?:password|passwd|secret|token|api[_-]?key|credential)[\w-]{0,60}[\"']?"
     r"(?:[ \t]*[=:]+[ \t]*|[ \t]+))(?:\"[^\"\n]*\"|'[^'\n]*'|\S+)"
@@ -15,7 +15,7 @@ _SECRET_ASSIGNMENT = re.compile(
 
 
 def mask(text: str) -> str:
-    """The text with user names and passwords of URLs and values of secrets replaced by `***`.
+    """Return the text with the credentials of URLs and the values of secrets replaced by `***`.
 
     >>> mask("postgresql://ann:pw@db.example/runs --api-key=abc")
     'postgresql://***@db.example/runs --api-key=***'

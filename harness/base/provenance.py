@@ -14,7 +14,7 @@ from harness.base.privacy import mask
 from harness.base.project import ROOT
 
 LONGEST_DIFF = 1_000_000
-"""Characters of uncommitted changes that are recorded; the rest is cut off, and said so."""
+"""Characters of the recorded changes. A longer patch is cut off, with a note at its end."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class SourceState:
     """The state of the project's source.
 
     Attributes:
-        commit: full hash, or "" outside a git checkout.
-        changes: the difference between that commit and the files, untracked ones included, as a
-            patch; "" where there is none.
+        commit: Full hash, or "" outside a git checkout.
+        changes: A patch from that commit to the files, untracked ones included; "" if nothing
+            changed.
     """
 
     commit: str
@@ -32,7 +32,7 @@ class SourceState:
 
 
 def source() -> SourceState:
-    """Read the commit and the uncommitted changes; the index is left as it is."""
+    """Read the commit and the uncommitted changes, without touching the index."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return SourceState("", "")
@@ -44,7 +44,7 @@ def source() -> SourceState:
         if real_index.is_file():
             shutil.copyfile(real_index, index)
         _git("add", "--all", "--intent-to-add", index=index)
-        # The user's own settings (colours, a program that shows differences) make it no patch.
+        # The user's git settings (colours, an external diff program) would spoil the patch.
         plain = ("--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/")
         changes = _git("diff", *plain, "HEAD", index=index)
     if len(changes) > LONGEST_DIFF:
@@ -53,9 +53,9 @@ def source() -> SourceState:
 
 
 def files_changed_since(commit: str) -> list[str]:
-    """Python files that are not as in a commit, the uncommitted ones included, from the root.
+    """Return the Python files that differ from a commit, untracked ones included.
 
-    Empty where nothing is known of that commit.
+    Their paths are relative to the root. Empty if the commit is unknown.
     """
     if not commit or commit == "none":
         return []
@@ -64,7 +64,7 @@ def files_changed_since(commit: str) -> list[str]:
 
 
 def environment() -> str:
-    """Every installed package with its version, one a line, sorted."""
+    """Return every installed package with its version, one for each line, sorted."""
     packages = {
         f"{package.name}=={package.version}" for package in importlib.metadata.distributions()
     }
@@ -72,7 +72,7 @@ def environment() -> str:
 
 
 def version(package: str) -> str:
-    """The installed version of a package, read without importing it."""
+    """Return the installed version of a package, without importing it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -80,7 +80,7 @@ def version(package: str) -> str:
 
 
 def _git(*arguments: str, index: Path | None = None) -> str:
-    """What git prints, or "" where it fails or is missing."""
+    """Return what git prints, or "" if it fails or is missing."""
     extra = {"GIT_INDEX_FILE": str(index)} if index else {}
     try:
         return subprocess.run(
@@ -90,6 +90,6 @@ def _git(*arguments: str, index: Path | None = None) -> str:
             capture_output=True,
             check=True,
             timeout=30,
-        ).stdout.decode(errors="replace")  # not as text, which would make CRLF LF
+        ).stdout.decode(errors="replace")  # text mode would turn CRLF into LF
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,4 +1,4 @@
-"""Means with their uncertainty, and differences with theirs: no number without n and spread."""
+"""Means and differences with their uncertainty: no number without n and spread."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FEWEST_PAIRS = 6
-"""Pairs below which the sign-flip test cannot reach p = 0.05, however clear they are."""
+"""With fewer pairs the sign-flip test cannot reach p = 0.05."""
 
 MOST_EXACT_PAIRS = 30
-"""Pairs up to which the sign-flip test takes every one of the 2^n flips into account."""
+"""Up to this number of pairs the sign-flip test enumerates all 2^n flips."""
 
 SAMPLED_FLIPS = 10_000
-"""Flips that are drawn, from a fixed seed, where there are more pairs."""
+"""Random flips, from a fixed seed, if there are more pairs."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Summary:
     """A sample of n values.
 
     Attributes:
-        std: standard deviation with n - 1 in the denominator; nan for n = 1.
-        low: lower end of the 95% interval of the mean; nan for n = 1.
-        high: its upper end.
+        std: Standard deviation with n - 1 in the denominator; NaN for n = 1.
+        low: Lower end of the 95% interval of the mean; NaN for n = 1.
+        high: Upper end of that interval.
     """
 
     n: int
@@ -49,7 +49,7 @@ class Summary:
         )
 
     def metrics(self, name: str) -> dict[str, float]:
-        """The summary as metrics below `name`; without spread where n is 1."""
+        """Return the summary as metrics below `name`, without the spread if n is 1."""
         values = {f"{name}/n": float(self.n), f"{name}/mean": self.mean}
         if self.n > 1:
             values |= {f"{name}/std": self.std, f"{name}/low": self.low, f"{name}/high": self.high}
@@ -57,20 +57,20 @@ class Summary:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Mean, standard deviation and 95% interval of the mean by Student's t (n - 1 degrees).
+    """Return mean, standard deviation and 95% interval of the mean (Student's t, n - 1 degrees).
 
     Raises:
-        ValueError: there are no values.
+        ValueError: There are no values.
     """
     if not values:
         raise ValueError("no values to summarize")
     n, mean = len(values), sum(values) / len(values)
-    if not math.isfinite(mean):  # one of the runs has diverged
+    if not math.isfinite(mean):  # a run diverged
         return Summary(n, mean, math.nan, math.nan, math.nan)
     mean = math.fsum(values) / n
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
-    # scipy.stats takes most of a second to import; this is the function that it calls.
+    # scipy.stats takes most of a second to import. This is the function that it calls.
     from scipy.special import stdtrit
 
     std = statistics.stdev(values)
@@ -79,7 +79,7 @@ def summarize(values: Sequence[float]) -> Summary:
 
 
 def expected_maximum(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Mean and standard deviation of the largest of n draws, for n from 1 to `len(values)`.
+    """Return mean and standard deviation of the largest of n draws, for n up to `len(values)`.
 
     The draws are independent, with replacement, from the values themselves: the largest of n is at
     most the i-th smallest of N values with probability (i/N)^n. This is the expected validation
@@ -98,21 +98,21 @@ def expected_maximum(values: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:
-    """The summary of first minus second, pair by pair (the same seed in both)."""
+    """Summarize first minus second, pair by pair (the same seed in both)."""
     return summarize([a - b for a, b in zip(first, second, strict=True)])
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the permutation test on paired differences.
+    """Return the two-sided p of the permutation test on paired differences.
 
-    Were the two alike, each difference might as well have the other sign: p is the share of all
-    2^n choices of signs whose sum is at least as far from zero as the sum found. It assumes no
-    distribution, and cannot be less than 2 / 2^n. Beyond `MOST_EXACT_PAIRS` it is estimated from
-    choices drawn at random, the one found among them (Phipson and Smyth 2010, "Permutation
+    If both sides were alike, each difference could as well have the opposite sign. p is the share
+    of all 2^n choices of signs whose sum is at least as far from zero as the observed sum. The
+    test assumes no distribution, and p is at least 2 / 2^n. Beyond `MOST_EXACT_PAIRS` pairs, p is
+    estimated from random choices and the observed one (Phipson and Smyth 2010, "Permutation
     p-values should never be zero").
 
     Raises:
-        ValueError: there are no differences, or one of them is not finite.
+        ValueError: There are no differences, or one of them is not finite.
     """
     import numpy as np
 
@@ -127,7 +127,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
         signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(SAMPLED_FLIPS, len(values)))
         as_far = int((np.abs(signs @ values) >= found).sum())
         return (1 + as_far) / (1 + SAMPLED_FLIPS)
-    # The sums of each half of the pairs, every one of which meets every one of the other half.
+    # Every sum over the first half of the pairs is combined with every sum over the second half.
     half = len(values) // 2
     first, second = _signed_sums(values[:half]), np.sort(_signed_sums(values[half:]))
     above = int((len(second) - np.searchsorted(second, found - first)).sum())
@@ -135,7 +135,7 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The sums (2^n,) under every choice of signs of n values."""
+    """Return the sums (2^n,) under every choice of signs of n values."""
     import numpy as np
 
     sums = np.zeros(1)

@@ -14,11 +14,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.base import machine
-from harness.base.ownership import Owner
+from harness.base import machine, ownership
+from harness.base.ownership import Owner, is_owner_dead
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +91,45 @@ def test_a_process_of_another_machine_is_never_known_to_be_dead() -> None:
     there = dataclasses.replace(Owner.current(), machine="another", boot="x", started="1", pid=1)
     assert not there.is_here
     assert not there.is_dead
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "no JSON", "[]", "null", "3", '"text"', "{}", '{"pid": 1}', "[" * 100_000),
+        '{"pid": "1", "started": "1", "boot": "b", "machine": "m"}',
+        '{"pid": true, "started": "1", "boot": "b", "machine": "m"}',
+        '{"pid": 1, "started": 1, "boot": "b", "machine": "m"}',
+        '{"pid": 1, "started": "1", "boot": "b", "machine": "m", "more": 1}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_text_that_describes_no_owner_is_none_and_nobodys_death(text: str) -> None:
+    assert Owner.from_text(text) is None
+    assert not is_owner_dead(text)
+
+
+def test_a_start_that_is_no_number_is_another_process() -> None:
+    assert dataclasses.replace(Owner.current(), started="yesterday").is_dead
+
+
+def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ownership, "REGISTER", tmp_path)
+    own = ownership.register({"store": "here"})
+    dead = dataclasses.replace(Owner.current(), started="1")
+    entries: dict[str, Any] = {
+        "dead": {"owner": str(dead), "work": {"store": "there"}},
+        "no owner": {"work": {}},
+        "odd owner": {"owner": 3, "work": {}},
+        "list": [],
+    }
+    for name, content in entries.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    (tmp_path / "half.json").write_text('{"owner": ')
+    assert list(ownership.left_behind()) == [(tmp_path / "dead.json", {"store": "there"})]
+    assert json.loads(own.read_bytes())["work"] == {"store": "here"}
 
 
 def test_an_owner_says_nothing_about_who_and_where() -> None:
