@@ -34,11 +34,11 @@ def test_names_are_those_of_files_that_can_be_imported() -> None:
 
 
 def test_a_summary_is_the_first_line_and_runs_nothing(root: Path) -> None:
-    assert discovery.summary(root / "good.py") == "First line."
-    assert discovery.summary(root / "failing.py") == "It fails."
-    assert discovery.summary(root / "broken.py") == "(cannot be read: SyntaxError)"
-    assert discovery.summary(root / "folder.py") == "(cannot be read: IsADirectoryError)"
-    assert discovery.summary(root / "_private.py") == ""
+    assert discovery.first_line(root / "good.py") == "First line."
+    assert discovery.first_line(root / "failing.py") == "It fails."
+    assert discovery.first_line(root / "broken.py") == "(cannot be read: SyntaxError)"
+    assert discovery.first_line(root / "folder.py") == "(cannot be read: IsADirectoryError)"
+    assert discovery.first_line(root / "_private.py") == ""
 
 
 def test_a_file_is_found_or_refused_without_being_run(root: Path) -> None:
@@ -50,9 +50,9 @@ def test_a_file_is_found_or_refused_without_being_run(root: Path) -> None:
 
 
 def test_a_module_is_imported_or_its_failure_told_in_one_line() -> None:
-    assert discovery.load("some_experiments", "good").VALUE == 3
+    assert discovery.load_module("some_experiments", "good").VALUE == 3
     with pytest.raises(BadRequest) as refused:
-        discovery.load("some_experiments", "failing")
+        discovery.load_module("some_experiments", "failing")
     assert str(refused.value) == (
         "some_experiments/failing.py cannot be imported: SystemExit: a list runs no file"
     )

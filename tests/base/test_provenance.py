@@ -1,9 +1,8 @@
-"""Where a run comes from: the commit, the changes since, the command."""
+"""Where a run comes from: the commit and the changes since."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from conftest import GIT, Checkout
 
 from harness.base import provenance
-from harness.base.project import ROOT
 
 needs_git = pytest.mark.skipif(not GIT, reason="there is no git")
 
@@ -72,41 +70,3 @@ def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.M
     assert provenance.source() == provenance.SourceState("", "")
     monkeypatch.setenv("PATH", "")
     assert provenance.source() == provenance.SourceState("", "")
-
-
-def test_a_command_is_told_from_the_root_and_the_home_folder(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("HOME", "/home/ann")
-    door = str(ROOT / "harness" / "run.py")
-    told = provenance.command(
-        (
-            *(door, "baseline", "--data-root", "/home/ann/data", "--run-name", "it's a try"),
-            *(
-                "--fallback=digits",
-                f"--data-root={ROOT}/data",
-                "--storage",
-                "sqlite:////home/ann/s",
-            ),
-            *("--other", "/home/anna/data", "/data/home/ann", "/home/ann/my data"),
-        )
-    )
-    assert shlex.split(told) == [
-        *("python", "-m", "harness.run", "baseline", "--data-root", "~/data"),
-        *("--run-name", "it's a try", "--fallback=digits", "--data-root=data"),
-        *("--storage", "sqlite:///~/s", "--other", "/home/anna/data", "/data/home/ann"),
-        "~/my data",
-    ]
-    # A shell opens a tilde outside of quotes alone.
-    assert " ~/data " in told
-    assert told.endswith(" ~/'my data'")
-    assert provenance.command(("/elsewhere/harness/__main__.py",)) == "python -m harness"
-    assert provenance.command(()) == ""
-
-
-@pytest.mark.parametrize("home", ["/", ""])
-def test_a_machine_without_a_home_folder_has_commands_too(
-    monkeypatch: pytest.MonkeyPatch, home: str
-) -> None:
-    monkeypatch.setenv("HOME", home)
-    assert provenance.command(("x/harness/run.py", "/data/x")) == "python -m harness.run /data/x"
