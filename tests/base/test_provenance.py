@@ -1,4 +1,4 @@
-"""Where a run comes from: the commit, and the changes since."""
+"""Where a run comes from: the commit and the changes since."""
 
 from __future__ import annotations
 

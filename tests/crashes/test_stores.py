@@ -128,7 +128,7 @@ def test_a_database_of_a_newer_version_is_refused_by_its_library_in_one_line(
 def test_a_locked_database_is_waited_for_and_then_named(
     whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    monkeypatch.setattr(sqlite, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     path = tmp_path / name
     path.write_bytes(whole[name])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
