@@ -2,22 +2,44 @@
 # ARGS adds flags: make baseline ARGS="--num-epochs 3"
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install -q --disable-pip-version-check
+PYTEST = -m pytest -n 2 --dist worksteal
+PLATFORMS = linux darwin win32
 
-.PHONY: help baseline test check constraints
+.PHONY: help baseline test test-fast test-lowest check types dependencies constraints
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 baseline: .venv/installed ## Train the baseline and record it; installs what it needs the first time
 	.venv/bin/python -m harness.run baseline --fallback digits $(ARGS)
 
 test: .venv/installed-for-tests ## Run all tests
-	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/python $(PYTEST) $(ARGS)
 
-check: .venv/installed-for-tests ## Check format, style and types
+test-fast: .venv/installed-for-tests ## Run the tests that start no process, in under a minute
+	.venv/bin/python $(PYTEST) -m 'not processes' $(ARGS)
+
+test-lowest: ## Run all tests with the lowest versions that pyproject.toml admits, in .venv-lowest
+	$(PYTHON) -m venv --clear .venv-lowest
+	.venv-lowest/bin/python -m pip install -q --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install -q --python .venv-lowest/bin/python \
+		--resolution lowest-direct -e '.[test]'
+	.venv-lowest/bin/python $(PYTEST) $(ARGS)
+
+check: .venv/installed-for-tests ## Check format, style, types and declared dependencies
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m ruff check
-	.venv/bin/python -m mypy
+	$(MAKE) types dependencies
+
+types: .venv/installed-for-tests ## Check types for each platform
+	for platform in $(PLATFORMS); do \
+		.venv/bin/python -m mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit; \
+	done
+
+# What the package imports, then what the tests import as well.
+dependencies: .venv/installed-for-tests ## Check that the declared dependencies are the imported ones
+	.venv/bin/deptry .
+	.venv/bin/deptry . tests tests/*/ --exclude '\.venv|/\.git' --ignore DEP004
 
 constraints: .venv/installed-for-tests ## Renew constraints.txt with today's versions
 	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[dashboard,system-metrics,test]'

@@ -296,6 +296,38 @@ def _no_telemetry() -> None:
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 
 
+PROCESS_FOLDERS = {"commands", "crashes", "pages"}
+PROCESS_FIXTURES = {"checkout", "finished", "group", "worked", "reports"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start processes by their folder or fixtures; others mark themselves."""
+    for item in items:
+        fixtures = PROCESS_FIXTURES.intersection(getattr(item, "fixturenames", ()))
+        if fixtures or item.path.parent.name in PROCESS_FOLDERS:
+            item.add_marker("processes")
+
+
+_process_starts: list[str] = []
+
+
+def _note_process_start(event: str, arguments: tuple[object, ...]) -> None:
+    # Libraries that are imported start small tools, as ldconfig.
+    if event == "os.fork" or (event == "subprocess.Popen" and sys.executable in str(arguments[1])):
+        _process_starts.append(event)
+
+
+sys.addaudithook(_note_process_start)
+
+
+@pytest.fixture(autouse=True)
+def _only_marked_tests_start_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    _process_starts.clear()
+    yield
+    if _process_starts and not request.node.get_closest_marker("processes"):
+        pytest.fail("It starts a process: mark it with @pytest.mark.processes.")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """A copy of the project in which nothing was run yet."""

@@ -255,6 +255,7 @@ def test_a_public_name_can_be_imported(public: str) -> None:
     assert public in dir(harness)
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_no_slow_library() -> None:
     program = (
         "import sys, harness; dir(harness);"
@@ -299,6 +300,7 @@ def tracked() -> list[Path]:
     return [ROOT / entry for entry in listing.split("\0") if entry and (ROOT / entry).is_file()]
 
 
+@pytest.mark.processes
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git lists the files; this is no checkout")
 def test_no_file_names_a_package_registry_or_an_index_option() -> None:
     forbidden = [text.encode() for text in [*REGISTRIES, *INDEX_OPTIONS]]

@@ -18,6 +18,8 @@ from harness.base import signals
 from harness.base.channel import Connection, start_module
 from harness.base.project import ROOT
 
+pytestmark = pytest.mark.processes
+
 ECHO = """
 import os, sys
 from harness.base.channel import inherited_connection

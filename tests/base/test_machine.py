@@ -15,6 +15,7 @@ from harness.base import machine
 from harness.base.project import ROOT
 
 
+@pytest.mark.processes
 def test_the_peak_of_memory_is_that_of_the_largest_moment() -> None:
     program = (
         "from harness.base.machine import peak_memory\n"
@@ -32,6 +33,7 @@ def test_the_peak_of_memory_is_that_of_the_largest_moment() -> None:
     assert after == pytest.approx(with_it, abs=1_000_000), "the kernel counts in batches"
 
 
+@pytest.mark.processes
 def test_a_parents_memory_is_not_counted() -> None:
     """As getrusage does after a vfork."""
     program = (
@@ -102,6 +104,7 @@ def test_on_macos_the_start_does_not_move_with_the_clock(
         assert machine.process_start(42) == expected
 
 
+@pytest.mark.processes
 def test_a_process_that_has_ended_has_no_start() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
@@ -122,6 +125,7 @@ def test_a_laptop_keeps_its_digest_from_place_to_place(monkeypatch: pytest.Monke
     machine.machine_digest.cache_clear()
 
 
+@pytest.mark.processes
 def test_the_digest_is_the_same_in_every_process() -> None:
     program = "from harness.base.machine import machine_digest, boot_id; print(machine_digest())"
     ended = subprocess.run(

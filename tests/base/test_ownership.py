@@ -60,6 +60,7 @@ def test_this_process_is_here_and_lives() -> None:
     assert Owner.from_text(str(owner)) == owner
 
 
+@pytest.mark.processes
 def test_another_process_lives_until_it_is_killed(other: subprocess.Popen[str]) -> None:
     owner = owner_of(other)
     assert owner != Owner.current()

@@ -17,6 +17,8 @@ from harness.base import signals
 from harness.base.machine import process_start
 from harness.base.processes import child_process, end_tree, is_running, process_tree
 
+pytestmark = pytest.mark.processes
+
 TREE = """
 import subprocess, sys, time
 depth = int(sys.argv[1])

@@ -61,6 +61,7 @@ def test_a_signal_that_was_swallowed_is_raised_again() -> None:
     raise_pending()
 
 
+@pytest.mark.processes
 def test_a_second_signal_ends_the_process_at_once() -> None:
     program = (
         "import signal\n"

@@ -165,6 +165,7 @@ def test_what_cannot_be_tested_is_refused(differences: list[float]) -> None:
         sign_flip_p(differences)
 
 
+@pytest.mark.processes
 def test_an_interval_does_not_wait_for_all_of_scipy_stats() -> None:
     program = (
         "import sys; from harness.base.statistics import summarize; summarize([1.0, 2.0]);"

@@ -16,6 +16,8 @@ from harness.base.errors import RunFailed
 from harness.base.project import ROOT
 from harness.benchmark.timed_process import python, python_with_peak
 
+pytestmark = pytest.mark.processes
+
 
 def test_a_process_is_timed_and_its_output_kept() -> None:
     finished = python(["-c", "import time; time.sleep(0.5); print('a'); print('b')"])

@@ -10,6 +10,8 @@ import pytest
 
 from harness.base.project import ROOT
 
+pytestmark = pytest.mark.processes
+
 
 def entered(body: str) -> subprocess.CompletedProcess[str]:
     """A process that enters a command with this body."""

@@ -158,6 +158,7 @@ def test_a_tag_has_a_key_of_the_users_own(tags: tuple[str, ...], message: str) -
     assert message in str(refused.value)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
 def test_a_message_does_not_depend_on_what_the_terminal_can_draw(encoding: str) -> None:
     for words, message in (

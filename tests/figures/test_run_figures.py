@@ -498,6 +498,7 @@ def test_a_runs_name_is_shown_as_it_is_and_cut_where_the_page_ends() -> None:
         assert size_of(style.png(figure))
 
 
+@pytest.mark.processes
 def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspection) -> None:
     parcel = tmp_path / "inspection.pickle"
     parcel.write_bytes(pickle.dumps(inspection))

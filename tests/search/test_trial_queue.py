@@ -151,6 +151,7 @@ def orphan(stored: optuna.Study, trial: Trial) -> None:
 # Repeatable and whole, whoever dies
 
 
+@pytest.mark.processes
 @forks
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "qmc", "grid"])
 def test_a_study_that_is_killed_again_and_again_draws_the_trials_of_an_uninterrupted_one(
@@ -193,6 +194,7 @@ def test_a_study_that_is_killed_again_and_again_draws_the_trials_of_an_uninterru
         assert {t.user_attrs["outcome"] for t in finished(stored)} == {"completed", "pruned"}
 
 
+@pytest.mark.processes
 @forks
 def test_three_workers_meet_the_budget_exactly_though_one_is_killed(tmp_path: Path) -> None:
     search = search_in(tmp_path, n_trials=21, sampler="random", pruner="none")

@@ -27,6 +27,8 @@ from harness.tracking import recorder_process
 from harness.tracking.messages import EndRun, LogEpoch, OpenStore, SaveArtifacts, StartRun
 from harness.tracking.recorder_process import RecorderProcess
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -218,6 +218,7 @@ checkpoint.save(path, checkpoint.encode({"epoch": 2}))
 """
 
 
+@pytest.mark.processes
 def test_a_process_that_dies_in_a_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "epoch-000001.checkpoint"
     command = [sys.executable, "-c", DYING_SAVE, str(path)]

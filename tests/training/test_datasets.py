@@ -290,6 +290,7 @@ def test_writing_to_images_never_changes_the_file(tmp_path: Path) -> None:
     assert (raw(tmp_path) / TRAIN_IMAGES).read_bytes() == FILES[TRAIN_IMAGES]
 
 
+@pytest.mark.processes
 def test_opening_from_disk_imports_neither_torchvision_nor_scikit_learn(tmp_path: Path) -> None:
     write(tmp_path)
     program = """
@@ -621,6 +622,7 @@ def test_a_silent_server_is_given_up(
     assert left(tmp_path) == set()
 
 
+@pytest.mark.processes
 def test_a_killed_download_leaves_nothing_that_looks_whole(mirror: Mirror, tmp_path: Path) -> None:
     mirror.answers[f"{TEST_IMAGES}.gz"] = fall_silent
     arguments = child("open_dataset('fashion-mnist', root)", tmp_path)
@@ -641,6 +643,7 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(mirror: Mirror, tmp_p
     assert left(tmp_path) == WHOLE
 
 
+@pytest.mark.processes
 def test_four_processes_download_once(mirror: Mirror, tmp_path: Path) -> None:
     datasets.open_dataset("fashion-mnist", tmp_path / "alone")
     requested_by_one = sorted(mirror.requested)
@@ -669,6 +672,7 @@ for child in children:
     assert left(tmp_path / "together") == WHOLE
 
 
+@pytest.mark.processes
 def test_what_may_not_be_read_or_written_is_named(mirror: Mirror, tmp_path: Path) -> None:
     may_no_more_than_its_files = bound_by_file_modes()
     unreadable, unsearchable, unwritable = (
@@ -730,6 +734,7 @@ def test_a_file_that_cannot_be_written_whole_is_not_kept(mirror: Mirror, tmp_pat
     assert left(tmp_path) == set()
 
 
+@pytest.mark.processes
 def test_a_full_disk_says_so_and_is_left_as_it_was(mirror: Mirror, tmp_path: Path) -> None:
     in_namespace = ["unshare", "--user", "--map-root-user", "--mount"]
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
@@ -792,7 +797,7 @@ def test_real_data_is_what_torchvision_reads(variable: str, name: DatasetName) -
         pytest.skip(f"{variable} does not name a data root that holds {folder}/raw")
     ours = datasets.open_dataset(name, Path(root))
     for images, is_train in ((ours.train, True), (ours.test, False)):
-        theirs = getattr(datasets, folder)(root, is_train)
+        theirs = getattr(torchvision_datasets, folder)(root, is_train)
         assert torch.equal(images.pixels.view(-1, 28, 28), theirs.data)
         assert torch.equal(images.labels, theirs.targets)
         assert set(images.labels.tolist()) == set(range(10))

@@ -164,6 +164,7 @@ def test_the_state_is_torchs_own() -> None:
     assert ours.param_groups[0]["lr"] == 0.7
 
 
+@pytest.mark.processes
 def test_a_training_imports_no_compiler() -> None:
     """Its import takes as long as half of torch's, in every worker of a study."""
     script = (

@@ -24,6 +24,8 @@ from harness.workers import local_pool
 from harness.workers.local_pool import LocalPool
 from harness.workers.pool import PoolGroup, WorkerSetup
 
+pytestmark = pytest.mark.processes
+
 EXPERIMENT = Baseline(dataset="digits", num_epochs=3, validation_size=300)
 TASK = TrainingTask(EXPERIMENT, with_test=False)
 
