@@ -109,14 +109,15 @@ def test_a_database_of_no_use_is_named_and_stays_as_it_is(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_database_of_a_newer_version_is_refused_by_its_library_in_one_line(
+def test_a_database_of_a_newer_version_is_refused_in_one_line(
     whole: dict[str, bytes], tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
     write_newer(path, whole[name])
     with pytest.raises(RunFailed) as refused:
         OPEN[name](path)
-    assert f"{path} cannot be opened: " in str(refused.value)
+    assert str(path) in str(refused.value)
+    assert "version" in str(refused.value)
     assert "\n" not in str(refused.value)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
