@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         store_address.check_recorded("experiment")
     if not pages.is_loopback(settings.host):
         print(
-            f"warning: whoever can reach {settings.host} can read, change and delete all runs: "
+            f"warning: all who can reach {settings.host} can read, change and delete all runs: "
             "the pages have no login.",
             file=sys.stderr,
         )

@@ -63,7 +63,7 @@ class StudyLines(QuietStudy):
 
 
 class LiveStudy(StudyLines):
-    """Prints the same lines above a table of the workers, drawn anew as they report."""
+    """Prints the same lines above a live table of the workers."""
 
     def __init__(self) -> None:
         self.console = Console()
@@ -80,16 +80,16 @@ class LiveStudy(StudyLines):
         self.live.start()
 
     def changed(self, progress: StudyProgress) -> None:
-        """Draw the table anew."""
+        """Redraw the table."""
         self.live.update(workers_table(progress))
 
     def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
-        """Print the trial, and draw the table anew."""
+        """Print the trial and redraw the table."""
         super().trial_ended(progress, trial)
         self.changed(progress)
 
     def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
-        """Print the confirmation, and draw the table anew."""
+        """Print the confirmation and redraw the table."""
         super().confirmed(progress, confirmation)
         self.changed(progress)
 

@@ -51,7 +51,7 @@ class Driven:
 
 
 class Source(Protocol):
-    """Gives trainings to whoever has a free place."""
+    """Gives trainings to the free places of a group."""
 
     @property
     def is_exhausted(self) -> bool:
@@ -82,7 +82,7 @@ def drive(group: TrainingGroup, source: Source) -> None:
     disk, a lost storage, an interruption) ends all trainings and is raised.
 
     Raises:
-        Interrupted: the process was asked to end; the trainings were told so first.
+        Interrupted: the process was asked to end; the callbacks have heard of it.
         RunFailed, BadRequest: a callback or the source raised it.
     """
     active: dict[int, Driven] = {}

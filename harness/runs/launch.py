@@ -115,7 +115,7 @@ def driven_run(
     callbacks: list[Callback] = [record]
     if specification.kind == "run":
         keep = frozenset({"model", "figures"} if specification.figures else {"model"})
-        # Anything that is no run of its own is repeated, not resumed.
+        # Trials, confirmations and verifications are repeated, not resumed.
         callbacks.insert(0, SaveCheckpoints(group, record, MLRUNS / "checkpoints"))
     if view:
         callbacks.append(view)

@@ -81,7 +81,7 @@ def resume(
 
 
 def _last_state(run_id: str) -> bytes | None:
-    """The last whole checkpoint of a run; None if it has none, and begins anew."""
+    """The last intact checkpoint of a run; None if it has none and starts from the beginning."""
     for path in checkpoint.latest_first(MLRUNS / "checkpoints" / run_id):
         try:
             content = path.read_bytes()

@@ -69,8 +69,8 @@ class Verification:
         num_epochs: how many epochs are recorded.
         compared: how many numbers were compared.
         differences: the numbers that deviate, by epoch.
-        weights: whether the final weights are equal to the bit; None where their digest was not
-            recorded, or the recorded run did not come to its end.
+        weights: whether the final weights are equal to the bit; None if their digest was not
+            recorded, or the recorded run did not finish.
         changes: what has changed since the run was recorded: name, then, now.
     """
 
@@ -160,7 +160,7 @@ def verify(
     threads: int | None = None,
     root: Path | None = None,
 ) -> Verification:
-    """Train a recorded run anew, as a run of kind `verify`, and compare.
+    """Train a recorded run again, as a run of kind `verify`, and compare.
 
     Args:
         view: shows the training of a group.

@@ -1,4 +1,4 @@
-"""Opening a stored study: it is created as declared, or has to be as it was declared."""
+"""Opens a stored study: creates it as declared, or checks that its declaration is the same."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from harness.search.storage import has_no_file, lock, open_storage
 from harness.search.trial_queue import Search, completed
 
 WARM_STARTS = 5
-"""Trials of another study that a warm start tries first."""
+"""How many trials of another study a warm start tries first."""
 
 
 def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
-    """Create the stored study with the defaults as trial 0, or find it as it was declared.
+    """Create the stored study with the defaults as trial 0, or open it if it exists.
 
     Raises:
-        BadRequest: the stored study was declared otherwise, or there is none to start from.
+        BadRequest: its declaration has changed, or the study of the warm start does not exist.
     """
     if warm_start and has_no_file(search.url):
-        raise BadRequest(f"warm_start: no stored study {warm_start!r}, there is none at all yet.")
+        raise BadRequest(f"warm_start: there is no stored study {warm_start!r}, nor any other.")
     storage = open_storage(search.url)
     declaration = json.loads(json.dumps(declared(search)))
     with lock(search.url):
         known = optuna.get_all_study_names(storage)
         if warm_start and warm_start not in known:
             raise BadRequest(
-                f"warm_start: no stored study {warm_start!r}. {nearest(warm_start, known)}"
+                f"warm_start: there is no stored study {warm_start!r}. {nearest(warm_start, known)}"
             )
         if search.study_name not in known:
             optuna.create_study(storage=storage, study_name=search.study_name, direction="maximize")
@@ -41,19 +41,19 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
         before = stored.user_attrs.get("declaration")
         if before is None:
             _begin(stored, search, _best_of(storage, warm_start, search) if warm_start else [])
-            # Last, so that a study whose creation was cut off is created anew.
+            # Last: a study whose creation was cut off is created again.
             stored.set_user_attr("declaration", declaration)
         elif changes := _changes(before, declaration):
             raise BadRequest(
-                f"The stored study {search.study_name!r} was begun otherwise: "
-                f"{'; '.join(changes)}.\nGo on with what it was, or under another --study-name, "
-                f"with --warm-start {search.study_name} to begin from its best."
+                f"The stored study {search.study_name!r} has another declaration: "
+                f"{'; '.join(changes)}.\nContinue it with the old values, or start another "
+                f"--study-name, with --warm-start {search.study_name} to begin from its best."
             )
         return stored
 
 
 def budget(search: Search) -> int:
-    """How many trials to finish: no more than a grid has points."""
+    """The number of trials to finish; a grid has no more trials than points."""
     if search.sampler != "grid":
         return search.n_trials
     first = search.study.defaults()
@@ -62,7 +62,7 @@ def budget(search: Search) -> int:
 
 
 def declared(search: Search) -> dict[str, Any]:
-    """What must stay the same while a stored study goes on."""
+    """What must stay the same when a stored study continues."""
     return search.study.declaration() | {
         "search": {
             "sampler": search.sampler,
@@ -76,7 +76,7 @@ def _begin(stored: optuna.Study, search: Search, others: list[dict[str, Any]]) -
     trials = stored.get_trials(deepcopy=False)
     if any(trial.state != TrialState.WAITING for trial in trials):
         raise BadRequest(
-            f"The stored study {search.study_name!r} is not one of the harness's. "
+            f"The stored study {search.study_name!r} was not created by the harness. "
             "Choose another --study-name."
         )
     for parameters in [search.study.defaults(), *others]:
@@ -98,7 +98,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _best_of(storage: RDBStorage, name: str, search: Search) -> list[dict[str, Any]]:
-    """The best trials of another stored study, in the fields and choices that are searched here."""
+    """The best trials of another study, restricted to what this study searches."""
     trials = completed(optuna.load_study(study_name=name, storage=storage))
     trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
     space = search.study.space

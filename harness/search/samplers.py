@@ -1,4 +1,4 @@
-"""How the next trial is chosen, and which trials are stopped early."""
+"""Samplers choose the next trial; pruners stop trials early."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PrunerName = Literal["median", "hyperband", "none"]
 
 
 def make_sampler(name: SamplerName, seed: int, draws: int) -> BaseSampler:
-    """The sampler for the draw after `draws` earlier ones.
+    """The sampler for the next trial, after `draws` earlier ones.
 
-    Its seed derives from how many trials came before, so that workers draw differently and a study
-    that is continued draws as if it had never stopped. A grid's trials are queued: see `grid`.
+    Its seed derives from the number of earlier trials. So workers draw different trials, and a
+    study that continues draws as if it had never stopped. A grid queues its trials; see `grid`.
     """
     derived = zlib.crc32(f"{seed} {draws}".encode())
     if name == "tpe":
@@ -43,7 +43,7 @@ def make_sampler(name: SamplerName, seed: int, draws: int) -> BaseSampler:
 
 
 def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
-    """The pruner: it sees the validation accuracy of every epoch.
+    """The pruner, which sees the objective after every epoch.
 
     Hyperband keeps one in four at each of its rungs, as in the experiments of Li et al., "A System
     for Massively Parallel Hyperparameter Tuning" (2020).
@@ -56,10 +56,10 @@ def make_pruner(name: PrunerName, num_epochs: int) -> BasePruner:
 
 
 def grid(study: Study) -> Iterator[dict[str, Any]]:
-    """Points of ever finer grids over a study's space, each once.
+    """The points of finer and finer grids over a study's space, each point once.
 
-    All choices and the ends of all ranges come first, then the middles, then the middles between
-    those. It ends where the space does: with choices and whole numbers alone.
+    All choices and the ends of all ranges come first, then the midpoints, then the midpoints
+    between those. The points run out if the space has only choices and whole numbers.
     """
     seen: set[tuple[Any, ...]] = set()
     for level in itertools.count():
@@ -73,16 +73,16 @@ def grid(study: Study) -> Iterator[dict[str, Any]]:
 
 
 class _Sequence(QMCSampler):
-    """A scrambled Sobol sequence that knows its place by the number of earlier draws.
+    """A scrambled Sobol sequence whose position is the number of earlier draws.
 
-    Optuna's own counts how often it was asked, and skips a point for each interrupted trial.
+    Optuna's own sequence counts its calls, so it skips a point for each interrupted trial.
     """
 
     def __init__(self, seed: int, draws: int) -> None:
         super().__init__(
             seed=seed,
             scramble=True,
-            # For what the sequence does not hold: parameters that only some trials have.
+            # For parameters that only some trials have; the sequence does not cover them.
             independent_sampler=make_sampler("random", seed, draws),
             warn_independent_sampling=False,
         )
@@ -95,7 +95,7 @@ class _Sequence(QMCSampler):
 
 
 def _ticks(distribution: BaseDistribution, parts: int) -> list[Any]:
-    """The ends of equal parts of a range, on its own scale; of a categorical all choices."""
+    """The ends of equal parts of a range, on its scale; all choices of a categorical."""
     if isinstance(distribution, CategoricalDistribution):
         return list(distribution.choices)
     assert isinstance(distribution, (FloatDistribution, IntDistribution))

@@ -1,4 +1,4 @@
-"""Where studies are kept: Optuna's storage, and the one lock around it."""
+"""Optuna's storage, which keeps the studies, and the lock around it."""
 
 from __future__ import annotations
 
@@ -24,24 +24,25 @@ from harness.base.privacy import mask
 from harness.base.project import MLRUNS, ROOT
 
 StoredStudy = optuna.Study
-"""A study as its storage has it."""
+"""A study as its storage holds it."""
 
 
 def storage_url(url: str | None) -> str:
-    """The given URL of an Optuna storage, or the SQLite file `mlruns/optuna.db`.
+    """The URL of an Optuna storage, by default the SQLite file `mlruns/optuna.db`.
 
-    A relative path starts at the project's root; one file has one URL, and so one lock.
+    A relative path starts at the project's root, so that one file has one URL and one lock.
 
     Raises:
-        BadRequest: it is no URL of a database that several processes can share.
+        BadRequest: the text is not a database URL, or several processes cannot share the database.
     """
     try:
         parsed = make_url(url or f"sqlite:///{MLRUNS / 'optuna.db'}")
         parsed.get_dialect()
         file = (ROOT / str(parsed.database)).resolve()
-    except (SQLAlchemyError, ValueError, ImportError):  # a port or a driver that is none
+    except (SQLAlchemyError, ValueError, ImportError):  # a bad port, an unknown driver
         raise BadRequest(
-            f"storage: {mask(str(url))!r} is no URL of a database, like sqlite:///mlruns/optuna.db."
+            f"storage: expected a database URL like sqlite:///mlruns/optuna.db, "
+            f"got {mask(str(url))!r}."
         ) from None
     if parsed.get_backend_name() == "sqlite":
         if parsed.database in (None, "", ":memory:"):
@@ -51,7 +52,7 @@ def storage_url(url: str | None) -> str:
 
 
 def lock(url: str, purpose: str = "claims") -> FileLock:
-    """The lock by which this machine's processes take turns at something on a storage."""
+    """The lock under which the processes of this machine take turns on a storage."""
     file = _sqlite_path(url)
     folder = file.parent if file else MLRUNS
     name = hashlib.sha256(f"{url} {purpose}".encode()).hexdigest()[:16]
@@ -59,10 +60,10 @@ def lock(url: str, purpose: str = "claims") -> FileLock:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open a storage, creating its tables on first use.
+    """Open a storage; the first use creates its tables.
 
     Raises:
-        RunFailed: it cannot be opened.
+        RunFailed: the storage cannot be opened.
     """
     file = _sqlite_path(url)
     try:
@@ -91,10 +92,10 @@ def has_no_file(url: str) -> bool:
 
 @contextlib.contextmanager
 def failures_told(url: str) -> Iterator[None]:
-    """Say in one line what goes wrong with an open storage meanwhile: a full disk, a lost server.
+    """Turn a failure of the storage within the block, such as a full disk, into one line.
 
     Raises:
-        RunFailed: something did.
+        RunFailed: the storage failed.
     """
     try:
         yield
@@ -107,14 +108,14 @@ def failures_told(url: str) -> Iterator[None]:
 
 
 def stored_names(url: str) -> list[str]:
-    """Names of the studies in a storage; none where its file does not exist."""
+    """Names of the studies in a storage; empty if its file does not exist."""
     if has_no_file(storage_url(url)):
         return []
     return optuna.get_all_study_names(open_storage(storage_url(url)))
 
 
 def load_stored(url: str, study_name: str) -> StoredStudy:
-    """A study of a storage, to be read."""
+    """A study of a storage, for reading."""
     return optuna.load_study(study_name=study_name, storage=open_storage(storage_url(url)))
 
 

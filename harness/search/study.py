@@ -1,4 +1,4 @@
-"""A study as a declaration: an experiment, a space, a budget."""
+"""The declaration of a study: an experiment, a space, a budget."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from harness.training.experiment import Experiment
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
 
 NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed", "num_epochs"})
-"""Fields that decide what a trial's value means: trials that differ in them do not compare."""
+"""Fields that decide what a trial's value means. Trials that differ in them are not comparable."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Study:
-    """What to search, and how long.
+    """What to search, and for how long.
 
     Attributes:
-        experiment: its fields are the values of everything that is not searched, and the
-            configuration of trial 0.
+        experiment: the values of all fields that are not searched, and the configuration of
+            trial 0.
         space: a distribution for each searched field.
-        suggest: for a conditional space, instead: takes a trial and returns field values.
-        n_trials: how many trials to finish.
+        suggest: for a conditional space, in place of `space`: takes a trial, returns field values.
+        n_trials: the number of trials to finish.
 
     Raises:
-        BadRequest: a key is no field of the experiment, a bound would be refused by it, or trial 0
-            could not be its own values.
+        BadRequest: the experiment has no such field or refuses a bound, or the space leaves out
+            the experiment's own values, which are trial 0.
     """
 
     experiment: Experiment
@@ -54,10 +54,10 @@ class Study:
 
     def __post_init__(self) -> None:
         if not isinstance(self.experiment, Experiment):
-            raise BadRequest("experiment: expected an experiment with its values, as Baseline().")
+            raise BadRequest("experiment: expected an experiment with its values, like Baseline().")
         fields.check(Study, "n_trials", self.n_trials)
         if bool(self.space) == bool(self.suggest):
-            raise BadRequest("A study needs a space, or else a function suggest(trial).")
+            raise BadRequest("A study needs either a space or a function suggest(trial).")
         for name, distribution in self.space.items():
             for value in _bounds(distribution):
                 self._check(name, value)
@@ -69,20 +69,20 @@ class Study:
         """The experiment that a trial asks for.
 
         Raises:
-            BadRequest: `suggest` returned what is no field, or what a field does not allow.
+            BadRequest: `suggest` returned an unknown field, or a value that the field refuses.
         """
         values = self.suggest(trial) if self.suggest else trial.params
         if not isinstance(values, Mapping):
-            raise BadRequest("suggest(trial) must return the values of fields, as a dict.")
+            raise BadRequest("suggest(trial) must return a dict of field values.")
         for name, value in values.items():
             self._check(name, value)
         return dataclasses.replace(self.experiment, **values)
 
     def defaults(self) -> dict[str, Any]:
-        """The parameters of trial 0, which give the experiment itself.
+        """The parameters of trial 0, which lead to the experiment's own values.
 
-        Where `suggest` asks for names that are no fields, draws show which of their values lead
-        there; they also show mistakes in it before anything starts.
+        If `suggest` uses names that are not fields, random draws find the values that lead there.
+        The draws also show mistakes in `suggest` before anything starts.
         """
         values = self.experiment.fields()
         if self.suggest is None:
@@ -90,9 +90,9 @@ class Study:
         drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         found: dict[str, Any] | None = None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the experiment's values may lie outside a range
+            warnings.simplefilter("ignore")  # the experiment's values may be out of range
             for draw in range(100):
-                if draw % 2 == 0:  # every other draw is free, to try the whole space
+                if draw % 2 == 0:  # every other draw is free and explores the space
                     drawn.enqueue_trial(values)
                 trial = drawn.ask()
                 try:
@@ -107,13 +107,13 @@ class Study:
                     found = trial.params
         if found is None:
             raise BadRequest(
-                "suggest(trial) never gives the experiment's own values, which are trial 0: "
-                "ask for a field by its own name."
+                "suggest(trial) never returns the experiment's own values, which are trial 0: "
+                "use the names of fields."
             )
         return found
 
     def declaration(self) -> dict[str, Any]:
-        """What must stay the same while a stored study goes on, as JSON can hold it."""
+        """What must stay the same when a stored study continues, in JSON's types."""
         space = describe_space(self)
         if self.suggest:
             source = inspect.getsource(self.suggest)
@@ -127,14 +127,14 @@ class Study:
     def _check(self, name: str, value: Any) -> None:
         fields.check(type(self.experiment), name, value)
         if name in NOT_SEARCHABLE:
-            raise BadRequest(f"{name} cannot be searched: its trials would not compare.")
+            raise BadRequest(f"{name} cannot be searched: the trials would not be comparable.")
 
 
 def load_study(name: str) -> Study:
     """The study of `studies/<name>.py`: its one module-level `Study`.
 
     Raises:
-        BadRequest: there is no such file, it cannot be imported, or it has none or several.
+        BadRequest: the file does not exist, cannot be imported, or does not have exactly one.
     """
     module = discovery.load_module("studies", name)
     found = [value for value in vars(module).values() if isinstance(value, Study)]
@@ -149,9 +149,9 @@ def describe_space(study: Study) -> dict[str, str]:
 
 
 def edge_warnings(best: FrozenTrial) -> list[str]:
-    """A sentence for each value of the best trial in the outer twentieth of its range, or beyond.
+    """A sentence for each value of the best trial that lies at the edge of its range, or beyond.
 
-    There the best may well lie outside: the range was too small.
+    The edge is the outer twentieth: the true best may lie outside a range that was too small.
     """
     warnings = []
     for name, distribution in best.distributions.items():
@@ -176,19 +176,19 @@ def _bounds(distribution: BaseDistribution) -> tuple[Any, ...]:
         return tuple(distribution.choices)
     if isinstance(distribution, (FloatDistribution, IntDistribution)):
         return (distribution.low, distribution.high)
-    raise BadRequest(f"{type(distribution).__name__} is not a distribution that a study can use.")
+    raise BadRequest(f"A study cannot use the distribution {type(distribution).__name__}.")
 
 
 def _check_default(name: str, distribution: BaseDistribution, default: Any) -> None:
-    """Refuse a space in which trial 0 has no place; outside of a range it has one."""
+    """Refuse a space that cannot represent trial 0. A value outside a range is fine."""
     if isinstance(distribution, CategoricalDistribution):
         possible = default in distribution.choices
     else:
         possible = not getattr(distribution, "log", False) or default > 0
     if not possible:
         raise BadRequest(
-            f"{name}: the experiment's own value {default!r} is trial 0 and must be possible, "
-            f"but the space is {_words(distribution)}."
+            f"{name}: the space must allow the experiment's own value {default!r}, which is "
+            f"trial 0, but it is {_words(distribution)}."
         )
 
 

@@ -21,15 +21,15 @@ from harness.search.storage import lock
 from harness.search.study import Study
 
 MOST_FAILURES_IN_A_ROW = 5
-"""A study stops after this many failures in a row: the next one would fail as well."""
+"""A study stops after this many failures in a row, since the next trial would fail too."""
 
 MOST_RETRIES = 2
-"""How often the trial of a dead process is queued again before it counts as failed."""
+"""How often a trial is queued again after its process died, before it counts as failed."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """How a study is searched: everything that a claim needs."""
+    """A study and how to search it: everything that a claim needs."""
 
     study: Study
     study_name: str
@@ -40,7 +40,7 @@ class Search:
     sampler_seed: int = 0
 
     def stored(self, storage: RDBStorage) -> optuna.Study:
-        """The stored study. Keep it: it remembers the finished trials that it has read."""
+        """The stored study. Keep the object: it caches the finished trials."""
         return optuna.load_study(
             study_name=self.study_name,
             storage=storage,
@@ -51,7 +51,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a study is; each trial is in one of these, or was interrupted."""
+    """The number of trials in each state; interrupted ones count nowhere."""
 
     completed: int
     pruned: int
@@ -62,7 +62,7 @@ class Counts:
 
     @property
     def finished(self) -> int:
-        """Trials that count towards the budget."""
+        """The trials that count towards the budget."""
         return self.completed + self.pruned + self.diverged + self.failed
 
     def __str__(self) -> str:
@@ -77,7 +77,7 @@ class NothingToClaim(Exception):
 
 
 def count(trials: Sequence[FrozenTrial]) -> Counts:
-    """Count trials by outcome; interrupted ones, whose copies are queued, count nowhere."""
+    """Count trials by outcome. Interrupted ones are left out: their copies are in the queue."""
     outcomes = [trial.user_attrs.get("outcome") for trial in trials if trial.state.is_finished()]
     states = [trial.state for trial in trials]
     return Counts(
@@ -114,7 +114,7 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
         draws = counts.finished + counts.running
         stored.sampler = make_sampler(search.sampler, search.sampler_seed, draws)
         with warnings.catch_warnings():
-            # Trial 0 holds the experiment's defaults, inside the searched range or not.
+            # Trial 0 has the experiment's defaults, which may be out of range.
             warnings.simplefilter("ignore")
             trial = stored.ask(dict(search.study.space))
         trial.set_user_attr("owner", str(Owner.current()))
@@ -124,13 +124,13 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
 def requeue_orphans(stored: optuna.Study) -> list[FrozenTrial]:
     """Requeue the running trials of this machine's dead processes; return all trials.
 
-    Hold the lock meanwhile.
+    The caller holds the lock.
     """
     trials = stored.get_trials(deepcopy=False)
     orphans = {trial.number for trial in _running(trials) if _is_orphan(trial)}
     if not orphans:
         return trials
-    # Since they were read a worker may have ended its trial, in order, and then itself.
+    # Meanwhile a process may have ended its trial in order, and then itself.
     for trial in _running(stored.get_trials(deepcopy=False)):
         if trial.number in orphans:
             requeue(stored, trial, retries=trial.user_attrs.get("retries", 0) + 1)
@@ -177,9 +177,9 @@ def requeue(stored: optuna.Study, trial: FrozenTrial, retries: int) -> None:
     elif not any(
         t.user_attrs.get("retry_of") == trial.number for t in stored.get_trials(deepcopy=False)
     ):
-        # Queued first: whoever dies here has queued it, and it is not queued twice.
+        # Queued first: a process that dies here has queued it, and nobody queues it twice.
         parameters = dict(trial.system_attrs.get("fixed_params", {}))
-        if "owner" in trial.user_attrs:  # else they may not be all, and would be drawn otherwise
+        if "owner" in trial.user_attrs:  # otherwise some may be missing, and are drawn later
             parameters |= trial.params
         stored.enqueue_trial(parameters, user_attrs={"retries": retries, "retry_of": trial.number})
     for name, attribute in attributes.items():
@@ -196,7 +196,7 @@ def tell(
 ) -> None:
     """End a trial with its outcome: completed, pruned, diverged or failed.
 
-    A diverged trial counts as a validation accuracy of 0: every sampler learns from that.
+    A diverged trial has the value 0, so that every sampler learns from it.
     """
     for name, attribute in {**attributes, "outcome": outcome}.items():
         trial.set_user_attr(name, attribute)
@@ -209,12 +209,12 @@ def tell(
 
 
 def best(stored: optuna.Study) -> FrozenTrial | None:
-    """The completed trial with the highest validation accuracy; the earliest among equals."""
+    """The completed trial with the highest value; the earliest if several are equal."""
     return max(completed(stored), key=lambda trial: (trial.value, -trial.number), default=None)
 
 
 def completed(stored: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were trained to the end."""
+    """The trials that were trained to their end."""
     trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return [trial for trial in trials if trial.user_attrs.get("outcome") == "completed"]
 
@@ -234,7 +234,7 @@ def failures_in_a_row(stored: optuna.Study, trials: Sequence[FrozenTrial]) -> st
 
 
 def _ended(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """The trials that count, in the order in which they ended."""
+    """The trials that count, in the order of their end."""
     counted = [
         trial
         for trial in trials
@@ -248,7 +248,7 @@ def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _is_orphan(trial: FrozenTrial) -> bool:
-    # Without an owner its process died between asking and signing, both under the lock.
+    # Without an owner, its process died between `ask` and the signature, both under the lock.
     owner = trial.user_attrs.get("owner")
     return owner is None or is_owner_dead(owner)
 

@@ -1,7 +1,7 @@
-"""Checkpoints: the whole state of a training in one file that is whole or not there.
+"""Checkpoints: the whole state of a training in one file, which is complete or absent.
 
-A file is the SHA-256 of what follows (64 hexadecimal digits and a newline), then what `torch.save`
-writes. It is written beside its place, forced to disk and renamed.
+A file holds a SHA-256 (64 hexadecimal digits and a newline), then the output of `torch.save`, which
+the SHA-256 covers. It is written under another name, forced to disk and renamed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _DIGEST_LENGTH = 65
 
 
 class CheckpointDamaged(RunFailed):
-    """A checkpoint is not what was written, or not a checkpoint at all."""
+    """A checkpoint was altered, or is not a checkpoint at all."""
 
 
 class CheckpointUnsaved(RunFailed):
-    """A checkpoint cannot be written: the disk is full, say. The one before it is still there."""
+    """A checkpoint cannot be written, on a full disk for example. The one before it remains."""
 
 
 def encode(state: dict[str, Any]) -> bytes:
@@ -56,7 +56,7 @@ def decode(content: bytes, name: str = "checkpoint") -> dict[str, Any]:
 
 
 def save(path: Path, content: bytes) -> None:
-    """Write a checkpoint; after a crash at any moment `path` holds the old file or the new one.
+    """Write a checkpoint. After a crash at any moment `path` holds the old file or the new one.
 
     Raises:
         CheckpointUnsaved: the file cannot be written.

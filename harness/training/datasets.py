@@ -1,8 +1,7 @@
 """Image data sets: found on disk or downloaded, checked, memory-mapped, split.
 
-torchvision downloads, checks and extracts; the extracted files are mapped as they are, so that all
-processes of a machine share one copy, and nothing is cached beside them. A data set that is on disk
-already is opened without importing torchvision.
+torchvision downloads, checks and extracts. The extracted files are mapped as they are, so all
+processes of a machine share one copy. Opening a data set that is on disk imports no torchvision.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from harness.base.project import ROOT
 DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
 
 TORCHVISION_CLASSES = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
-"""The class in `torchvision.datasets`, which is also the folder it uses below the data root."""
+"""The class in `torchvision.datasets`; also the name of its folder below the data root."""
 
 CLASS_NAMES = {
     "fashion-mnist": (
@@ -52,14 +51,14 @@ SIDE = 28
 PIXELS = SIDE * SIDE
 
 DIGITS_TEST_SIZE = 360
-"""The last 360 of the 1,797 digits are their test set."""
+"""The last 360 of the 1,797 digits are the test set."""
 
 SILENCE_SECONDS = 10.0
-"""How long a download server may stay silent, connecting included."""
+"""How long a download server may stay silent, including while connecting."""
 
 
 class DataUnavailable(RunFailed):
-    """A data set is neither on disk nor to be downloaded, or its files are damaged."""
+    """A data set is neither on disk nor downloadable, or its files are damaged."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Images:
     Attributes:
         pixels: (n, 784), uint8.
         labels: (n,), int64, in 0..9.
-        rows: (m,), int64: which of the n belong to this set; None for all of them.
+        rows: (m,), int64: which of the n images belong to this set; None means all.
     """
 
     pixels: torch.Tensor
@@ -94,16 +93,16 @@ class Images:
     def batches(
         self, size: int, order: torch.Tensor | None = None
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and labels as `batch` has them, `size` at once and in the end what is left.
+        """Images and labels as `batch` returns them, `size` at a time; the last batch is smaller.
 
         Args:
-            order: positions, (m,) int64; those of all images, as they come, unless given.
+            order: positions, (m,) int64; by default all positions in their order.
         """
         rows = self.rows
         if order is not None:
             rows = order if rows is None else rows.index_select(0, order)
-        # Labels and rows are small: they are looked up for all batches at once. It is a copy, as
-        # the pixels' conversion is: whoever trains may write into what he is given.
+        # Labels and rows are small, so they are looked up for all batches at once. Both labels and
+        # converted pixels are copies: a training may write into them.
         labels = self.labels.clone() if rows is None else self.labels.index_select(0, rows)
         for start in range(0, len(labels), size):
             part = slice(start, start + size)
@@ -111,13 +110,13 @@ class Images:
             yield _as_float(pixels), labels[part]
 
     def to(self, device: torch.device) -> Images:
-        """The same images on another device (themselves where they are there already)."""
+        """The same images on another device."""
         rows = None if self.rows is None else self.rows.to(device)
         return Images(self.pixels.to(device), self.labels.to(device), rows)
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of the shape, the pixels and the labels of this set, in its order."""
+        """SHA-256 of the shape, the pixels and the labels of this set, in order."""
         chosen = slice(None) if self.rows is None else self.rows
         pixels, labels = self.pixels[chosen].cpu(), self.labels[chosen].to("cpu", torch.uint8)
         sha256 = hashlib.sha256(f"{tuple(pixels.shape)}".encode())
@@ -128,9 +127,9 @@ class Images:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set as it was found: the published training and test images.
+    """A data set as found: its training and test images.
 
-    Opened without its test images, `test` is empty.
+    `test` is empty if the data set was opened without its test images.
     """
 
     name: str
@@ -138,12 +137,12 @@ class Dataset:
     test: Images
 
     def split(self, validation_size: int, split_seed: int) -> tuple[Images, Images]:
-        """Training images less `validation_size` drawn by `split_seed`, and those drawn.
+        """The training images without `validation_size` randomly drawn ones, and those drawn.
 
-        Both keep the order of the data set. With `validation_size` 0 the second set is empty.
+        `split_seed` seeds the draw. Both sets keep the order of the data set.
 
         Raises:
-            BadRequest: no image would be left to train on.
+            BadRequest: no training image would be left.
         """
         n = len(self.train)
         if validation_size >= n:
@@ -162,26 +161,26 @@ class Dataset:
 
 
 def data_root(folder: Path | None = None) -> Path:
-    """The folder of the data sets: the one given, HARNESS_DATA_ROOT, or `data` in the root.
+    """The folder of the data sets: `folder`, or HARNESS_DATA_ROOT, or `data` in the project.
 
-    A relative path starts at the project's root, whatever the current folder.
+    A relative path starts at the project's root, not at the current folder.
     """
     return ROOT / (folder or os.environ.get("HARNESS_DATA_ROOT") or "data")
 
 
 def on_disk(name: DatasetName, root: Path) -> bool:
-    """Whether the data set needs no download (its files may still turn out to be damaged)."""
+    """Whether all files of a data set exist; they may still be damaged."""
     return name == "digits" or all(map(os.path.exists, _paths(name, root)))
 
 
 def open_dataset(name: DatasetName, root: Path, *, with_test: bool = True) -> Dataset:
-    """Open a data set below `root`, downloading it there on first use.
+    """Open a data set below `root`; the first use downloads it there.
 
-    Without `with_test` the test images are not read: who selects must not see them.
+    Without `with_test` the test images are not read: a selection must not see them.
 
     Raises:
-        DataUnavailable: it cannot be had, or a file is truncated, malformed or unreadable; the
-            message names the file and the ways out.
+        DataUnavailable: the data set cannot be downloaded, or a file is truncated, malformed or
+            unreadable. The message names the file and the ways out.
     """
     if name == "digits":
         train, test = _digits()
@@ -197,11 +196,11 @@ def open_dataset(name: DatasetName, root: Path, *, with_test: bool = True) -> Da
 def read_images(images: Path, labels: Path) -> Images:
     """Map an images file and read its labels file, both in the IDX format.
 
-    The format is big-endian: a magic number, 2051 for images and
-    2049 for labels; the count; for images the height and width; then one byte a pixel or label.
+    The format is big-endian: a magic number (2051 for images, 2049 for labels), the count, for
+    images the height and the width, then one byte for each pixel or label.
 
     Raises:
-        DataUnavailable: a file is not what it should be, or the two do not belong together.
+        DataUnavailable: a file is malformed, or the two do not belong together.
     """
     pixels = _map_idx(images, magic=2051, item_shape=(SIDE, SIDE)).view(-1, PIXELS)
     classes = _map_idx(labels, magic=2049, item_shape=()).to(torch.int64)
@@ -267,9 +266,9 @@ def _no_rows() -> torch.Tensor:
 def _digits() -> tuple[Images, Images]:
     """The 8x8 digits of scikit-learn, enlarged to 28x28.
 
-    Each pixel becomes a square of 3x3, a black border of 2 pixels surrounds the 24x24, and the grey
-    values 0..16 become 0..255. The file is read without importing scikit-learn, which takes longer
-    than training on it.
+    Each pixel becomes a square of 3x3, a black border of 2 pixels surrounds the 24x24 image, and
+    the grey values 0..16 become 0..255. The file is read directly, because importing scikit-learn
+    takes longer than training on the digits.
     """
     try:
         package = importlib.metadata.distribution("scikit-learn")
@@ -289,10 +288,10 @@ def _digits() -> tuple[Images, Images]:
 
 
 def _download(name: DatasetName, root: Path) -> None:
-    """Download through torchvision into a folder of its own, then move what is whole.
+    """Download through torchvision into a staging folder, then move the complete files.
 
-    A download that is cut off leaves nothing where a data set would be looked for. Processes that
-    need the same data wait for the first one.
+    An interrupted download leaves nothing behind that looks like a data set. Processes that need
+    the same data wait for the first one.
     """
     folder = TORCHVISION_CLASSES[name]
     staging = root / f".{folder}-download"
@@ -337,7 +336,7 @@ def _fetch(class_name: str, root: Path) -> None:
 
 @contextlib.contextmanager
 def _silence_limit(seconds: float) -> Iterator[None]:
-    """Make every socket that is opened meanwhile give up after `seconds` of silence."""
+    """Have every socket that is opened in the block give up after `seconds` of silence."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Where and how a training computes: the device, its threads, its precision, its clock."""
+"""How a training computes: device, threads, precision, clock."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from harness.base.fields import Threads
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Execution:
-    """How to compute what an experiment describes; none of it is a hyperparameter."""
+    """How to compute an experiment; none of these settings is a hyperparameter."""
 
     device: str = "auto"
-    """auto (cuda, else mps, else cpu), cpu, cuda, mps, or one of several: cuda:1."""
+    """auto (cuda, else mps, else cpu), cpu, cuda, mps, or one of several GPUs: cuda:1."""
     threads: Annotated[int, Threads] = 0
-    """Threads of torch on the CPU; 0 leaves the choice to torch. Another number, other bits."""
+    """Threads of torch on the CPU; 0 lets torch choose. Another number gives other bits."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
-    """Precision of float32 matrix products; high and medium may be faster and change the bits."""
+    """Precision of float32 matrix products; high and medium may be faster, and change the bits."""
     capture_graph: bool = False
-    """Replay the update as a captured CUDA graph; eager where there is no CUDA or it fails."""
+    """Replay each update as a captured CUDA graph; eager without CUDA or if the capture fails."""
 
     def __post_init__(self) -> None:
         fields.check_all(self)
 
     def apply(self) -> torch.device:
-        """Set torch's threads and precision for this process, and choose the device.
+        """Set torch's threads and precision for this process, and return the device.
 
         Raises:
             BadRequest: this machine has no such device.
@@ -48,7 +48,7 @@ class Execution:
         return device
 
     def parameters(self) -> dict[str, Any]:
-        """The settings that change the numbers, recorded beside the hyperparameters."""
+        """The settings that change numbers; they are recorded beside the hyperparameters."""
         return {
             "matmul_precision": self.matmul_precision,
             "capture_graph": self.capture_graph,
@@ -56,10 +56,10 @@ class Execution:
 
 
 def choose(name: str = "auto") -> torch.device:
-    """The device of that name; `auto` is cuda, else mps, else cpu.
+    """The device of that name; `auto` means cuda, else mps, else cpu.
 
     Raises:
-        BadRequest: there is no such device, or not on this machine.
+        BadRequest: this machine has no such device.
     """
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
@@ -75,9 +75,9 @@ def choose(name: str = "auto") -> torch.device:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """The hardware and the numerics of this process, by tag name; no host name.
+    """The hardware and the numerics of this process, by tag name, without the host's name.
 
-    `device` is its kind, `device_name` the accelerator's (or processor's) model name.
+    `device` is the kind of the device, `device_name` the model name of accelerator or processor.
     """
     processor = _processor_name()
     cuda = device.type == "cuda"
@@ -92,7 +92,7 @@ def describe(device: torch.device) -> dict[str, str]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done all it was given, so that a clock can be read."""
+    """Wait until the device has finished all its work, so that a clock can be read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -100,7 +100,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
-    """The most memory that tensors took on the device so far; None where it does not tell."""
+    """Peak memory of the tensors on the device in bytes; None if the device does not report it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return None

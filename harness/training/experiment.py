@@ -1,8 +1,8 @@
-"""What an experiment is: hyperparameters, and the methods that build what they describe.
+"""An experiment: hyperparameters, and the methods that build what they describe.
 
-An experiment file holds one subclass of `Experiment`. Its annotated fields become the fields of a
-frozen dataclass, flags of the command line and recorded parameters, all under one name; the string
-under a field is its help text.
+An experiment file defines one subclass of `Experiment`. Its annotated fields become fields of a
+frozen dataclass, flags of the command line and recorded parameters, all under one name. The string
+below a field is its help text.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from harness.training.datasets import DatasetName
 from harness.training.optimizer import VanillaSGD
 
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
-"""Fields that say on what, how long and with which chance, and not what is trained."""
+"""Fields that say on what data, how long and with which seed; the others say what is trained."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment(ABC):
-    """Everything that decides what is trained; subclass it, add fields, define `network`."""
+    """Everything that decides what is trained. Subclass it, add fields, define `network`."""
 
     name: ClassVar[str] = "experiment"
-    """The name of the experiment's file, or the class's own name in lower case elsewhere."""
+    """The name of the experiment's file; in a notebook, the class's name in snake case."""
 
     dataset: DatasetName = "fashion-mnist"
-    """What to train on: 60,000 training and 10,000 test images of 28x28, in ten classes (digits:
-    1,437 and 360)."""
+    """Data set: 60,000 training and 10,000 test images of 28x28 in ten classes (digits: 1,437 and
+    360)."""
     seed: Annotated[int, Seed] = 0
-    """Seed of the initial weights, the order of the images and every other random draw."""
+    """Seed of the initial weights, the order of the images, and every other random draw."""
     lr: Annotated[float, Positive] = 0.1
     """Learning rate of the optimizer."""
     batch_size: Annotated[int, Count] = 256
@@ -51,16 +51,16 @@ class Experiment(ABC):
     num_epochs: Annotated[int, Count] = 10
     """Passes over the training images."""
     validation_size: Annotated[int, NonNegative] = 0
-    """Training images set aside: with 0 each epoch is evaluated on the test images, with more on
-    these, and the test images stay untouched."""
+    """Training images set aside for validation. Each epoch is evaluated on them, or with 0 on the
+    test images."""
     split_seed: Annotated[int, Seed] = 0
-    """Seed that draws the validation images; the split does not move with seed."""
+    """Seed that draws the validation images; the split does not depend on seed."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         inherited = typing.get_type_hints(cls.__base__, include_extras=True)
         for name in vars(cls).keys() & inherited.keys() - {"name"}:
-            # `lr = 0.05` gives an inherited field another default; its type and bounds stay.
+            # `lr = 0.05` changes the default of an inherited field, not its type and bounds.
             cls.__annotations__.setdefault(name, inherited[name])
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         package, _, module = cls.__module__.rpartition(".")
@@ -87,7 +87,7 @@ class Experiment(ABC):
     def scheduler(
         self, optimizer: torch.optim.Optimizer
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """A learning rate schedule, stepped after each epoch; none unless overridden."""
+        """A learning rate schedule, stepped after each epoch; by default there is none."""
         return None
 
     def update(
@@ -98,7 +98,7 @@ class Experiment(ABC):
         images: torch.Tensor,
         labels: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One update of the parameters from one batch: the five steps of every training.
+        """Update the parameters from one batch: the five steps of every training.
 
         Args:
             images: (batch, 1, 28, 28), float32 in [0, 1].
@@ -115,17 +115,17 @@ class Experiment(ABC):
         return logits, loss
 
     def fields(self) -> dict[str, Any]:
-        """Every field and its value, enough to make the experiment again."""
+        """Every field and its value; enough to construct the experiment again."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
 
     def parameters(self) -> dict[str, Any]:
-        """What is recorded as parameters: the fields, then the derived properties."""
+        """The recorded parameters: the fields, then the derived properties."""
         derived = inspect.getmembers(type(self), lambda member: isinstance(member, property))
         return self.fields() | {name: getattr(self, name) for name, _ in derived}
 
     @classmethod
     def source_digest(cls) -> str:
-        """SHA-256 of the file that defines the experiment; "unknown" where there is none."""
+        """SHA-256 of the file that defines the experiment; "unknown" if there is no such file."""
         try:
             return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
         except (OSError, TypeError):

@@ -1,7 +1,7 @@
-"""The training loop: a generator over a training's state that knows nobody who listens.
+"""The training loop: a generator over a training's state that does not know its listeners.
 
-It draws random numbers in the order of a plain script with two `DataLoader`s, so that the same
-seed, device and thread count give the same bits (`harness/plain.py` is that script).
+It draws random numbers in the order of a plain script with two `DataLoader`s. So the same seed,
+device and thread count give the same bits (`harness/benchmark/reference.py` is that script).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ EvaluationSet = Literal["test", "validation"]
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch came to.
+    """The result of one epoch.
 
     Attributes:
         epoch: counted from 1.
         metrics: `train/loss`, `train/accuracy`, the same of the evaluation set (`test/` or
             `validation/`), `time/train_seconds`, `time/evaluate_seconds`,
             `time/images_per_second` and, on CUDA, `memory/peak_bytes`. Losses are means over
-            images, accuracies fractions; the training ones are taken during the updates.
+            images, accuracies are fractions; those of training are measured during the updates.
     """
 
     epoch: int
@@ -42,7 +42,7 @@ class EpochResult:
 
     @property
     def diverged(self) -> bool:
-        """Whether a loss is not finite: further epochs cannot mend that."""
+        """Whether a loss is not finite; further epochs would not repair that."""
         return not all(
             math.isfinite(value) for name, value in self.metrics.items() if name.endswith("/loss")
         )
@@ -64,10 +64,10 @@ class Training:
         device: torch.device,
         evaluate_each_epoch: bool = True,
     ) -> None:
-        """Seed every generator and build the network, on the CPU first and then moved.
+        """Seed every generator, build the network on the CPU, and move it to the device.
 
         So every device starts from the same weights. Without `evaluate_each_epoch` the evaluation
-        images are looked at once, after the last epoch; the numbers stay the same.
+        images are used once, after the last epoch; the numbers stay the same.
         """
         self.experiment = experiment
         self.device = device
@@ -83,15 +83,15 @@ class Training:
         self.evaluation_images = evaluation.to(device)
         self.history: list[EpochResult] = []
         self.images_seen = 0
-        """Images trained on in all epochs so far, counted as they go to the device."""
+        """Images trained on in all epochs so far, counted batch by batch."""
         self._update: Update = self._eager_update
         if execution.capture_graph:
             self._update = self._captured_update()
 
     def epochs(self) -> Iterator[EpochResult]:
-        """Train what is left of `num_epochs`, yielding after each epoch.
+        """Train the remaining epochs, and yield after each one.
 
-        Stop it early by closing it; a diverged epoch is the last one.
+        Close the generator to stop early. A diverged epoch is the last one.
         """
         while len(self.history) < self.experiment.num_epochs and not self.diverged:
             with self.generators.active():
@@ -104,7 +104,7 @@ class Training:
         return bool(self.history) and self.history[-1].diverged
 
     def state(self) -> dict[str, Any]:
-        """All that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
+        """Everything that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
         return {
             "network": self.network.state_dict(),
             "loss": self.loss_fn.state_dict(),
@@ -115,7 +115,7 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from what `state` returned for the same experiment, to the same bits."""
+        """Continue from a state of the same experiment, to the same bits."""
         self.network.load_state_dict(state["network"])
         self.loss_fn.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -138,7 +138,7 @@ class Training:
         train = self._train_epoch()
         trained = self._clock()
         last = len(self.history) + 1 == self.experiment.num_epochs
-        # A loader is made, and draws, whether its images are looked at or not.
+        # A plain script makes a loader, which draws, whether it evaluates or not.
         _draw_seed()
         evaluation = self.evaluate() if last or self.evaluate_each_epoch else {}
         evaluated = self._clock()
@@ -206,9 +206,9 @@ class Training:
 
 
 class _Outcomes:
-    """Losses and hits of the batches of one pass, left on the device until the pass is over.
+    """Losses and hits of the batches of one pass, kept on the device until the pass is over.
 
-    Reading them batch by batch would make the host wait for the device each time.
+    Reading them after each batch would make the host wait for the device.
     """
 
     def __init__(self) -> None:
@@ -222,10 +222,10 @@ class _Outcomes:
         self.sizes.append(len(labels))
 
     def means(self) -> dict[str, float]:
-        """Loss weighted by batch size and accuracy.
+        """The mean loss, weighted by batch size, and the accuracy.
 
-        Python adds the products one by one, in double precision: `sum` would compensate rounding
-        from Python 3.12 on, and give other bits than a plain script's `+=`.
+        The products are added one by one, in double precision. From Python 3.12 on, `sum` would
+        compensate rounding and give other bits than the `+=` of a plain script.
         """
         total = 0.0
         for loss, size in zip(torch.stack(self.losses).tolist(), self.sizes, strict=True):
@@ -235,11 +235,11 @@ class _Outcomes:
 
 
 def _draw_seed() -> int:
-    """The number that every iterator over a `DataLoader` draws when it is made."""
+    """The number that every iterator over a `DataLoader` draws when it is created."""
     return int(torch.empty((), dtype=torch.int64).random_().item())
 
 
 def _shuffled(n: int) -> torch.Tensor:
-    """The order of `RandomSampler`: its generator is seeded by a draw from the default one."""
+    """The order of `RandomSampler`, whose generator is seeded by a draw from the default one."""
     generator = torch.Generator().manual_seed(_draw_seed())
     return torch.randperm(n, generator=generator)

@@ -1,4 +1,4 @@
-"""Vanilla stochastic gradient descent that spends its time on the update alone."""
+"""Vanilla stochastic gradient descent without overhead around the update."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.optim import optimizer as of_torch
 
 
 class VanillaSGD(SGD):
-    """`torch.optim.SGD(parameters, lr)` to the bit: every parameter less `lr` times its gradient.
+    """`torch.optim.SGD(parameters, lr)` to the bit: subtracts `lr` times the gradient.
 
-    Around the one kernel that an update needs, torch's own `step` and `zero_grad` open ranges for a
-    profiler and pass through its compiler, whose import takes a second. For a small network that is
-    a tenth of an epoch (docs/log.md). Whatever is more than vanilla is left to torch: hooks, a
-    closure, momentum and every other option that a schedule may set.
+    An update needs one kernel. Around it, torch's own `step` and `zero_grad` open ranges for a
+    profiler and pass through torch's compiler, whose import takes a second. For a small network
+    this is a tenth of an epoch (docs/log.md). Hooks, closures, momentum and all other options are
+    left to torch.
     """
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], lr: float) -> None:

@@ -1,4 +1,4 @@
-"""A look at a trained network: its predictions, its surest mistakes, its first layer's weights."""
+"""Inspects a trained network: its predictions, its most confident mistakes, its first layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.training.datasets import PIXELS, SIDE, Images
 from harness.training.loop import Training
 
 UNITS_SHOWN = 64
-"""Units of the first layer that an inspection keeps at most."""
+"""The most units of the first layer that an inspection keeps."""
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def inspect(training: Training, mistakes: int = 24) -> Inspection:
     accuracy counted. Nothing is drawn from a random generator.
 
     Args:
-        mistakes: how many of the wrong predictions to keep as images, the surest ones.
+        mistakes: how many wrong predictions to keep as images, the most confident ones.
     """
     training.network.eval()
     evaluation = training.evaluation_images

@@ -122,7 +122,7 @@ class _StoreConfirmation(Callback):
         self.source, self.confirmation, self.record = source, confirmation, record
 
     def ended(self, ending: Ending) -> None:
-        # What the study stores, the record has.
+        # The record is complete before the study stores the result.
         self.source.recorder.wait()
         if ending.is_lost:
             self.source.requeue(self.confirmation, ending.reason)

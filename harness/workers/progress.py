@@ -1,4 +1,4 @@
-"""How far a study is, for whoever looks on."""
+"""How far a study is, and who is shown it."""
 
 from __future__ import annotations
 

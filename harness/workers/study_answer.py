@@ -1,4 +1,4 @@
-"""What a study came to: its answer in words and numbers, and the files that hold it."""
+"""The answer of a study: in words, in numbers, and as files."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class StudyAnswer:
     """The answer of a study.
 
     Attributes:
-        confirmed: the best configuration and the defaults on the test set; empty where the study
-            was not confirmed.
+        confirmed: the best configuration and the defaults on the test set; empty if the study was
+            not confirmed.
     """
 
     search: Search
@@ -83,7 +83,7 @@ class StudyAnswer:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader should know before believing the answer."""
+        """What a reader should know before trusting the answer."""
         found = edge_warnings(self.best)
         if len(self.best.params) > 1 and not importances(self.stored):
             found.append(f"fewer than {FEWEST_TRIALS} completed trials: no importances are shown")
@@ -101,11 +101,11 @@ class StudyAnswer:
 
     @property
     def is_reported(self) -> bool:
-        """Whether the study's run holds this very result."""
+        """Whether the study's run has this answer."""
         return bool(self.stored.user_attrs.get("reported") == self._state)
 
     def report(self, recorder: Recorder) -> None:
-        """End the study's run with this result; with `interrupted` where trials are left."""
+        """End the study's run with this answer; as `interrupted` if trials are left."""
         run_id = self.stored.user_attrs["run_id"]
         with deferred():
             page = study_page(self.stored, self.answer(), self._figures)
@@ -151,13 +151,13 @@ class StudyAnswer:
         return lines
 
     def on_screen(self) -> str:
-        """The answer without Markdown's marks, and where more of it is."""
+        """The answer without Markdown, and where to see more."""
         text = "\n".join(self.lines()).replace("**", "")
         run_id = self.stored.user_attrs["run_id"]
         return f"{text}\n\nrun {run_id}\nsee it with: python -m harness.ui"
 
     def description(self) -> str:
-        """The whole result as the run's Markdown description."""
+        """The answer as the description of the study's run, in Markdown."""
         space = [f"- {name}: {words}" for name, words in describe_space(self.search.study).items()]
         ranked = importances(self.stored)
         importance = [f"- {name}: {value:.2f}" for name, value in ranked.items()]
@@ -247,7 +247,7 @@ def study_answer(
 
 
 def configurations(search: Search, best: FrozenTrial) -> dict[str, Experiment]:
-    """What is confirmed: the best, and the defaults where they are something else."""
+    """The configurations to confirm: the best one, and the defaults if they differ."""
     configs = {"best": search.study.suggested(best), "defaults": search.study.experiment}
     if configs["best"] == configs["defaults"]:
         del configs["defaults"]

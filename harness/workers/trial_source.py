@@ -48,7 +48,7 @@ class TrialSource:
         Args:
             begun: the machine and the data of this process, for trials that no worker begins.
             timeout: seconds after which no trial is claimed.
-            on_end: called after each trial, before the view is told.
+            on_end: called after each trial, before the view hears of it.
         """
         self.search, self.stored, self.recorder = search, stored, recorder
         self.execution, self.parent, self.own_begun = execution, parent, begun
@@ -145,7 +145,7 @@ class _ReportTrial(Callback):
         return self.claimed.report(result.epoch, result.metrics, may_prune=may_prune)
 
     def ended(self, ending: Ending) -> None:
-        # What the study is told, the record has.
+        # The record is complete before the study knows the outcome.
         self.source.recorder.wait()
         outcome = "interrupted" if ending.is_blameless else ending.outcome
         self.claimed.end(outcome, ending.reason, is_lost=ending.is_lost)

@@ -36,7 +36,7 @@ from harness.workers.pool import (
 
 
 class Channel:
-    """The worker's end of the connection to whoever drives it."""
+    """The worker's end of the connection to the process that drives it."""
 
     def __init__(self, connection: Connection) -> None:
         """Listen in a thread: the process ends with the channel, even in the middle of an epoch."""
@@ -111,7 +111,7 @@ def _train(group: LocalGroup, task: TrainingTask, channel: Channel) -> None:
 
 
 def _obey(group: LocalGroup, channel: Channel) -> None:
-    """Do what is asked between two epochs, until told to go on or to stop."""
+    """Answer messages between two epochs, until one says to go on or to stop."""
     while True:
         match channel.receive():
             case GoOn():

@@ -216,7 +216,7 @@ def test_what_cannot_be_reported_is_explained(worked: Recorded, tmp_path: Path) 
         (("baseline", "--out", str(tmp_path)), "is a folder"),
         (("baseline", "--out", str(tmp_path / "none" / "x.html")), "there is no folder"),
         (("joint_search", "--storage", elsewhere), "give the --storage"),
-        (("joint_search", "--storage", "nonsense"), "is no URL of a database"),
+        (("joint_search", "--storage", "nonsense"), "expected a database URL"),
     ):
         ended = checkout.command("harness.report", *words)
         assert ended.status == 2, words

@@ -345,7 +345,7 @@ def suggesting(text: str) -> str:
         (suggesting("trial.suggest_float('lr', 0.1, 1)"), "must return the values of fields"),
         (suggesting("return {'lr': trial.suggest('lr')}"), "suggest(trial) fails: AttributeError"),
         (suggesting("return {'lr': 10 ** trial.suggest_float('log_lr', -3, -2)}"),
-         "never gives the experiment's own values"),
+         "never returns the experiment's own values"),
     ],
 )  # fmt: skip
 def test_a_bad_study_file_is_refused(

@@ -116,7 +116,7 @@ def test_another_host_is_served_on_demand_and_warned_of(tmp_path: Path) -> None:
         assert f"http://127.0.0.1:{port}/#/experiments" in process.stdout.readline()
         assert listening_addresses(port) == {"0.0.0.0"}
         warning = process.stderr.readline()
-        assert warning.startswith("warning: whoever can reach 0.0.0.0 can")
+        assert warning.startswith("warning: all who can reach 0.0.0.0 can")
         assert "no login" in warning
         process.terminate()
         assert process.wait(timeout=20) == 0
