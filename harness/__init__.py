@@ -17,8 +17,6 @@ So do scripts and notebooks:
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,18 +53,6 @@ _MODULES = {
 """The module of each public name."""
 
 __all__ = list(_MODULES)
-
-
-class _Package(ModuleType):
-    """Keeps public names: importing the folder `harness/runs` must not replace `harness.runs`."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # The import system sets each module that it has imported as an attribute of its package.
-        if name not in _MODULES or not isinstance(value, ModuleType):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from harness.base.command_line import run_arguments
 from harness.base.errors import BadRequest
 from harness.cli.experiment_run import run_as_asked
 from harness.cli.run_flags import RunSettings
-from harness.runs.launch import RunResult
+from harness.execution.launch import RunResult
 from harness.tracking.recorder_process import RecorderProcess
 from harness.training.experiment import Experiment
 

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     from harness.analysis.comparison import comparisons, nothing_recorded
     from harness.cli.compare_files import check_files, write_files
     from harness.cli.compare_flags import CompareSettings
-    from harness.runs.recovery import recover
+    from harness.execution.recovery import recover
     from harness.tracking.reader import open_reader
 
     settings: CompareSettings = flags.parse_settings(

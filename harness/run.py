@@ -17,7 +17,7 @@ from harness.tracking import store_address
 from harness.tracking.recorder_process import RecorderProcess
 
 if TYPE_CHECKING:
-    from harness.runs.launch import GroupResult, RunResult
+    from harness.execution.launch import GroupResult, RunResult
 
 USAGE = """\
 usage: python -m harness.run NAME [--field value ...]

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         "Send what a tracking server missed while it was away. MLFLOW_TRACKING_URI names it.",
     )
     store_address.check_address()
-    from harness.runs.recovery import recover
+    from harness.execution.recovery import recover
     from harness.tracking.messages import RecoverRuns
     from harness.tracking.recorder_process import RecorderProcess
 

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             "the pages have no login.",
             file=sys.stderr,
         )
-    from harness.runs.recovery import recover
+    from harness.execution.recovery import recover
 
     recover()
     with pages.serving(settings.host, port) as address:

@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
         # Libraries swallow an interruption in the middle of their import, and then fail.
         with signals.deferred():
             from harness.cli.run_progress import epochs_view
-            from harness.runs.recovery import recover
-            from harness.runs.verification import verify
+            from harness.execution.recovery import recover
+            from harness.execution.verification import verify
 
         recorder.send(OpenStore())
         recover(recorder)

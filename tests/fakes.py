@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from harness.base.inspection import Inspection
-from harness.runs.events import Begun, Ending, Event
-from harness.runs.training_group import TrainingTask
+from harness.execution.events import Begun, Ending, Event
+from harness.execution.training_group import TrainingTask
 from harness.tracking.messages import LogModel, Message, Reply, SendWaiting, StartRun
 from harness.tracking.schema import DataRecord, Outcome
 from harness.training.experiment import Experiment

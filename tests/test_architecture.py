@@ -21,7 +21,7 @@ LAYERS = (
     ("base",),
     ("training", "figures"),
     ("tracking", "search"),
-    ("runs",),
+    ("execution",),
     ("analysis",),
     ("reporting",),
     ("workers",),
@@ -189,7 +189,7 @@ def test_imports_run_downwards(path: Path) -> None:
         ("harness.tracking.store", "import optuna"),
         ("harness.search.storage", "import harness.tracking.store"),
         ("harness.search.storage", "import mlflow"),
-        ("harness.runs.resume", "from harness.analysis import rows"),
+        ("harness.execution.resume", "from harness.analysis import rows"),
         ("harness.analysis.rows", "from harness.cli import flags"),
         ("harness.workers.worker", "from harness import run"),
         ("harness.base.errors", "from harness.training import loop"),
@@ -256,6 +256,12 @@ def test_a_public_name_can_be_imported(public: str) -> None:
 
 
 @pytest.mark.processes
+def test_no_module_hides_a_public_name() -> None:
+    """Python makes each imported module an attribute of its package."""
+    names = {path.stem for path in (ROOT / "harness").iterdir()}
+    assert names & PUBLIC_NAMES == set()
+
+
 def test_importing_the_package_imports_no_slow_library() -> None:
     program = (
         "import sys, harness; dir(harness);"

@@ -10,10 +10,10 @@ from typing import Any
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import number_of
 from harness.cli.run_flags import RunSettings
-from harness.runs.events import Ending
-from harness.runs.failures import explained
-from harness.runs.preparation import DataSource
-from harness.runs.training_group import LocalGroup, TrainingTask
+from harness.execution.events import Ending
+from harness.execution.failures import explained
+from harness.execution.preparation import DataSource
+from harness.execution.training_group import LocalGroup, TrainingTask
 from harness.search.study import describe_space
 from harness.tracking.store_address import described
 from harness.training.datasets import data_root, on_disk, open_dataset

@@ -7,12 +7,12 @@ import dataclasses
 from harness.cli.resume_flags import ResumeFlags
 from harness.cli.run_flags import RunSettings
 from harness.cli.run_progress import epochs_view
-from harness.runs.events import Begun
-from harness.runs.launch import GroupResult, RunResult, repeat, run
-from harness.runs.preparation import DataSource, prepare
-from harness.runs.recovery import recover
-from harness.runs.resume import resume
-from harness.runs.training_group import LocalGroup
+from harness.execution.events import Begun
+from harness.execution.launch import GroupResult, RunResult, repeat, run
+from harness.execution.preparation import DataSource, prepare
+from harness.execution.recovery import recover
+from harness.execution.resume import resume
+from harness.execution.training_group import LocalGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader
 from harness.tracking.schema import StoredRun
@@ -34,7 +34,7 @@ def run_as_asked(
     Raises:
         BadRequest: a setting does not fit the machine or the data.
         DataUnavailable: the data are unavailable, and no fallback was allowed.
-        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+        RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     execution = settings.execution()
     device = execution.apply()
@@ -70,7 +70,7 @@ def resume_as_asked(stored: StoredRun, settings: ResumeFlags, recorder: Recorder
 
     Raises:
         BadRequest: it cannot go on, or something has changed since it began.
-        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+        RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     recorder.send(OpenStore())
     recover(recorder)

@@ -13,7 +13,7 @@ from harness.base.errors import BadRequest
 from harness.base.fields import Count, Name, check_text
 from harness.cli.shared_flags import default
 from harness.cli.training_flags import TrainingFlags
-from harness.runs.specification import CHECKPOINTS_KEPT, RunSpecification
+from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 from harness.base.formatting import number_of
-from harness.runs.driver import Callback
-from harness.runs.events import Begun, Ending
-from harness.runs.launch import GroupResult, RunResult
-from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.execution.driver import Callback
+from harness.execution.events import Begun, Ending
+from harness.execution.launch import GroupResult, RunResult
+from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.schema import DataRecord, Outcome
 from harness.training.loop import EpochResult
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from harness.runs.callbacks import RecordRun
-from harness.runs.descriptions import describe_run
-from harness.runs.driver import Callback, Driven
-from harness.runs.events import Ending
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import TrainingTask
+from harness.execution.callbacks import RecordRun
+from harness.execution.descriptions import describe_run
+from harness.execution.driver import Callback, Driven
+from harness.execution.events import Ending
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import TrainingTask
 from harness.search.confirmations import confirmed_experiment, is_confirmed, store_confirmation
 from harness.search.storage import StoredStudy
 from harness.search.trial_queue import MOST_RETRIES, Search

@@ -8,9 +8,9 @@ from types import TracebackType
 from harness.base.errors import RunFailed
 from harness.base.ownership import Owner
 from harness.base.signals import Interrupted, deferred
-from harness.runs.driver import drive
-from harness.runs.events import Begun
-from harness.runs.training_group import TrainingGroup
+from harness.execution.driver import drive
+from harness.execution.events import Begun
+from harness.execution.training_group import TrainingGroup
 from harness.search import trial_queue
 from harness.search.storage import StoredStudy, lock
 from harness.search.trial_queue import Counts, Search

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from harness.base.errors import RunFailed
-from harness.runs.events import Ending, Event
-from harness.runs.training_group import TrainingTask
+from harness.execution.events import Ending, Event
+from harness.execution.training_group import TrainingTask
 from harness.tracking.schema import Outcome
 from harness.training.device import Execution
 from harness.training.loop import EpochResult

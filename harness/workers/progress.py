@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.runs.driver import Callback
-from harness.runs.events import Ending
+from harness.execution.driver import Callback
+from harness.execution.events import Ending
 from harness.search.trial_queue import Counts
 from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult

@@ -13,10 +13,10 @@ from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
-from harness.runs.events import Begun
-from harness.runs.preparation import prepare
-from harness.runs.recovery import recover
-from harness.runs.specification import RunSpecification
+from harness.execution.events import Begun
+from harness.execution.preparation import prepare
+from harness.execution.recovery import recover
+from harness.execution.specification import RunSpecification
 from harness.search import trial_queue
 from harness.search.opening import budget, open_study
 from harness.search.samplers import PrunerName, SamplerName

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from harness.base.command_line import command_text, run_arguments
 from harness.base.formatting import assignments
-from harness.runs.callbacks import RecordRun
-from harness.runs.driver import Callback, Driven
-from harness.runs.events import Begun, Ending
-from harness.runs.failures import ending_of
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import TrainingTask
+from harness.execution.callbacks import RecordRun
+from harness.execution.driver import Callback, Driven
+from harness.execution.events import Begun, Ending
+from harness.execution.failures import ending_of
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import TrainingTask
 from harness.search.claimed_trial import ClaimedTrial
 from harness.search.objective import OBJECTIVE
 from harness.search.storage import StoredStudy

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.base.channel import inherited_connection
-from harness.runs.events import Ending
-from harness.runs.preparation import DataSource
-from harness.runs.training_group import LocalGroup, TrainingTask
+from harness.execution.events import Ending
+from harness.execution.preparation import DataSource
+from harness.execution.training_group import LocalGroup, TrainingTask
 from harness.training.loop import EpochResult
 from harness.workers.pool import (
     AskState,

@@ -23,8 +23,8 @@ from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
-from harness.runs import preparation
-from harness.runs.preparation import Prepared, prepare
+from harness.execution import preparation
+from harness.execution.preparation import Prepared, prepare
 from harness.training import checkpoint
 from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
 from harness.training.device import Execution

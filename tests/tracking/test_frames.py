@@ -233,17 +233,6 @@ def test_reading_an_embedded_store_imports_no_mlflow(group: Recorded) -> None:
     assert python(checkout, program).split("\n")[:3] == ["[]", "True", "['numpy', 'pandas']"]
 
 
-def test_runs_stays_the_function_after_the_folder_of_that_name_was_imported(
-    group: Recorded,
-) -> None:
-    checkout, _ = group
-    program = (
-        "import harness, harness.runs.recovery; from harness.runs import recovery;"
-        "print(len(harness.runs()), recovery.__name__, 'runs' in dir(harness))"
-    )
-    assert python(checkout, program).split() == ["4", "harness.runs.recovery", "True"]
-
-
 def test_the_package_offers_its_functions_and_no_others() -> None:
     assert {"runs", "epochs", "run_experiment"} <= set(dir(harness))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

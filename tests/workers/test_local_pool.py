@@ -14,9 +14,9 @@ import pytest
 from conftest import children_of
 
 from experiments.baseline import Baseline
-from harness.runs.events import Begun, Ending, Event
-from harness.runs.preparation import prepare
-from harness.runs.training_group import TrainingTask
+from harness.execution.events import Begun, Ending, Event
+from harness.execution.preparation import prepare
+from harness.execution.training_group import TrainingTask
 from harness.training import checkpoint
 from harness.training.device import Execution
 from harness.training.loop import EpochResult

@@ -10,8 +10,8 @@ from fakes import DATA, MACHINE, epoch
 
 from experiments.baseline import Baseline
 from harness.base.errors import RunFailed
-from harness.runs.events import Begun, Ending
-from harness.runs.training_group import TrainingTask
+from harness.execution.events import Begun, Ending
+from harness.execution.training_group import TrainingTask
 from harness.training.device import Execution
 from harness.workers.pool import (
     AskState,

@@ -17,8 +17,8 @@ from harness import FloatDistribution, Study
 from harness.base.errors import RunFailed
 from harness.base.signals import Interrupted
 from harness.cli.study_progress import StudyLines
-from harness.runs.driver import drive
-from harness.runs.events import Begun, Ending
+from harness.execution.driver import drive
+from harness.execution.events import Begun, Ending
 from harness.search import trial_queue
 from harness.search.opening import open_study
 from harness.search.storage import StoredStudy, open_storage, storage_url

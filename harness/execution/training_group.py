@@ -11,9 +11,9 @@ import torch
 
 from harness.base.machine import peak_memory
 from harness.base.signals import deferred
-from harness.runs.events import Begun, Ending, Event
-from harness.runs.failures import DIVERGED, ending_of, explained
-from harness.runs.preparation import DataSource
+from harness.execution.events import Begun, Ending, Event
+from harness.execution.failures import DIVERGED, ending_of, explained
+from harness.execution.preparation import DataSource
 from harness.tracking.schema import ModelRecord, Outcome
 from harness.training import checkpoint
 from harness.training.device import Execution, describe

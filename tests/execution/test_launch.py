@@ -15,12 +15,12 @@ from experiments.softmax_regression import SoftmaxRegression
 from harness.base.errors import RunFailed
 from harness.base.signals import Interrupted
 from harness.cli.run_progress import summary
-from harness.runs import launch
-from harness.runs.events import Begun, Ending
-from harness.runs.launch import repeat, run
-from harness.runs.preparation import DataSource, prepare
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import LocalGroup
+from harness.execution import launch
+from harness.execution.events import Begun, Ending
+from harness.execution.launch import repeat, run
+from harness.execution.preparation import DataSource, prepare
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import LocalGroup
 from harness.tracking.messages import (
     DrawFigures,
     EndRun,

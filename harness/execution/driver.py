@@ -11,9 +11,9 @@ from typing import Protocol
 from harness.base.errors import RunFailed
 from harness.base.inspection import Inspection
 from harness.base.signals import deferred, raise_pending
-from harness.runs.events import Begun, Ending, Event
-from harness.runs.failures import ending_of
-from harness.runs.training_group import TrainingGroup, TrainingTask
+from harness.execution.events import Begun, Ending, Event
+from harness.execution.failures import ending_of
+from harness.execution.training_group import TrainingGroup, TrainingTask
 from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult
 

@@ -12,7 +12,7 @@ from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
 from harness.base.project import ROOT
 from harness.base.signals import Interrupted
-from harness.runs.events import Ending
+from harness.execution.events import Ending
 from harness.training.experiment import Experiment
 
 DIVERGED = "the loss is not finite"

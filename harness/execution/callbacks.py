@@ -11,10 +11,10 @@ from pathlib import Path
 from harness.base.errors import RunFailed
 from harness.base.inspection import Inspection
 from harness.base.ownership import Owner
-from harness.runs.driver import Callback
-from harness.runs.events import Begun, Ending
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import TrainingGroup
+from harness.execution.driver import Callback
+from harness.execution.events import Begun, Ending
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import TrainingGroup
 from harness.tracking.messages import (
     DrawFigures,
     EndRun,

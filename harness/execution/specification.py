@@ -10,7 +10,7 @@ from typing import Any
 from harness.base.discovery import first_line
 from harness.base.ownership import Owner
 from harness.base.project import ROOT
-from harness.runs.events import Begun
+from harness.execution.events import Begun
 from harness.tracking.schema import Kind, RunRecord
 from harness.training.device import Execution
 from harness.training.experiment import Experiment

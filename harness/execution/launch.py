@@ -11,12 +11,12 @@ from harness.base.formatting import number_of
 from harness.base.project import MLRUNS
 from harness.base.signals import Interrupted
 from harness.base.statistics import Summary, summarize
-from harness.runs.callbacks import RecordRun, SaveCheckpoints
-from harness.runs.descriptions import describe_group, describe_run
-from harness.runs.driver import Callback, Driven, InTurn, drive
-from harness.runs.events import Begun
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import Keepsake, TrainingGroup, TrainingTask
+from harness.execution.callbacks import RecordRun, SaveCheckpoints
+from harness.execution.descriptions import describe_group, describe_run
+from harness.execution.driver import Callback, Driven, InTurn, drive
+from harness.execution.events import Begun
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import Keepsake, TrainingGroup, TrainingTask
 from harness.tracking.messages import EndRun, Recorder, StartRun
 from harness.tracking.schema import DataRecord, Outcome
 from harness.training.device import Execution

@@ -11,14 +11,14 @@ from pathlib import Path
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
 from harness.base.project import MLRUNS
-from harness.runs.callbacks import RecordResumedRun
-from harness.runs.changes import Change, changes_since
-from harness.runs.descriptions import describe_run
-from harness.runs.driver import Callback
-from harness.runs.launch import RunResult, drive_run, driven_run
-from harness.runs.preparation import DataSource, prepare
-from harness.runs.specification import CHECKPOINTS_KEPT, RunSpecification
-from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.execution.callbacks import RecordResumedRun
+from harness.execution.changes import Change, changes_since
+from harness.execution.descriptions import describe_run
+from harness.execution.driver import Callback
+from harness.execution.launch import RunResult, drive_run, driven_run
+from harness.execution.preparation import DataSource, prepare
+from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
+from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import Recorder
 from harness.tracking.reader import Reader
 from harness.tracking.schema import AllowedChange, StoredRun
@@ -47,7 +47,7 @@ def resume(
 
     Raises:
         BadRequest: the run cannot go on, or something has changed that is not allowed.
-        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+        RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from harness.base.command_line import command_text
 from harness.base.statistics import Summary
-from harness.runs.callbacks import RecordRun
-from harness.runs.events import Ending
+from harness.execution.callbacks import RecordRun
+from harness.execution.events import Ending
 from harness.training.experiment import Experiment
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.base import provenance
-from harness.runs.preparation import Prepared
+from harness.execution.preparation import Prepared
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution
 

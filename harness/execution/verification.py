@@ -12,12 +12,12 @@ from typing import Any
 
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
-from harness.runs.changes import NUMERICS, Change, changes_since
-from harness.runs.driver import Callback
-from harness.runs.launch import RunResult, run
-from harness.runs.preparation import DataSource, prepare
-from harness.runs.specification import RunSpecification
-from harness.runs.training_group import LocalGroup, TrainingGroup
+from harness.execution.changes import NUMERICS, Change, changes_since
+from harness.execution.driver import Callback
+from harness.execution.launch import RunResult, run
+from harness.execution.preparation import DataSource, prepare
+from harness.execution.specification import RunSpecification
+from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
@@ -169,7 +169,7 @@ def verify(
 
     Raises:
         BadRequest: the run cannot be repeated, or this machine cannot do what is asked.
-        RunFailed, Interrupted: as `harness.runs.launch.run` does.
+        RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     recorded = [
         (epoch, metric, value)

@@ -13,9 +13,9 @@ from experiments.baseline import Baseline
 from harness.base.errors import RunFailed
 from harness.base.inspection import Inspection
 from harness.base.signals import Interrupted
-from harness.runs.driver import Callback, Driven, InTurn, drive
-from harness.runs.events import Begun, Ending
-from harness.runs.training_group import TrainingTask
+from harness.execution.driver import Callback, Driven, InTurn, drive
+from harness.execution.events import Begun, Ending
+from harness.execution.training_group import TrainingTask
 from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult
 
