@@ -223,7 +223,7 @@ class DatabaseReader:
         ) -> dict[str, dict[str, Any]]:
             rows = self._rows(
                 f"SELECT run_uuid, key, {column} FROM {table} "
-                f"WHERE run_uuid IN (SELECT value FROM json_each(?)) AND {condition}",
+                f"WHERE run_uuid IN (SELECT value FROM json_each(?1)) AND {condition}",
                 chosen,
                 *values,
             )
@@ -236,17 +236,15 @@ class DatabaseReader:
         metrics = by_run(_VALUE, "latest_metrics")
         # With the plus sign before it, SQLite does not look for an index on the key.
         epochs = by_run("step", "latest_metrics", "+key GLOB 'train/*'")
-        best: dict[str, dict[str, float]] = defaultdict(dict)
-        known = set().union(*metrics.values())
-        for direction in set(DIRECTIONS.values()):
-            extremes = by_run(
-                f"{direction.__name__}(value)",
-                "metrics",
-                "NOT is_nan AND +key IN (SELECT value FROM json_each(?)) GROUP BY run_uuid, key",
-                json.dumps([name for name in known if best_of(name) is direction]),
-            )
-            for run_id, values in extremes.items():
-                best[run_id] |= values
+        judged = [name for name in set().union(*metrics.values()) if best_of(name)]
+        best = by_run(
+            "CASE WHEN key IN (SELECT value FROM json_each(?2)) "
+            "THEN min(value) ELSE max(value) END",
+            "metrics",
+            "NOT is_nan AND +key IN (SELECT value FROM json_each(?3)) GROUP BY run_uuid, key",
+            json.dumps([name for name in judged if best_of(name) is min]),
+            json.dumps(judged),
+        )
         return [
             StoredRun(
                 *head,
@@ -277,6 +275,7 @@ def _path_of(url_path: str) -> str:
 
 
 _VALUE = "CASE WHEN is_nan THEN NULL ELSE value END"
+"""MLflow stores 0 for NaN."""
 
 
 class ClientReader:
