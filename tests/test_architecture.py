@@ -262,6 +262,7 @@ def test_no_module_hides_a_public_name() -> None:
     assert names & PUBLIC_NAMES == set()
 
 
+@pytest.mark.processes
 def test_importing_the_package_imports_no_slow_library() -> None:
     program = (
         "import sys, harness; dir(harness);"

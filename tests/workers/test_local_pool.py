@@ -26,6 +26,8 @@ from harness.workers.pool import PoolGroup, WorkerSetup
 
 pytestmark = pytest.mark.processes
 
+pytestmark = pytest.mark.processes
+
 EXPERIMENT = Baseline(dataset="digits", num_epochs=3, validation_size=300)
 TASK = TrainingTask(EXPERIMENT, with_test=False)
 
