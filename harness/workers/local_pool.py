@@ -16,13 +16,13 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Pipe, wait
 from typing import IO, Any
 
 import psutil
 import torch
 
-from harness.base.channel import start_module
+from harness.base.channel import Connection, start_module
 from harness.base.processes import end_tree
 from harness.base.signals import deferred
 from harness.workers.pool import Died, FromWorker, ToWorker, WorkerSetup
@@ -126,6 +126,7 @@ def may_fork() -> bool:
 
 
 def _fork(setup: WorkerSetup, close_inherited: Callable[[], None]) -> _Worker:
+    assert sys.platform != "win32"  # for the type checker
     ours, theirs = Pipe()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the worker has died)
     gc.freeze()  # otherwise the first collection copies what is shared

@@ -14,11 +14,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
-from harness.base.channel import inherited_connection
+from harness.base.channel import Connection, inherited_connection
 from harness.execution.events import Ending
 from harness.execution.preparation import DataSource
 from harness.execution.training_group import LocalGroup, TrainingTask
@@ -81,6 +80,7 @@ def serve_forked(
     connection: Connection, setup: WorkerSetup, errors: int, close_others: Callable[[], None]
 ) -> NoReturn:
     """What a forked process does: it never returns into the command that it is forked from."""
+    assert sys.platform != "win32"  # for the type checker
     try:
         # Ctrl-C is for the process that drives, which then ends its workers.
         os.setsid()
