@@ -126,7 +126,8 @@ def may_fork() -> bool:
 
 
 def _fork(setup: WorkerSetup, close_inherited: Callable[[], None]) -> _Worker:
-    assert sys.platform != "win32"  # for the type checker
+    if sys.platform == "win32":
+        raise RuntimeError("this system cannot fork")
     ours, theirs = Pipe()
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (read when the worker has died)
     gc.freeze()  # otherwise the first collection copies what is shared

@@ -80,7 +80,8 @@ def serve_forked(
     connection: Connection, setup: WorkerSetup, errors: int, close_others: Callable[[], None]
 ) -> NoReturn:
     """What a forked process does: it never returns into the command that it is forked from."""
-    assert sys.platform != "win32"  # for the type checker
+    if sys.platform == "win32":
+        raise RuntimeError("this system cannot fork")
     try:
         # Ctrl-C is for the process that drives, which then ends its workers.
         os.setsid()

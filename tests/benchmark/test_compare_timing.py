@@ -11,6 +11,7 @@ from harness.benchmark import compare_timing
 from harness.tracking.reader import open_reader
 
 
+@pytest.mark.processes
 def test_copies_of_a_run_differ_by_rate_and_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
