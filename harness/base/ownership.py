@@ -17,7 +17,7 @@ from harness.base.processes import is_running
 from harness.base.project import MLRUNS
 
 REGISTER = MLRUNS / "processes"
-"""One file for each process that works on something. A process that ends in order deletes its."""
+"""One file for each work of a process, which deletes it when the work has ended in order."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,11 @@ def register(work: dict[str, str]) -> Path:
     """Note on disk what this process works on, so that others can recover it after its death.
 
     Returns:
-        The file to delete once the work has ended in order.
+        The file to delete once the work has ended in order. Each work has a file of its own.
     """
-    owner = Owner.current()
-    path = REGISTER / f"{hashlib.sha256(str(owner).encode()).hexdigest()[:16]}.json"
-    content = {"owner": str(owner), "work": work}
-    write_whole(path, json.dumps(content).encode())
+    content = json.dumps({"owner": str(Owner.current()), "work": work}).encode()
+    path = REGISTER / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+    write_whole(path, content)
     return path
 
 

@@ -118,7 +118,8 @@ def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ownership, "REGISTER", tmp_path)
-    own = ownership.register({"store": "here"})
+    own, more = (ownership.register(work) for work in ({"store": "here"}, {"study": "s"}))
+    assert own != more
     dead = dataclasses.replace(Owner.current(), started="1")
     entries: dict[str, Any] = {
         "dead": {"owner": str(dead), "work": {"store": "there"}},
