@@ -46,8 +46,8 @@ def process_start(pid: int) -> float | None:
         start = float(process.create_time())
     except psutil.NoSuchProcess:
         return None
-    if sys.platform == "darwin":
-        # psutil shifts it by what the clock was set since its import.
+    if sys.platform == "darwin" and psutil.version_info >= (7, 1):
+        # Since this version psutil shifts it by what the clock was set since psutil's import.
         start -= float(psutil.boot_time() - _FIRST_BOOT_TIME)
     return start
 

@@ -78,11 +78,12 @@ def test_no_module_imports_what_some_platforms_lack_when_it_is_imported() -> Non
     assert found == []
 
 
+@pytest.mark.parametrize("version", [(7, 0, 0), (7, 1, 0)])
 @pytest.mark.parametrize("status", [psutil.STATUS_RUNNING, psutil.STATUS_ZOMBIE])
 def test_on_macos_the_start_does_not_move_with_the_clock(
-    monkeypatch: pytest.MonkeyPatch, status: str
+    monkeypatch: pytest.MonkeyPatch, status: str, version: tuple[int, ...]
 ) -> None:
-    """psutil adds what the clock was set since its import to a time that never changes."""
+    """psutil 7.1 adds what the clock was set since its import to a time that never changes."""
     moves = [0.0]
 
     class Process:
@@ -93,10 +94,11 @@ def test_on_macos_the_start_does_not_move_with_the_clock(
             return status
 
         def create_time(self) -> float:
-            return 1_700_000_000.25 + moves[-1]
+            return 1_700_000_000.25 + (moves[-1] if version >= (7, 1) else 0.0)
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(psutil, "version_info", version)
     monkeypatch.setattr(psutil, "boot_time", lambda: machine._FIRST_BOOT_TIME + moves[-1])
     for move in (0.0, 3600.0, -86400.0):
         moves.append(move)

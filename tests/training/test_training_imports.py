@@ -7,7 +7,11 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from harness.base.project import ROOT
+
+pytestmark = pytest.mark.processes
 
 PROGRAM = """
 import importlib, sys
