@@ -195,7 +195,7 @@ def test_columns_sort_and_limit_are_as_asked_for(
             "against: there is neither a run nor a row 'nonsense'",
         ),
         (["--study", "lr_search", "--csv", "no/such/folder.csv"], "csv: no/such.*cannot be writt"),
-        (["--study", "lr_search", "--json", "."], "json: .* cannot be written: Is a directory"),
+        (["--study", "lr_search", "--json", "."], r"json: \. cannot be written: it is a folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_words(
