@@ -17,7 +17,7 @@ from harness.base.processes import is_running
 from harness.base.project import MLRUNS
 
 REGISTER = MLRUNS / "processes"
-"""One file for each process that works on something. A process that ends in order deletes its."""
+"""Files that say which process works on what. A process that ends in order deletes its own."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,14 @@ def is_owner_dead(text: str) -> bool:
 def register(work: dict[str, str]) -> Path:
     """Note on disk what this process works on, so that others can recover it after its death.
 
+    A process may note several things; each has a file of its own.
+
     Returns:
         The file to delete once the work has ended in order.
     """
-    owner = Owner.current()
-    path = REGISTER / f"{hashlib.sha256(str(owner).encode()).hexdigest()[:16]}.json"
-    content = {"owner": str(owner), "work": work}
-    write_whole(path, json.dumps(content).encode())
+    content = json.dumps({"owner": str(Owner.current()), "work": work}).encode()
+    path = REGISTER / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+    write_whole(path, content)
     return path
 
 

@@ -119,6 +119,7 @@ def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
 ) -> None:
     monkeypatch.setattr(ownership, "REGISTER", tmp_path)
     own = ownership.register({"store": "here"})
+    other = ownership.register({"store": "here", "study": "search"})
     dead = dataclasses.replace(Owner.current(), started="1")
     entries: dict[str, Any] = {
         "dead": {"owner": str(dead), "work": {"store": "there"}},
@@ -131,6 +132,7 @@ def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
     (tmp_path / "half.json").write_text('{"owner": ')
     assert list(ownership.left_behind()) == [(tmp_path / "dead.json", {"store": "there"})]
     assert json.loads(own.read_bytes())["work"] == {"store": "here"}
+    assert json.loads(other.read_bytes())["work"] == {"store": "here", "study": "search"}
 
 
 def test_an_owner_says_nothing_about_who_and_where() -> None:
