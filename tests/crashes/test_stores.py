@@ -116,8 +116,11 @@ def test_a_database_of_a_newer_version_is_refused_in_one_line(
     write_newer(path, whole[name])
     with pytest.raises(RunFailed) as refused:
         OPEN[name](path)
-    assert str(path) in str(refused.value)
-    assert "version" in str(refused.value)
+    refusal = {
+        "mlflow.db": f"{path}: written by another version of MLflow (its tables have version f",
+        "optuna.db": f"The storage sqlite:///{path} cannot be opened: ",
+    }[name]
+    assert str(refused.value).startswith(refusal)
     assert "\n" not in str(refused.value)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow.store.db import utils as mlflow_database
 from records import dead_owner, record, use_store
 
 from harness.base.errors import RunFailed
@@ -127,24 +126,18 @@ def test_a_store_of_another_version_is_refused_in_words(
     assert path.read_bytes() == before
 
 
-def test_whoever_dies_while_the_store_is_created_leaves_none(
+def test_a_store_that_is_damaged_inside_is_refused_in_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{path}")
-    make = mlflow_database._initialize_tables
-
-    def die(engine: Any) -> None:
-        with engine.begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE experiments (half INTEGER)")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(mlflow_database, "_initialize_tables", die)
-    with pytest.raises(KeyboardInterrupt):
+    """The first page is whole, so that only MLflow finds out."""
+    path = use_store(tmp_path, monkeypatch)
+    content = path.read_bytes()
+    half = len(content) // 2
+    path.write_bytes(content[:4096] + b"\xa5" * (half - 4096) + content[half:])
+    before = path.read_bytes()
+    with pytest.raises(RunFailed) as refused:
         Store()
-    assert not path.exists()
-    monkeypatch.setattr(mlflow_database, "_initialize_tables", make)
-    Store()
-    assert {file.name for file in tmp_path.iterdir()} <= {
-        *("mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.lock"),
-    }
+    assert str(refused.value).startswith(f"{path}: the database is damaged (")
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 300 + len(str(path))
+    assert path.read_bytes() == before
