@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install -q --disable-pip-version-check
 PYTEST = -m pytest -n 2 --dist worksteal
 
-.PHONY: help baseline test test-fast test-lowest check types dependencies constraints
+.PHONY: help baseline test test-fast test-lowest check style types dependencies constraints
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
@@ -25,10 +25,11 @@ test-lowest: ## Run all tests with the lowest versions that pyproject.toml admit
 		--resolution lowest-direct -e '.[test]'
 	.venv-lowest/bin/python $(PYTEST) $(ARGS)
 
-check: .venv/installed-for-tests ## Check format, style, types and declared dependencies
+check: style types dependencies ## Check format, style, types and declared dependencies
+
+style: .venv/installed-for-tests ## Check format and style
 	.venv/bin/python -m ruff format --check
 	.venv/bin/python -m ruff check
-	$(MAKE) types dependencies
 
 types: .venv/installed-for-tests ## Check types for each platform
 	.venv/bin/python -m mypy --platform linux
