@@ -59,6 +59,7 @@ PROGRAM = """if True:
 """
 
 
+@pytest.mark.processes
 def test_a_matplotlibrc_of_the_user_changes_no_figure(tmp_path: Path) -> None:
     def drawn(settings: str) -> list[str]:
         path = tmp_path / "matplotlibrc"

@@ -485,7 +485,7 @@ def test_somebody_elses_study_is_refused(search: Search) -> None:
         storage=open_storage(search.url), study_name="a", direction="maximize"
     )
     theirs.tell(theirs.ask(), 1.0)
-    with pytest.raises(BadRequest, match="not one of the harness's"):
+    with pytest.raises(BadRequest, match="not created by the harness"):
         open_study(search)
 
 

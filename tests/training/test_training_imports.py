@@ -69,6 +69,7 @@ def import_with(allowed: set[str], *modules: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.processes
 def test_training_imports_torch_numpy_and_what_torch_brings_along() -> None:
     allowed = with_requirements("torch", "numpy")
     assert {"torch", "numpy", "filelock"} <= allowed
@@ -83,6 +84,7 @@ def test_training_imports_torch_numpy_and_what_torch_brings_along() -> None:
     assert (ended.returncode, ended.stdout.strip()) == (0, ""), ended.stderr
 
 
+@pytest.mark.processes
 def test_another_import_would_be_found() -> None:
     ended = import_with(with_requirements("torch", "numpy"), "harness.base.machine")
     assert ended.returncode == 1

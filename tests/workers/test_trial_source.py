@@ -169,8 +169,8 @@ def test_a_trial_that_suggest_refuses_is_recorded_as_failed(search: Search) -> N
 
     is_declared = False
     free = search_of(Study(experiment=EXPERIMENT, suggest=suggest), search.url)
-    is_declared = True
     searched = Searched(free)
+    is_declared = True
     trials = searched.drive()
     assert outcomes(trials) == ["completed", "failed", "completed"]
     assert "ValueError: not this one (test_trial_source.py, line" in trials[1].user_attrs["reason"]
