@@ -8,16 +8,10 @@ python -m harness.run NAME --help
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
-from typing import TYPE_CHECKING
 
 from harness.base import signals
 from harness.cli import entry, flags, listing
-from harness.tracking import store_address
-from harness.tracking.recorder_process import RecorderProcess
-
-if TYPE_CHECKING:
-    from harness.execution.launch import GroupResult, RunResult
+from harness.cli.recording import optional_recorder, recorder_process
 
 USAGE = """\
 usage: python -m harness.run NAME [--field value ...]
@@ -32,61 +26,41 @@ def main(arguments: Sequence[str]) -> int:
     if arguments and arguments[0].partition("=")[0] == "--resume":
         return _resume(arguments)
     name, rest = listing.take_name("experiments", arguments, USAGE)
-    flags.refuse_repeated_flags(rest)
-    store_address.check_address()
-    if {"-h", "--help", "--dry-run"} & set(rest):
-        return _run(name, rest, None)
-    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
-    with closing(RecorderProcess()) as recorder:
-        return _run(name, rest, recorder)
+    with optional_recorder(rest) as recorder:
+        # Libraries swallow an interruption in the middle of their import, and then fail.
+        with signals.deferred():
+            from harness.cli.experiment_run import report_run, run_as_asked
+            from harness.cli.run_flags import RunSettings
+            from harness.training.experiment import load_experiment
 
+            experiment_class = load_experiment(name)
+        experiment, settings = flags.parse(
+            experiment_class,
+            RunSettings,
+            rest,
+            f"python -m harness.run {name}",
+            listing.summary_of("experiments", name),
+        )
+        if recorder is None or settings.dry_run:
+            from harness.cli.dry_run import run_dry_run
 
-def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
-    # Libraries swallow an interruption in the middle of their import, and then fail.
-    with signals.deferred():
-        from harness.cli.run_flags import RunSettings
-        from harness.training.experiment import load_experiment
-
-        experiment_class = load_experiment(name)
-    experiment, settings = flags.parse(
-        experiment_class,
-        RunSettings,
-        arguments,
-        f"python -m harness.run {name}",
-        listing.summary_of("experiments", name),
-    )
-    if recorder is None or settings.dry_run:
-        from harness.cli.dry_run import run_dry_run
-
-        print(run_dry_run(experiment, settings))
-        return 0
-    with signals.deferred():
-        from harness.cli.experiment_run import run_as_asked
-
-    return _report(run_as_asked(experiment, settings, recorder))
+            print(run_dry_run(experiment, settings))
+            return 0
+        return report_run(run_as_asked(experiment, settings, recorder))
 
 
 def _resume(arguments: Sequence[str]) -> int:
-    from harness.cli.resume_flags import ResumeFlags
-    from harness.tracking.reader import open_reader
+    from harness.cli.resume_flags import ResumeFlags, run_to_resume
 
     settings = flags.parse_settings(
         ResumeFlags, arguments, "python -m harness.run", "Go on with a run that ended too early."
     )
-    store_address.check_recorded("resume")
-    stored = open_reader().find(settings.resume, "resume")
-    with closing(RecorderProcess()) as recorder:
+    stored = run_to_resume(settings)
+    with recorder_process() as recorder:
         with signals.deferred():
-            from harness.cli.experiment_run import resume_as_asked
+            from harness.cli.experiment_run import report_run, resume_as_asked
 
-        return _report(resume_as_asked(stored, settings, recorder))
-
-
-def _report(result: RunResult | GroupResult) -> int:
-    from harness.cli.run_progress import summary
-
-    print(f"{summary(result)}\nrun {result.run_id}\nsee it with: python -m harness.ui")
-    return 1 if result.has_diverged else 0
+        return report_run(resume_as_asked(stored, settings, recorder))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 
 from harness.base import signals
 from harness.cli import entry, flags, listing
-from harness.tracking import store_address
-from harness.tracking.recorder_process import RecorderProcess
+from harness.cli.recording import optional_recorder
 
 USAGE = """\
 usage: python -m harness.study NAME [--field value ...]
@@ -26,42 +24,33 @@ Runs a study, or goes on with it, and records every trial in MLflow."""
 def main(arguments: Sequence[str]) -> int:
     """Run the study that the first argument names; return the exit status."""
     name, rest = listing.take_name("studies", arguments, USAGE)
-    flags.refuse_repeated_flags(rest)
-    store_address.check_address()
-    if {"-h", "--help", "--dry-run"} & set(rest):
-        return _run(name, rest, None)
     # The threads of OpenBLAS, which nothing here uses, would prevent a fork.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
-    with closing(RecorderProcess()) as recorder:
-        return _run(name, rest, recorder)
+    with optional_recorder(rest) as recorder:
+        # Libraries swallow an interruption in the middle of their import, and then fail.
+        with signals.deferred():
+            from harness.cli.study_flags import StudySettings
+            from harness.search.study import load_study
 
+            declared = load_study(name)
+        experiment, settings = flags.parse(
+            declared.experiment,
+            StudySettings,
+            rest,
+            f"python -m harness.study {name}",
+            listing.summary_of("studies", name),
+        )
+        request = settings.request(name, declared, experiment)
+        if recorder is None or settings.dry_run:
+            from harness.cli.dry_run import study_dry_run
 
-def _run(name: str, arguments: list[str], recorder: RecorderProcess | None) -> int:
-    # Libraries swallow an interruption in the middle of their import, and then fail.
-    with signals.deferred():
-        from harness.cli.study_flags import StudySettings
-        from harness.search.study import load_study
+            print(study_dry_run(request))
+            return 0
+        with signals.deferred():
+            from harness.cli.study_progress import answer_text, study_view
+            from harness.workers.study_run import run_study
 
-        declared = load_study(name)
-    experiment, settings = flags.parse(
-        declared.experiment,
-        StudySettings,
-        arguments,
-        f"python -m harness.study {name}",
-        listing.summary_of("studies", name),
-    )
-    request = settings.request(name, declared, experiment)
-    if recorder is None or settings.dry_run:
-        from harness.cli.dry_run import study_dry_run
-
-        print(study_dry_run(request))
-        return 0
-    with signals.deferred():
-        from harness.cli.study_progress import answer_text, study_view
-        from harness.workers.study_run import run_study
-
-    answer, was_finished = run_study(request, recorder, study_view(settings.quiet))
+        answer, was_finished = run_study(request, recorder, study_view(settings.quiet))
     print(answer_text(answer, was_finished))
     return 0
 

@@ -6,7 +6,7 @@ import dataclasses
 
 from harness.cli.resume_flags import ResumeFlags
 from harness.cli.run_flags import RunSettings
-from harness.cli.run_progress import epochs_view
+from harness.cli.run_progress import epochs_view, summary
 from harness.execution.events import Begun
 from harness.execution.launch import GroupResult, RunResult, repeat, run
 from harness.execution.preparation import DataSource, prepare
@@ -86,3 +86,9 @@ def resume_as_asked(stored: StoredRun, settings: ResumeFlags, recorder: Recorder
         allow=settings.allow,
         root=settings.data_root,
     )
+
+
+def report_run(result: RunResult | GroupResult) -> int:
+    """Print how a run or group has ended; return the exit status."""
+    print(f"{summary(result)}\nrun {result.run_id}\nsee it with: python -m harness.ui")
+    return 1 if result.has_diverged else 0

@@ -8,7 +8,9 @@ from typing import Annotated
 from tyro.conf import arg
 
 from harness.cli.shared_flags import DataFlags
-from harness.tracking.schema import AllowedChange
+from harness.tracking import store_address
+from harness.tracking.reader import open_reader
+from harness.tracking.schema import AllowedChange, StoredRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,3 +23,14 @@ class ResumeFlags(DataFlags):
     """What may differ from the record, at the price of other numbers; repeat it for each thing."""
     quiet: bool = False
     """Print the result only."""
+
+
+def run_to_resume(settings: ResumeFlags) -> StoredRun:
+    """The run that the flags name.
+
+    Raises:
+        BadRequest: no run or more than one is meant, or nothing was recorded yet.
+    """
+    store_address.check_address()
+    store_address.check_recorded("resume")
+    return open_reader().find(settings.resume, "resume")
