@@ -35,7 +35,7 @@ class QuietStudy:
     def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
         """Show nothing."""
 
-    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+    def worker_died(self, progress: StudyProgress, reason: str) -> None:
         """Show nothing."""
 
     def stopped(self) -> None:
@@ -57,9 +57,9 @@ class StudyLines(QuietStudy):
         """Print the confirmation."""
         self.note(confirmation_line(progress, confirmation))
 
-    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+    def worker_died(self, progress: StudyProgress, reason: str) -> None:
         """Print what happened."""
-        self.note(f"worker {number}: {reason}; its training is queued again")
+        self.note(f"{reason}; its training is queued again")
 
 
 class LiveStudy(StudyLines):

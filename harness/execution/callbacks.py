@@ -52,15 +52,21 @@ class RecordRun(Callback):
         *,
         describe: Callable[[RecordRun, Ending], str] = lambda run, ending: "",
         waits: bool = True,
+        if_never_begun: Begun | None = None,
     ) -> None:
-        """`describe` writes the description of the run that has ended, in Markdown.
+        """Record a training with a recorder.
 
-        Without `waits` the record of an epoch and of the end may be on its way to disk while the
-        training goes on.
+        Args:
+            describe: writes the description of the run that has ended, in Markdown.
+            waits: whether an epoch and the end are on disk before the training goes on.
+            if_never_begun: the machine and the data to record if the training fails before it has
+                begun, because its network cannot be built for example; by default such a training
+                leaves no run.
         """
         self.recorder, self.specification = recorder, specification
         self.experiment, self.execution = experiment, execution
         self.describe, self.waits = describe, waits
+        self.if_never_begun = if_never_begun
         self.run_id = ""
         self.begun_event: Begun | None = None
         self.history: list[EpochResult] = []
@@ -105,6 +111,8 @@ class RecordRun(Callback):
     def ended(self, ending: Ending) -> None:
         """End the run; what the training left is recorded first."""
         self.ending = ending
+        if not self.run_id and self.if_never_begun and ending.outcome == "failed":
+            self.begun(self.if_never_begun)
         if not self.run_id:
             return
         self.metrics |= ending.metrics

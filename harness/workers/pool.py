@@ -124,7 +124,7 @@ class PoolGroup:
                 if index not in self._busy:
                     return []
                 self._busy.discard(index)
-                reason = f"its worker died ({how})"
+                reason = f"worker {index} died ({how})"
                 return [(index, Ending("interrupted", reason=reason, is_lost=True))]
             case TrainingState():
                 return []  # an answer that nobody waits for any more

@@ -93,7 +93,7 @@ class StudyView(Protocol):
     def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
         """A confirmation has ended."""
 
-    def worker_died(self, progress: StudyProgress, number: int, reason: str) -> None:
+    def worker_died(self, progress: StudyProgress, reason: str) -> None:
         """A worker has died in the middle of a training, which is queued again."""
 
     def stopped(self) -> None:
@@ -125,4 +125,4 @@ class WatchWorker(Callback):
         """Say so if the worker has died."""
         self.progress.workers[self.number] = WorkerState("idle")
         if ending.is_lost:
-            self.view.worker_died(self.progress, self.number, ending.reason)
+            self.view.worker_died(self.progress, ending.reason)

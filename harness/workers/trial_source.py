@@ -97,6 +97,7 @@ class TrialSource:
             self.execution,
             describe=self._describe,
             waits=False,
+            if_never_begun=self.own_begun,
         )
         report = _ReportTrial(self, claimed, record)
         show = _ShowTrial(self.view, self.progress, index, claimed, name)
@@ -105,11 +106,8 @@ class TrialSource:
     def _fail(self, index: int, claimed: ClaimedTrial, error: Exception) -> None:
         """Record and end a trial that has no experiment."""
         experiment = self.search.study.experiment
-        driven = self._driven(index, claimed, experiment)
-        for callback in driven.callbacks:
-            callback.begun(self.own_begun)
         ending = ending_of(error, experiment)
-        for callback in driven.callbacks:
+        for callback in self._driven(index, claimed, experiment).callbacks:
             callback.ended(ending)
 
     def _describe(self, run: RecordRun, ending: Ending) -> str:
@@ -135,9 +133,11 @@ class _ReportTrial(Callback):
 
     def __init__(self, source: TrialSource, claimed: ClaimedTrial, record: RecordRun) -> None:
         self.source, self.claimed, self.record = source, claimed, record
+        self.is_named = False
 
     def begun(self, event: Begun) -> None:
         self.claimed.set_run_id(self.record.run_id)
+        self.is_named = True
 
     def epoch(self, result: EpochResult) -> Outcome | None:
         is_last = result.epoch == self.record.experiment.num_epochs
@@ -145,9 +145,12 @@ class _ReportTrial(Callback):
         return self.claimed.report(result.epoch, result.metrics, may_prune=may_prune)
 
     def ended(self, ending: Ending) -> None:
-        # The record is complete before the study knows the outcome.
-        self.source.recorder.wait()
         outcome = "interrupted" if ending.is_blameless else ending.outcome
+        if outcome != "interrupted":
+            # The record is complete before the study knows the outcome.
+            self.source.recorder.wait()
+            if not self.is_named:
+                self.claimed.set_run_id(self.record.run_id)
         self.claimed.end(outcome, ending.reason, is_lost=ending.is_lost)
         self.source.on_end()
 
