@@ -40,8 +40,9 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     except RunFailed as error:
         status = print_error(error, 1)
     except signals.Interrupted as error:
-        with contextlib.suppress(OSError):
-            print(*getattr(error, "__notes__", ()), sep="\n", end="\n", flush=True)
+        for note in getattr(error, "__notes__", ()):  # how to go on, for example
+            with contextlib.suppress(OSError):
+                print(note, flush=True)
         status = error.status
     except BrokenPipeError:
         status = 1

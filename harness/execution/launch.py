@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.base.errors import RunFailed
+from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import number_of
 from harness.base.project import MLRUNS
 from harness.base.signals import Interrupted
@@ -15,6 +15,7 @@ from harness.execution.callbacks import RecordRun, SaveCheckpoints
 from harness.execution.descriptions import describe_group, describe_run
 from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
+from harness.execution.failures import explained
 from harness.execution.specification import RunSpecification
 from harness.execution.training_group import Keepsake, TrainingGroup, TrainingTask
 from harness.tracking.messages import EndRun, Recorder, StartRun
@@ -141,8 +142,11 @@ def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunRes
                 f"Go on: python -m harness.run --resume {record.run_id}"
             )
         raise
-    except RunFailed as error:
-        raise _failed(record, str(error), is_resumable) from error
+    except BadRequest:
+        raise
+    except Exception as error:
+        reason = str(explained(error, record.experiment))
+        raise _failed(record, reason, is_resumable) from error
     if record.outcome == "failed":
         assert record.ending
         raise _failed(record, record.ending.reason, is_resumable)

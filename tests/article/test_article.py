@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional
 
 from experiments.baseline import Baseline
+from harness import Experiment
 from harness.training.datasets import PIXELS, Dataset, Images, data_root, open_dataset
 from harness.training.device import Execution, choose
-from harness.training.experiment import Experiment
 from harness.training.loop import Training
 from harness.training.optimizer import VanillaSGD
 

@@ -115,13 +115,13 @@ sys.meta_path.insert(0, Swallowing)
     assert not checkout.store.exists()
 
 
-def test_an_interruption_that_an_experiment_swallows_ends_the_run_after_the_epoch(
+def test_an_interruption_that_an_experiment_swallows_ends_the_run_all_the_same(
     checkout: Checkout,
 ) -> None:
     (checkout.root / "experiments" / "deaf.py").write_text(DEAF)
     ended = checkout.run("deaf", "--dataset", "digits", "--num-epochs", "100000")
     assert ended.status == 130
-    assert "Stopped after 1 epoch. Go on:" in ended.output
+    assert "Stopped after 0 epochs. Go on:" in ended.output
     (run,) = checkout.runs()
     assert run.data.tags["harness.outcome"] == "interrupted"
 
@@ -178,7 +178,7 @@ from typing import Annotated
 from torch import nn
 
 from harness.base.fields import Count
-from harness.training.experiment import Experiment
+from harness import Experiment
 
 
 class Tiny(Experiment):
@@ -211,7 +211,7 @@ def test_the_fallback_is_announced_and_tagged(checkout: Checkout) -> None:
         *("baseline", "--fallback", "digits", "--num-epochs", "1", "--threads", "1", "--no-figures")
     )
     assert ended.status == 0
-    assert ended.output.startswith("fashion-mnist cannot be had here: training on digits instead")
+    assert ended.output.startswith("fashion-mnist is unavailable: training on digits instead")
     (run,) = checkout.runs()
     assert run.data.params["dataset"] == "digits"
     assert run.data.tags["harness.fallback_from"] == "fashion-mnist"
@@ -271,7 +271,7 @@ FAILING = (
     + """
 from torch import nn
 
-from harness.training.experiment import Experiment
+from harness import Experiment
 
 
 class Failing(Experiment):

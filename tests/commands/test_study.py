@@ -28,15 +28,14 @@ from scipy import stats
 
 import studies
 from experiments.baseline import Baseline
-from harness import study
-from harness.base import project
+from harness import FloatDistribution, IntDistribution, Study
+from harness.base import discovery
 from harness.base.errors import BadRequest
 from harness.cli import study_progress
-from harness.search import FloatDistribution, IntDistribution, Study
 from harness.search.confirmations import Confirmation
 from harness.search.opening import open_study
 from harness.search.storage import load_stored, storage_url
-from harness.search.study import edge_warnings
+from harness.search.study import edge_warnings, load_study
 from harness.search.trial_queue import Counts, Search, claim, tell
 from harness.workers.progress import StudyProgress, TrainingEnded
 from harness.workers.study_answer import StudyAnswer, study_answer
@@ -53,7 +52,7 @@ ENDED = re.compile(r"^\[(\d+)/\d+\] trial \d+", re.MULTILINE)
 SMALL_SEARCH = '''"""Two numbers, few trials."""
 
 from experiments.baseline import Baseline
-from harness.search import FloatDistribution, IntDistribution, Study
+from harness import FloatDistribution, IntDistribution, Study
 
 study = Study(
     experiment=Baseline(dataset="digits", num_epochs=3),
@@ -112,7 +111,7 @@ class Deaf(Baseline):
 DEAF_SEARCH = '''"""One trial."""
 
 from experiments.deaf import Deaf
-from harness.search import FloatDistribution, Study
+from harness import FloatDistribution, Study
 
 study = Study(
     experiment=Deaf(dataset="digits", num_epochs=1),
@@ -271,7 +270,8 @@ def check_both_stores_agree(checkout: Checkout, name: str) -> None:
 
 def test_the_list_needs_no_library(checkout: Checkout) -> None:
     program = (
-        "import sys; from harness import study; study.main([]);"
+        "import sys; from harness.cli import listing; print(listing.of_folder('studies'));"
+        "from harness import study;"
         "print(sorted({'torch', 'optuna', 'mlflow', 'matplotlib'} & set(sys.modules)))"
     )
     listed = subprocess.run(
@@ -286,9 +286,8 @@ def test_the_list_needs_no_library(checkout: Checkout) -> None:
 def test_an_unknown_name_is_answered_with_the_nearest(checkout: Checkout) -> None:
     ended = run(checkout, "lr_serch")
     assert ended.status == 2
-    assert (
-        ended.errors
-        == "error: There is no study 'lr_serch'. Did you mean lr_search or joint_search?\n"
+    assert ended.errors == (
+        "error: There is no study 'lr_serch' in studies/. Did you mean lr_search or joint_search?\n"
     )
     assert ended.output == ""
     assert ended.seconds < 3
@@ -296,8 +295,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(checkout: Checkout) -> Non
 
 IMPORTS = (
     "from experiments.baseline import Baseline\n"
-    "from harness.search import CategoricalDistribution, FloatDistribution, IntDistribution\n"
-    "from harness.search import Study\n"
+    "from harness import CategoricalDistribution, FloatDistribution, IntDistribution, Study\n"
 )
 
 
@@ -328,12 +326,12 @@ def suggesting(text: str) -> str:
         (space("'hidden_width': FloatDistribution(16, 32)"), "16.0 is not a whole number"),
         (space("'batch_size': CategoricalDistribution([256, 0])"), "batch_size: 0 is not allowed"),
         (space("'batch_size': CategoricalDistribution([256, '64'])"), "is not a whole number"),
-        (space("'batch_size': CategoricalDistribution([32, 64])"), "own value 256 is trial 0"),
-        (space("'lr': (0.1, 1.0)"), "tuple is not a distribution"),
+        (space("'batch_size': CategoricalDistribution([32, 64])"), "own value 256, which is"),
+        (space("'lr': (0.1, 1.0)"), "cannot use the distribution tuple"),
         (space("'dataset': CategoricalDistribution(['fashion-mnist', 'mnist'])"),
          "dataset cannot be searched"),
         (space("'num_epochs': IntDistribution(1, 20)"), "num_epochs cannot be searched"),
-        (space(""), "needs a space"),
+        (space(""), "needs either a space"),
         (IMPORTS + "study = Study(experiment=Baseline, space={'lr': FloatDistribution(.1, 1)})",
          "expected an experiment with its values"),
         (IMPORTS + "study = Study(experiment=Baseline(), space={'lr': FloatDistribution(.1, 1)}, "
@@ -342,7 +340,7 @@ def suggesting(text: str) -> str:
         (suggesting("return {'rate': trial.suggest_float('lr', 0.1, 1)}"), "no field 'rate'"),
         (suggesting("return {'num_epochs': trial.suggest_int('num_epochs', 1, 20)}"),
          "num_epochs cannot be searched"),
-        (suggesting("trial.suggest_float('lr', 0.1, 1)"), "must return the values of fields"),
+        (suggesting("trial.suggest_float('lr', 0.1, 1)"), "must return a dict of field values"),
         (suggesting("return {'lr': trial.suggest('lr')}"), "suggest(trial) fails: AttributeError"),
         (suggesting("return {'lr': 10 ** trial.suggest_float('log_lr', -3, -2)}"),
          "never returns the experiment's own values"),
@@ -353,11 +351,11 @@ def test_a_bad_study_file_is_refused(
 ) -> None:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "broken.py").write_text(source)
-    monkeypatch.setattr(project, "ROOT", tmp_path)
+    monkeypatch.setattr(discovery, "ROOT", tmp_path)
     monkeypatch.setattr(studies, "__path__", [str(tmp_path / "studies")])
     monkeypatch.delitem(sys.modules, "studies.broken", raising=False)
     with pytest.raises(BadRequest) as refusal:
-        study.main(["broken"])
+        load_study("broken")
     assert message in str(refusal.value)
     assert len(str(refusal.value)) < 300
 

@@ -21,6 +21,7 @@ from experiments.baseline import Baseline
 from experiments.dropout_mlp import DropoutMlp
 from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
+from harness import Experiment
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
 from harness.execution import preparation
@@ -28,7 +29,6 @@ from harness.execution.preparation import Prepared, prepare
 from harness.training import checkpoint
 from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
 from harness.training.device import Execution
-from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult, Training
 
 CPU = torch.device("cpu")
