@@ -73,7 +73,7 @@ class Sample:
         ("shift", "0.5", "shift: '0.5' is not a number."),
         ("shift", b"0.5", "shift: b'0.5' is not a number."),
         ("shift", True, "shift: True is not a number."),
-        ("shift", np.True_, "shift: np.True_ is not a number."),
+        ("shift", np.True_, f"shift: {np.True_!r} is not a number."),
         ("shift", None, "shift: None is not a number."),
         ("shift", 1j, "shift: 1j is not a number."),
         ("shift", [1.0], "shift: [1.0] is not a number."),
