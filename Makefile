@@ -15,8 +15,9 @@ baseline: .venv/installed ## Train the baseline and record it; installs what it 
 test: .venv/installed-for-tests ## Run all tests
 	.venv/bin/python $(PYTEST) $(ARGS)
 
+# More threads than cores wait for one another.
 test-fast: .venv/installed-for-tests ## Run the tests that start no process, in under a minute
-	.venv/bin/python $(PYTEST) -m 'not processes' $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/python $(PYTEST) -m 'not processes' $(ARGS)
 
 test-lowest: ## Run all tests with the lowest versions that pyproject.toml admits, in .venv-lowest
 	$(PYTHON) -m venv --clear .venv-lowest
