@@ -116,7 +116,7 @@ def heading(progress: StudyProgress) -> str:
 def trial_line(progress: StudyProgress, trial: TrainingEnded) -> str:
     """One line about a trial that has ended."""
     value = "no value" if trial.value is None else f"{trial.value:.4f}"
-    reason = f" ({trial.reason})" if trial.reason else ""
+    reason = f" ({' '.join(trial.reason.split())})" if trial.reason else ""
     best = "" if progress.best_value is None else f"; best {progress.best_value:.4f}"
     return (
         f"[{progress.counts.finished}/{progress.n_trials}] {trial.name}: {trial.outcome}, {value} "

@@ -1,7 +1,4 @@
-"""What is searched: studies as declarations, and the one place that knows Optuna.
-
-from harness.search import FloatDistribution, Study
-"""
+"""Studies: their declaration, their trials, their storage. Only this package imports Optuna."""
 
 from optuna import logging
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -18,4 +15,4 @@ __all__ = [
     "Trial",
 ]
 
-logging.set_verbosity(logging.ERROR)  # the harness says itself what happens
+logging.set_verbosity(logging.ERROR)  # the harness reports what happens
