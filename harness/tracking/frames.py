@@ -195,8 +195,15 @@ def _frame(found: Sequence[StoredRun]) -> pd.DataFrame:
         if name == "start_time":
             columns[name] = pd.Series([run.start for run in found], dtype="int64").astype(dtype)
         else:
-            columns[name] = pd.Series(values, dtype=dtype)
+            columns[name] = _text(values) if dtype == "str" else pd.Series(values, dtype=dtype)
     return pd.DataFrame(columns)
+
+
+def _text(values: Sequence[str | None]) -> pd.Series:
+    """A column of dtype str, which pandas 2 knows by this name only."""
+    import pandas as pd
+
+    return pd.Series(values, dtype=pd.StringDtype(na_value=float("nan")))
 
 
 def _dtype(values: Sequence[Any]) -> str:
@@ -219,7 +226,7 @@ def _epochs_frame(points: Sequence[Point]) -> pd.DataFrame:
     run_id, epoch, metric, value = map(list, columns)
     return pd.DataFrame(
         {
-            "run_id": pd.Series(run_id, dtype="str"),
+            "run_id": _text(run_id),
             "epoch": pd.Series(epoch, dtype="int64"),
             "metric": pd.Categorical(metric),
             "value": pd.Series(value, dtype="float64"),
