@@ -105,18 +105,23 @@ def drive(group: TrainingGroup, source: Source) -> None:
     except BaseException as error:
         with deferred():
             for driven in active.values():
-                ending = replace(ending_of(error, driven.task.experiment), is_blameless=True)
-                for callback in driven.callbacks:
-                    with contextlib.suppress(RunFailed):  # the first error is the news
-                        callback.ended(ending)
+                _end(driven, driven.callbacks, error)
         raise
+
+
+def _end(driven: Driven, callbacks: Sequence[Callback], error: BaseException) -> None:
+    """Tell callbacks that a training ends for a reason that is not its own."""
+    ending = replace(ending_of(error, driven.task.experiment), is_blameless=True)
+    for callback in callbacks:
+        with contextlib.suppress(RunFailed):  # the first error is the news
+            callback.ended(ending)
 
 
 def _pass_on(group: TrainingGroup, index: int, event: Event, active: dict[int, Driven]) -> None:
     driven = active[index]
     if isinstance(event, Ending):
         del active[index]
-    for callback in driven.callbacks:
+    for position, callback in enumerate(driven.callbacks):
         match event:
             case Begun():
                 callback.begun(event)
@@ -126,4 +131,9 @@ def _pass_on(group: TrainingGroup, index: int, event: Event, active: dict[int, D
             case Inspection():
                 callback.inspected(event)
             case Ending():
-                callback.ended(event)
+                try:
+                    callback.ended(event)
+                except BaseException as error:
+                    # Those that have not ended yet must hear that the end was not recorded.
+                    _end(driven, driven.callbacks[position:], error)
+                    raise

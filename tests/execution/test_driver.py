@@ -119,6 +119,22 @@ def test_a_callback_that_fails_again_at_the_end_does_not_hide_the_first_error() 
     assert last.ending, "the callbacks after it hear of the end"
 
 
+def test_an_end_that_cannot_be_recorded_is_none_for_the_callbacks_after_it() -> None:
+    class FailsAtTheEnd(Callback):
+        def ended(self, ending: Ending) -> None:
+            raise RunFailed("nothing more can be recorded")
+
+    log: list[Any] = []
+    before, after = Heard(log, "a"), Heard(log, "b")
+    with pytest.raises(RunFailed, match="nothing more"):
+        drive(ScriptedGroup(two_epochs), InTurn([driven(before, FailsAtTheEnd(), after)]))
+    assert before.ending
+    assert before.ending.outcome == "completed"
+    assert after.ending
+    assert after.ending.outcome == "failed"
+    assert after.ending.is_blameless
+
+
 @pytest.mark.parametrize("interruption", [Interrupted(signal.SIGTERM), KeyboardInterrupt()])
 def test_an_interruption_ends_every_training_as_interrupted(interruption: BaseException) -> None:
     log: list[Any] = []
