@@ -89,8 +89,13 @@ def drive(group: TrainingGroup, source: Source) -> None:
     try:
         while True:
             for index in range(group.size):
-                if index not in active and (driven := source.take(index)):
-                    active[index] = driven
+                if index in active:
+                    continue
+                with deferred():  # what was taken is always ended
+                    driven = source.take(index)
+                    if driven:
+                        active[index] = driven
+                if driven:
                     group.begin(index, driven.task)
             if not active:
                 if source.is_exhausted:

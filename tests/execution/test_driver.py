@@ -10,6 +10,7 @@ import pytest
 from fakes import ScriptedGroup, epoch
 
 from experiments.baseline import Baseline
+from harness.base import signals
 from harness.base.errors import RunFailed
 from harness.base.inspection import Inspection
 from harness.base.signals import Interrupted
@@ -143,6 +144,27 @@ def test_an_interruption_ends_every_training_as_interrupted(interruption: BaseEx
     with pytest.raises(type(interruption)):
         drive(ScriptedGroup(lambda _: list(script), size=2), InTurn(map(driven, heard)))
     assert [h.ending.outcome for h in heard if h.ending] == ["interrupted"] * 2
+
+
+def test_a_training_that_is_taken_during_an_interruption_is_ended() -> None:
+    class InterruptedWhileTaking(InTurn):
+        def take(self, index: int) -> Driven | None:
+            taken = super().take(index)
+            signal.raise_signal(signal.SIGTERM)
+            return taken
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = Heard([], "a")
+    signals.install()
+    try:
+        with pytest.raises(Interrupted):
+            drive(ScriptedGroup(two_epochs), InterruptedWhileTaking([driven(heard)]))
+    finally:
+        signals.install()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert heard.ending
+    assert heard.ending.outcome == "interrupted"
 
 
 def test_a_source_that_has_nothing_now_is_asked_again() -> None:
