@@ -9,15 +9,12 @@ from harness.execution.callbacks import RecordRun
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback, Driven
 from harness.execution.events import Ending
-from harness.execution.specification import RunSpecification
 from harness.execution.training_group import TrainingTask
 from harness.search.confirmations import confirmed_experiment, is_confirmed, store_confirmation
-from harness.search.storage import StoredStudy
-from harness.search.trial_queue import MOST_RETRIES, Search
-from harness.tracking.messages import Recorder
-from harness.training.device import Execution
+from harness.search.trial_queue import MOST_RETRIES
 from harness.training.experiment import Experiment
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded, WatchWorker
+from harness.workers.study_context import StudyContext
 
 
 class ConfirmationSource:
@@ -29,26 +26,17 @@ class ConfirmationSource:
 
     def __init__(
         self,
-        search: Search,
-        stored: StoredStudy,
-        recorder: Recorder,
-        execution: Execution,
-        parent: str,
-        progress: StudyProgress,
-        view: StudyView,
+        context: StudyContext,
         configurations: Mapping[str, Experiment],
         seeds: Sequence[int],
     ) -> None:
-        """Confirmations below the run `parent`."""
-        self.search, self.stored, self.recorder = search, stored, recorder
-        self.execution, self.parent = execution, parent
-        self.progress, self.view = progress, view
+        self.context = context
         self.failures: list[str] = []
         self._waiting = [
             _Confirmation(name, seeded)
             for seed in seeds
             for name, experiment in configurations.items()
-            if not is_confirmed(stored, seeded := confirmed_experiment(experiment, seed))
+            if not is_confirmed(context.stored, seeded := confirmed_experiment(experiment, seed))
         ]
         self._total = len(self._waiting)
         self._ended = 0
@@ -63,28 +51,21 @@ class ConfirmationSource:
         if not self._waiting:
             return None
         confirmation = self._waiting.pop(0)
-        self.progress.workers[index].doing = confirmation.name
-        record = RecordRun(
-            self.recorder,
-            RunSpecification(
-                kind="confirm",
-                name=f"{confirmation.configuration} seed={confirmation.experiment.seed}",
-                mlflow_experiment=self.search.study_name,
-                parent=self.parent,
-                settings=dataclasses.asdict(self.execution),
-                user_tags={"harness.config": confirmation.configuration},
-            ),
+        progress = self.context.progress
+        progress.workers[index].doing = confirmation.name
+        record = self.context.record(
             confirmation.experiment,
-            self.execution,
-            describe=describe_run,
-            waits=False,
+            "confirm",
+            f"{confirmation.configuration} seed={confirmation.experiment.seed}",
+            {"harness.config": confirmation.configuration},
+            describe_run,
         )
         return Driven(
             TrainingTask(confirmation.experiment, evaluate_each_epoch=False),
             [
                 record,
                 _StoreConfirmation(self, confirmation, record),
-                _ShowConfirmation(self.view, self.progress, index, confirmation, record),
+                _ShowConfirmation(self.context.view, progress, index, confirmation, record),
             ],
         )
 
@@ -99,7 +80,7 @@ class ConfirmationSource:
     def count(self) -> None:
         """Count one more that has ended."""
         self._ended += 1
-        self.progress.confirming = f"{self._ended} of {self._total}"
+        self.context.progress.confirming = f"{self._ended} of {self._total}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +104,7 @@ class _StoreConfirmation(Callback):
 
     def ended(self, ending: Ending) -> None:
         # The record is complete before the study stores the result.
-        self.source.recorder.wait()
+        self.source.context.recorder.wait()
         if ending.is_lost:
             self.source.requeue(self.confirmation, ending.reason)
             return
@@ -135,7 +116,7 @@ class _StoreConfirmation(Callback):
             return
         metrics = self.record.history[-1].metrics
         store_confirmation(
-            self.source.stored,
+            self.source.context.stored,
             self.confirmation.experiment,
             {
                 "name": self.confirmation.name,

@@ -27,6 +27,7 @@ from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.workers.confirmation_source import ConfirmationSource
 from harness.workers.progress import StudyProgress, StudyView, WorkerState
+from harness.workers.study_context import StudyContext
 from harness.workers.trial_source import TrialSource
 
 
@@ -46,17 +47,16 @@ class Coordinator:
         execution: Execution,
         view: StudyView,
     ) -> None:
-        self.search, self.stored, self.group = search, stored, group
-        self.recorder, self.execution, self.view = recorder, execution, view
-        self.run_id = ""
-        counts, best = self._counts(), trial_queue.best(stored)
-        self.progress = StudyProgress(
+        self.group = group
+        counts, best = _counts(stored), trial_queue.best(stored)
+        progress = StudyProgress(
             search.n_trials,
             counts,
             best.value if best else None,
             counts.finished,
             [WorkerState() for _ in range(group.size)],
         )
+        self.context = StudyContext(search, stored, recorder, execution, progress, view)
 
     def __enter__(self) -> Coordinator:
         return self
@@ -67,25 +67,28 @@ class Coordinator:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        context = self.context
         with deferred():
-            self.view.stopped()
+            context.view.stopped()
             try:
                 self._reconcile()
-                if error and self.run_id:
+                if error and context.run_id:
                     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
                     outcome: Outcome = "interrupted" if interrupted else "failed"
-                    self.recorder.send(EndRun(self.run_id, outcome, tags={"reason": str(error)}))
+                    end = EndRun(context.run_id, outcome, tags={"reason": str(error)})
+                    context.recorder.send(end)
             except RunFailed:
                 if error is None:
                     raise  # otherwise what ended the block is the news
 
     def begin(self, record: RunRecord) -> None:
         """Begin the study's own run, or go on with the one that the stored study names."""
-        with lock(self.search.url, f"run of {self.search.study_name}"):
-            self.run_id = self.stored.user_attrs.get("run_id", "")
-            if self.run_id:
+        context = self.context
+        with lock(context.search.url, f"run of {context.search.study_name}"):
+            context.run_id = context.stored.user_attrs.get("run_id", "")
+            if context.run_id:
                 try:
-                    self.recorder.send(ReopenRun(self.run_id, str(Owner.current())))
+                    context.recorder.send(ReopenRun(context.run_id, str(Owner.current())))
                 except RunFailed as error:
                     raise RunFailed(
                         f"{error}\nThe study is recorded in that run. Restore it, set "
@@ -94,9 +97,9 @@ class Coordinator:
                     ) from None
                 self._reconcile()
             else:
-                self.run_id = self.recorder.send(StartRun(record))
-                self.stored.set_user_attr("run_id", self.run_id)
-        self.view.started(self.progress)
+                context.run_id = context.recorder.send(StartRun(record))
+                context.stored.set_user_attr("run_id", context.run_id)
+        context.view.started(context.progress)
 
     def search_trials(self, begun: Begun, timeout: float | None) -> None:
         """Drive trials until the budget is spent or the time is over.
@@ -108,31 +111,18 @@ class Coordinator:
         Raises:
             RunFailed: too many trials failed in a row.
         """
-        drive(
-            self.group,
-            TrialSource(
-                self.search,
-                self.stored,
-                self.recorder,
-                self.execution,
-                self.run_id,
-                begun,
-                self.progress,
-                self.view,
-                timeout=timeout,
-                on_end=self._count,
-            ),
-        )
+        source = TrialSource(self.context, begun, timeout=timeout, on_end=self._count)
+        drive(self.group, source)
         self._count()
-        trials = self.stored.get_trials(deepcopy=False)
-        reason = trial_queue.failures_in_a_row(self.stored, trials)
+        trials = self.context.stored.get_trials(deepcopy=False)
+        reason = trial_queue.failures_in_a_row(self.context.stored, trials)
         if reason and not self.is_budget_spent:
             raise RunFailed(f"The study stopped: {reason}.")
 
     @property
     def is_budget_spent(self) -> bool:
         """Whether as many trials as asked for have finished."""
-        return self.progress.counts.finished >= self.search.n_trials
+        return self.context.progress.counts.finished >= self.context.search.n_trials
 
     def confirm(self, configurations: Mapping[str, Experiment], seeds: Sequence[int]) -> None:
         """Train each configuration again with each seed, and test it once.
@@ -140,36 +130,24 @@ class Coordinator:
         Raises:
             RunFailed: one of the trainings failed.
         """
-        with lock(self.search.url, f"confirmation of {self.search.study_name}"):
-            source = ConfirmationSource(
-                self.search,
-                self.stored,
-                self.recorder,
-                self.execution,
-                self.run_id,
-                self.progress,
-                self.view,
-                configurations,
-                seeds,
-            )
+        search = self.context.search
+        with lock(search.url, f"confirmation of {search.study_name}"):
+            source = ConfirmationSource(self.context, configurations, seeds)
             drive(self.group, source)
         if source.failures:
             raise RunFailed(f"A confirmation failed: {source.failures[0]}")
 
     def _reconcile(self) -> None:
         """Make the record agree with the storage about trials whose process died."""
-        if self.run_id:
-            outcomes = trial_queue.outcomes(self.stored)
-            self.recorder.send(ReconcileChildren(self.run_id, outcomes))
-
-    def _counts(self) -> Counts:
-        return trial_queue.count(self.stored.get_trials(deepcopy=False))
+        if self.context.run_id:
+            outcomes = trial_queue.outcomes(self.context.stored)
+            self.context.recorder.send(ReconcileChildren(self.context.run_id, outcomes))
 
     def _count(self) -> None:
         """Count, and record how far the study is, once for each number of finished trials."""
-        progress = self.progress
+        context, progress = self.context, self.context.progress
         before = progress.counts.finished
-        progress.counts, best = self._counts(), trial_queue.best(self.stored)
+        progress.counts, best = _counts(context.stored), trial_queue.best(context.stored)
         if progress.counts.finished == before:
             return
         metrics: dict[str, float] = {
@@ -181,4 +159,8 @@ class Coordinator:
         }
         if best and best.value is not None:
             progress.best_value = metrics["study/best_value"] = best.value
-        self.recorder.post(LogEpoch(self.run_id, progress.counts.finished, metrics))
+        context.recorder.post(LogEpoch(context.run_id, progress.counts.finished, metrics))
+
+
+def _counts(stored: StoredStudy) -> Counts:
+    return trial_queue.count(stored.get_trials(deepcopy=False))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from harness.execution.driver import Callback
 from harness.execution.events import Ending
@@ -75,8 +74,8 @@ class TrainingEnded:
     reason: str
 
 
-class StudyView(Protocol):
-    """Shows a study on a screen."""
+class StudyView:
+    """Shows a study on a screen; every method does nothing unless overridden."""
 
     def note(self, text: str) -> None:
         """Something that the user should know."""

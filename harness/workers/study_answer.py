@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.command_line import command_text
+from harness.base.formatting import value_text
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
 from harness.figures import style
@@ -132,8 +133,7 @@ class StudyAnswer:
         counts, best = self.counts, self.best
         assert best.value is not None
         parameters = ", ".join(
-            f"{name} = {value:g}" if isinstance(value, float) else f"{name} = {value}"
-            for name, value in best.params.items()
+            f"{name} = {value_text(value)}" for name, value in best.params.items()
         )
         lines = [
             f"**{self.search.study_name}**: {counts.finished} of {self.search.n_trials} trials "

@@ -168,8 +168,8 @@ def _run(
     registration.unlink(missing_ok=True)
     answer = study_answer(search, stored, seeds, str(device))
     if answer is None:
-        reason = f"No trial was completed ({coordinator.progress.counts})."
-        recorder.send(EndRun(coordinator.run_id, "failed", tags={"reason": reason}))
+        reason = f"No trial was completed ({coordinator.context.progress.counts})."
+        recorder.send(EndRun(coordinator.context.run_id, "failed", tags={"reason": reason}))
         raise RunFailed(reason)
     answer.report(recorder)
     return answer, False

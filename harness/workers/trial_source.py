@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -12,18 +11,15 @@ from harness.execution.callbacks import RecordRun
 from harness.execution.driver import Callback, Driven
 from harness.execution.events import Begun, Ending
 from harness.execution.failures import ending_of
-from harness.execution.specification import RunSpecification
 from harness.execution.training_group import TrainingTask
 from harness.search.claimed_trial import ClaimedTrial
 from harness.search.objective import OBJECTIVE
-from harness.search.storage import StoredStudy
-from harness.search.trial_queue import NothingToClaim, Search, claim
-from harness.tracking.messages import Recorder
+from harness.search.trial_queue import NothingToClaim, claim
 from harness.tracking.schema import Outcome
-from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded, WatchWorker
+from harness.workers.study_context import StudyContext
 
 
 class TrialSource:
@@ -31,28 +27,20 @@ class TrialSource:
 
     def __init__(
         self,
-        search: Search,
-        stored: StoredStudy,
-        recorder: Recorder,
-        execution: Execution,
-        parent: str,
+        context: StudyContext,
         begun: Begun,
-        progress: StudyProgress,
-        view: StudyView,
         *,
         timeout: float | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
-        """Trials of a stored study, below the run `parent`.
+        """Trials of a stored study.
 
         Args:
             begun: the machine and the data of this process, for trials that no worker begins.
             timeout: seconds after which no trial is claimed.
             on_end: called after each trial, before the view hears of it.
         """
-        self.search, self.stored, self.recorder = search, stored, recorder
-        self.execution, self.parent, self.own_begun = execution, parent, begun
-        self.progress, self.view, self.on_end = progress, view, on_end
+        self.context, self.own_begun, self.on_end = context, begun, on_end
         self._deadline = time.monotonic() + timeout if timeout else float("inf")
         self.is_exhausted = False
 
@@ -63,15 +51,15 @@ class TrialSource:
                 self.is_exhausted = True
                 break
             try:
-                trial = claim(self.search, self.stored)
+                trial = claim(self.context.search, self.context.stored)
             except NothingToClaim:
                 self.is_exhausted = True
                 break
             if trial is None:
                 return None
-            claimed = ClaimedTrial(self.stored, trial, index)
+            claimed = ClaimedTrial(self.context.stored, trial, index)
             try:
-                experiment = self.search.study.suggested(trial)
+                experiment = self.context.search.study.suggested(trial)
             except Exception as error:  # whatever the study's own function raises
                 self._fail(index, claimed, error)
                 continue
@@ -81,31 +69,24 @@ class TrialSource:
     def _driven(self, index: int, claimed: ClaimedTrial, experiment: Experiment) -> Driven:
         trial = claimed.trial
         name = f"trial {trial.number} {assignments(trial.params)}".strip()
-        self.progress.started = self.progress.started or time.monotonic()
-        self.progress.workers[index].doing = name
-        record = RecordRun(
-            self.recorder,
-            RunSpecification(
-                kind="trial",
-                name=name,
-                mlflow_experiment=self.search.study_name,
-                parent=self.parent,
-                settings=dataclasses.asdict(self.execution),
-                user_tags={"harness.trial": str(trial.number)},
-            ),
+        progress = self.context.progress
+        progress.started = progress.started or time.monotonic()
+        progress.workers[index].doing = name
+        record = self.context.record(
             experiment,
-            self.execution,
-            describe=self._describe,
-            waits=False,
+            "trial",
+            name,
+            {"harness.trial": str(trial.number)},
+            self._describe,
             if_never_begun=self.own_begun,
         )
         report = _ReportTrial(self, claimed, record)
-        show = _ShowTrial(self.view, self.progress, index, claimed, name)
+        show = _ShowTrial(self.context.view, progress, index, claimed, name)
         return Driven(TrainingTask(experiment, with_test=False), [record, report, show])
 
     def _fail(self, index: int, claimed: ClaimedTrial, error: Exception) -> None:
         """Record and end a trial that has no experiment."""
-        experiment = self.search.study.experiment
+        experiment = self.context.search.study.experiment
         ending = ending_of(error, experiment)
         for callback in self._driven(index, claimed, experiment).callbacks:
             callback.ended(ending)
@@ -113,7 +94,7 @@ class TrialSource:
     def _describe(self, run: RecordRun, ending: Ending) -> str:
         """A trial in Markdown: what it was, what came out, how to train the same again."""
         experiment = run.experiment
-        options = experiment.fields() | {"threads": self.execution.threads}
+        options = experiment.fields() | {"threads": run.execution.threads}
         command = command_text(run_arguments(experiment.name, options))
         metric = OBJECTIVE.metric.replace("/", " ")
         value = f"{run.history[-1].metrics[OBJECTIVE.metric]:.4f}" if run.history else "none"
@@ -121,7 +102,7 @@ class TrialSource:
         assert run.begun_event
         sizes = {part.context: part.size for part in run.begun_event.data}
         return (
-            f"**{experiment}**, a trial of the study {self.search.study_name}: "
+            f"**{experiment}**, a trial of the study {self.context.search.study_name}: "
             f"**{ending.outcome}**{reason} after {len(run.history)} of {experiment.num_epochs} "
             f"epochs. {metric.capitalize()} {value} ({sizes.get('validation', 0):,} images, "
             f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
@@ -148,7 +129,7 @@ class _ReportTrial(Callback):
         outcome = "interrupted" if ending.is_blameless else ending.outcome
         if outcome != "interrupted":
             # The record is complete before the study knows the outcome.
-            self.source.recorder.wait()
+            self.source.context.recorder.wait()
             if not self.is_named:
                 self.claimed.set_run_id(self.record.run_id)
         self.claimed.end(outcome, ending.reason, is_lost=ending.is_lost)

@@ -26,6 +26,7 @@ from harness.search.trial_queue import Search, count
 from harness.tracking.messages import EndRun, LogEpoch, Message, StartRun
 from harness.training.device import Execution
 from harness.workers.progress import StudyProgress, WorkerState
+from harness.workers.study_context import StudyContext
 from harness.workers.trial_source import TrialSource
 
 EXPERIMENT = Baseline(dataset="digits", num_epochs=2, validation_size=100)
@@ -70,17 +71,17 @@ class Searched:
             search.n_trials, counts, None, 0, [WorkerState() for _ in range(workers)]
         )
         self.ended = 0
-        self.source = TrialSource(
+        context = StudyContext(
             search,
             self.stored,
             self.recorder,
             Execution(threads=1),
-            "the study's run",
-            Begun(MACHINE, DATA),
             self.progress,
             StudyLines(),
-            timeout=timeout,
-            on_end=self._count,
+            "the study's run",
+        )
+        self.source = TrialSource(
+            context, Begun(MACHINE, DATA), timeout=timeout, on_end=self._count
         )
         self.group = ScriptedGroup(script, workers)
 
