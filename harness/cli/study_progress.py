@@ -16,30 +16,12 @@ from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
 from harness.workers.study_answer import StudyAnswer
 
 
-class QuietStudy:
+class QuietStudy(StudyView):
     """Shows what the user must know, and nothing else."""
 
     def note(self, text: str) -> None:
         """Print it."""
         print(text, flush=True)
-
-    def started(self, progress: StudyProgress) -> None:
-        """Show nothing."""
-
-    def changed(self, progress: StudyProgress) -> None:
-        """Show nothing."""
-
-    def trial_ended(self, progress: StudyProgress, trial: TrainingEnded) -> None:
-        """Show nothing."""
-
-    def confirmed(self, progress: StudyProgress, confirmation: TrainingEnded) -> None:
-        """Show nothing."""
-
-    def worker_died(self, progress: StudyProgress, reason: str) -> None:
-        """Show nothing."""
-
-    def stopped(self) -> None:
-        """Show nothing."""
 
 
 class StudyLines(QuietStudy):

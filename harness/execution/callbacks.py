@@ -129,24 +129,24 @@ class RecordRun(Callback):
             warnings.warn(f"no model or figures: {incomplete}", stacklevel=2)
         self.seconds = time.perf_counter() - self._started
         self.metrics["time/total_seconds"] = self.seconds
-        end = EndRun(
-            self.run_id,
-            ending.outcome,
-            epoch=len(self.history),
-            metrics=self.metrics,
-            tags=tags,
-            description=self.describe(self, ending),
+        self._deliver(
+            EndRun(
+                self.run_id,
+                ending.outcome,
+                epoch=len(self.history),
+                metrics=self.metrics,
+                tags=tags,
+                description=self.describe(self, ending),
+            )
         )
-        if self.waits:
-            self.recorder.send(end)
-        else:
-            self.recorder.post(end)
 
     def _open(self, record: RunRecord) -> None:
         self.run_id = self.recorder.send(StartRun(record))
 
     def _log(self, result: EpochResult) -> None:
-        message = LogEpoch(self.run_id, result.epoch, result.metrics)
+        self._deliver(LogEpoch(self.run_id, result.epoch, result.metrics))
+
+    def _deliver(self, message: LogEpoch | EndRun) -> None:
         if self.waits:
             self.recorder.send(message)
         else:

@@ -221,10 +221,11 @@ def repeat(
     summaries = {
         name: summarize([result.metrics[name] for result in results]) for name in results[0].metrics
     }
+    found = GroupResult(group_id, results, summaries)
     recorder.send(
         EndRun(
             group_id,
-            "diverged" if any(result.has_diverged for result in results) else "completed",
+            "diverged" if found.has_diverged else "completed",
             epoch=experiment.num_epochs,
             metrics={
                 key: value
@@ -236,7 +237,7 @@ def repeat(
             ),
         )
     )
-    return GroupResult(group_id, results, summaries)
+    return found
 
 
 def _failed(record: RecordRun, reason: str, is_resumable: bool) -> RunFailed:

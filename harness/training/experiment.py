@@ -24,6 +24,7 @@ from torch import nn
 from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, NonNegative, Positive, Seed
+from harness.base.formatting import assignments
 from harness.training.datasets import DatasetName
 from harness.training.optimizer import VanillaSGD
 
@@ -147,12 +148,11 @@ class Experiment(ABC):
         changes = self.changes()
         last = [name for name in CIRCUMSTANCES if name in changes]
         names = [name for name in changes if name not in last] + last
-        return " ".join(f"{name}={changes[name]}" for name in names) or self.name
+        return assignments({name: changes[name] for name in names}) or self.name
 
     def __str__(self) -> str:
         """The name and what differs from the defaults: `baseline lr=0.05 hidden_width=512`."""
-        changes = (f"{name}={value}" for name, value in self.changes().items())
-        return " ".join([self.name, *changes])
+        return f"{self.name} {assignments(self.changes())}".rstrip()
 
 
 def load_experiment(name: str) -> type[Experiment]:
