@@ -264,7 +264,7 @@ def test_an_experiment_checks_its_fields() -> None:
 
 def test_integers_become_floats_in_an_experiment() -> None:
     assert type(Baseline(lr=1).lr) is float
-    assert str(Baseline(lr=1)) == "baseline lr=1.0"
+    assert str(Baseline(lr=1)) == "baseline lr=1"
 
 
 def test_an_experiment_is_frozen() -> None:
