@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from harness.tracking.frames import epochs as epochs
     from harness.tracking.frames import runs as runs
     from harness.training.experiment import Experiment as Experiment
+    from harness.training.metrics import Metric as Metric
 
 _MODULES = {
     "CategoricalDistribution": "harness.search",
@@ -42,6 +43,7 @@ _MODULES = {
     "FloatDistribution": "harness.search",
     "Fraction": "harness.base.fields",
     "IntDistribution": "harness.search",
+    "Metric": "harness.training.metrics",
     "NonNegative": "harness.base.fields",
     "Positive": "harness.base.fields",
     "Seed": "harness.base.fields",

@@ -206,7 +206,7 @@ def _comparison(
     return Comparison(
         subject,
         tuple(found),
-        column or (objectives.pop() if len(objectives) == 1 else "accuracy"),
+        column or (objectives.pop() if len(objectives) == 1 else "objective"),
         tuple(differences(found, reference) if reference else [None] * len(found)),
         reference,
         limit,

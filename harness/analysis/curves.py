@@ -17,7 +17,7 @@ from harness.tracking.reader import Reader
 def draw_curves(
     rows: Sequence[Row], labels: Sequence[str], title: str, reader: Reader, kind: str
 ) -> bytes:
-    """A picture of the first rows that have an objective: its course, and that of the loss.
+    """A picture of the first rows that have an objective: the course of every metric.
 
     Args:
         labels: tell the rows apart.
@@ -36,17 +36,16 @@ def draw_curves(
 
 
 def curves_of(rows: Sequence[Row], labels: Sequence[str], reader: Reader) -> list[Curve]:
-    """The course of each row's objective and of the loss on the same images."""
+    """The course of each row's objective, and of what else was measured on the same examples."""
     points = reader.history([run.run_id for row in rows for run in row.runs])
     values: dict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for run_id, epoch, metric, value in points:
         values[run_id, metric][epoch] = value
     found = []
     for row, label in zip(rows, labels, strict=True):
-        objective = row.objective or ""
-        metrics = dict.fromkeys((objective, objective.replace("accuracy", "loss")))
         courses = {
-            metric: _course([values[run.run_id, metric] for run in row.runs]) for metric in metrics
+            metric: _course([values[run.run_id, metric] for run in row.runs])
+            for metric in row.judged
         }
         found.append(Curve(label, row.n, courses))
     return found

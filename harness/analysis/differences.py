@@ -9,8 +9,8 @@ from typing import Any
 from harness.analysis.query import data_seen
 from harness.analysis.rows import Row
 from harness.base.errors import BadRequest
+from harness.base.metric_names import Best
 from harness.base.statistics import FEWEST_PAIRS, Summary, paired_difference, sign_flip_p
-from harness.tracking.reader import best_of
 
 LEVEL = 0.05
 """A difference with p at or below this is called better or worse."""
@@ -21,11 +21,12 @@ class SeedDifference:
     """A row minus the reference, over the seeds that both have.
 
     Attributes:
+        best: whether the highest or the lowest value of the metric is best.
         summary: of the differences; None without a shared seed.
         p: of the sign-flip test, two-sided.
     """
 
-    metric: str
+    best: Best | None
     summary: Summary | None = None
     p: float | None = None
 
@@ -38,7 +39,7 @@ class SeedDifference:
             return f"n = {self.summary.n} is too small"
         if self.p > LEVEL:
             return "cannot be told apart"
-        return "better" if (self.summary.mean > 0) == (best_of(self.metric) is max) else "worse"
+        return "better" if (self.summary.mean > 0) == (self.best == "max") else "worse"
 
     def record(self) -> dict[str, Any]:
         """The difference by column."""
@@ -62,22 +63,23 @@ def differences(rows: Sequence[Row], reference: Row) -> list[SeedDifference | No
     """
     metric = reference.objective
     if metric is None:
-        raise BadRequest(f"against: {reference.label} has no accuracy to compare with.")
+        raise BadRequest(f"against: {reference.label} has no metric to compare by.")
     return [None if row is reference else _difference(row, reference, metric) for row in rows]
 
 
 def _difference(row: Row, reference: Row, metric: str) -> SeedDifference:
+    best = reference.best_of(metric)
     if data_seen(row.runs[0]) != data_seen(reference.runs[0]):
-        return SeedDifference(metric)
+        return SeedDifference(best)
     values, others = row.by_seed(metric), reference.by_seed(metric)
     shared = sorted(values.keys() & others.keys())
     if not shared:
-        return SeedDifference(metric)
+        return SeedDifference(best)
     summary = paired_difference(
         [values[seed] for seed in shared], [others[seed] for seed in shared]
     )
     return SeedDifference(
-        metric, summary, sign_flip_p([values[seed] - others[seed] for seed in shared])
+        best, summary, sign_flip_p([values[seed] - others[seed] for seed in shared])
     )
 
 

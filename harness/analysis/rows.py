@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.query import images_seen
+from harness.base.metric_names import Best
 from harness.base.statistics import Summary, summarize
 from harness.tracking.frames import run_columns
-from harness.tracking.reader import best_of
 from harness.tracking.schema import StoredRun
 
 FINISHED = ("completed", "diverged")
 """Outcomes of runs that can be averaged: they have all the epochs that they will ever have."""
-
-OBJECTIVES = ("test/accuracy", "validation/accuracy")
-"""What judges a run: the first of these metrics that it has."""
 
 SOURCE = "tags.harness.experiment_sha256"
 """SHA-256 of the file that defines the experiment."""
@@ -69,10 +66,25 @@ class Row:
             return str(parents.pop())[:8]
         return self.latest.run_id[:8]
 
-    @functools.cached_property
+    @property
     def objective(self) -> str | None:
-        """The metric that judges the runs."""
-        return next((name for name in OBJECTIVES if _value(self.runs[0], name) is not None), None)
+        """The metric that judges the runs; see `StoredRun.objective`."""
+        return self.runs[0].objective
+
+    def best_of(self, column: str) -> Best | None:
+        """Whether the highest or the lowest value of a metric, or of its column, is best."""
+        group, _, metric = column.partition(".")
+        return self.runs[0].best_of(metric if group in ("metrics", "best") else column)
+
+    @property
+    def judged(self) -> list[str]:
+        """The metrics on the examples that judge the runs: the objective first, the loss last."""
+        if not self.objective:
+            return []
+        part, _, _ = self.objective.partition("/")
+        names = (f"{part}/{name}" for name in self.runs[0].directions)
+        recorded = [name for name in names if name in self.runs[0].metrics]
+        return list(dict.fromkeys([self.objective, *recorded]))
 
     def holds(self, run_ids: set[str]) -> bool:
         """Whether one of these runs is in the row."""
@@ -122,14 +134,14 @@ class Row:
 
     @functools.cached_property
     def record(self) -> dict[str, Any]:
-        """Everything about the row: `values`, with the spread of losses and accuracies.
+        """Everything about the row: `values`, with the spread of metrics that have a direction.
 
         That is `std.NAME`, and the ends of the 95% interval, `low.NAME` and `high.NAME`.
         """
         record = dict(self.values)
         for column in self.values:
             group, _, metric = column.partition(".")
-            if group == "metrics" and best_of(metric):
+            if group == "metrics" and self.best_of(metric):
                 summary = self.summary(metric)
                 for name in ("std", "low", "high"):
                     known = summary and summary.n > 1
@@ -162,7 +174,8 @@ def rows_of(runs: Sequence[StoredRun]) -> list[Row]:
 def ordered_rows(found: Sequence[Row], column: str | None, reverse: bool) -> list[Row]:
     """Rows by a column, or else by their objective: the best, the latest, or the smallest first.
 
-    Rows without a value come last, either way. Text and numbers are not mixed.
+    Rows without a value come last, either way. Text and numbers, and different objectives, are not
+    mixed.
     """
 
     def value(row: Row) -> Any:
@@ -170,16 +183,20 @@ def ordered_rows(found: Sequence[Row], column: str | None, reverse: bool) -> lis
             return row.record.get(column)
         return row.objective and row.mean(row.objective)
 
-    values = {id(row): value(row) for row in found}
-    known = [row for row in found if values[id(row)] is not None]
-    descending = best_of(column or OBJECTIVES[0]) is max or column == "start_time"
-
-    def place(row: Row) -> tuple[bool, Any]:
-        known_value = values[id(row)]
-        return isinstance(known_value, str), known_value
-
-    known.sort(key=place, reverse=descending != reverse)
-    return [*known, *(row for row in found if values[id(row)] is None)]
+    alike: dict[tuple[bool, str], list[tuple[Any, Row]]] = {}
+    unknown = []
+    for row in found:
+        if (known := value(row)) is None:
+            unknown.append(row)
+        else:
+            name = column or str(row.objective)
+            alike.setdefault((isinstance(known, str), name), []).append((known, row))
+    ordered = []
+    for (_, name), several in sorted(alike.items(), reverse=reverse):
+        highest = name == "start_time" or any(row.best_of(name) == "max" for _, row in several)
+        several.sort(key=lambda pair: pair[0], reverse=highest != reverse)
+        ordered += [row for _, row in several]
+    return [*ordered, *unknown]
 
 
 def _configuration(run: StoredRun) -> tuple[Any, ...]:

@@ -156,10 +156,11 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
         columns.append(_column(shown, "p", "p", 1))
         columns.append(_column(shown, "verdict", "verdict"))
     for metric in objectives:
-        loss = metric.replace("accuracy", "loss")
-        columns.append(_column(shown, f"best.{metric}", "best\naccuracy", 6))
-        columns.append(_column(shown, f"metrics.{loss}", _lines(loss), 7))
-        columns.append(_column(shown, f"best.{loss}", "lowest\nloss", 9))
+        columns.append(_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", 6))
+    for metric in dict.fromkeys(name for row in rows for name in row.judged):
+        if metric not in objectives:
+            columns.append(_column(shown, f"metrics.{metric}", _lines(metric), 7))
+            columns.append(_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", 9))
     columns += given("epochs", "epochs", 3)
     columns.append(_column(shown, "seconds", "seconds", 5))
     columns += given("threads", "threads", 8)

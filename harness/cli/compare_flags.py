@@ -34,7 +34,7 @@ class CompareSettings:
 
     against: Annotated[str | None, default("RUN", "no comparison")] = None
     """Run, group or name of a row to compare all others with, seed by seed."""
-    sort: Annotated[str | None, default("COLUMN", "the accuracy")] = None
+    sort: Annotated[str | None, default("COLUMN", "the objective")] = None
     """Column to sort by, the best or the smallest first."""
     reverse: bool = False
     """Reverse the order."""

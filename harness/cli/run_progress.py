@@ -8,15 +8,14 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
-from harness.base.formatting import number_of
+from harness.base.formatting import number_of, value_text
+from harness.base.metric_names import judge, observations, quantities
 from harness.execution.driver import Callback
 from harness.execution.events import Begun, Ending
 from harness.execution.launch import GroupResult, RunResult
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.schema import DataRecord, Outcome
 from harness.training.loop import EpochResult
-
-KINDS = ("loss", "accuracy")
 
 DIVERGED_ADVICE = "The loss is not finite: a smaller --lr may help, or smaller initial weights."
 
@@ -106,15 +105,20 @@ def epochs_view(group: TrainingGroup, num_epochs: int, *, quiet: bool) -> Callba
 
 
 def epoch_line(result: EpochResult, num_epochs: int) -> str:
-    """One line about an epoch: losses, accuracies, speed, seconds."""
+    """One line about an epoch: losses, metrics, observations, speed, seconds."""
     metrics = result.metrics
-    on = next((part for part in ("test", "validation") if f"{part}/loss" in metrics), "train")
+    parts = [part for part in ("train", judge(metrics)) if part]
+    measured = [
+        f"  {part} "
+        + " ".join(f"{name} {metrics[f'{part}/{name}']:.4f}" for name in quantities(metrics))
+        for part in parts
+    ]
+    observed = "".join(f"  {name} {value_text(metrics[name])}" for name in observations(metrics))
     seconds = metrics["time/train_seconds"] + metrics["time/evaluate_seconds"]
     width = len(str(num_epochs))
     return (
         f"epoch {result.epoch:>{width}}/{num_epochs}"
-        f"  train loss {metrics['train/loss']:.4f} accuracy {metrics['train/accuracy']:.4f}"
-        f"  {on} loss {metrics[f'{on}/loss']:.4f} accuracy {metrics[f'{on}/accuracy']:.4f}"
+        f"{''.join(measured)}{observed}"
         f"  {metrics['time/images_per_second']:>9,.0f} images/s  {seconds:.2f} s"
     )
 
@@ -128,10 +132,9 @@ def _of_run(result: RunResult) -> str:
     """How a run ended, in two lines: final metrics with their n, then device and time."""
     metrics, evaluated = result.metrics, _evaluated(result)
     on = evaluated.context
-    figures = (
-        f"{on} accuracy {metrics[f'{on}/accuracy']:.4f}, loss {metrics[f'{on}/loss']:.4f} "
-        f"({evaluated.size:,} images, n = 1 seed)"
-    )
+    loss, *others = quantities(metrics)
+    values = ", ".join(f"{name} {metrics[f'{on}/{name}']:.4f}" for name in (*others, loss))
+    figures = f"{on} {values} ({evaluated.size:,} images, n = 1 seed)"
     lines = [
         f"{result.experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, "
         f"{figures}",
@@ -147,7 +150,7 @@ def _of_group(group: GroupResult) -> str:
     results: Sequence[RunResult] = group.results
     first = results[0]
     on = _evaluated(first).context
-    names = [f"{part}/{kind}" for part in ("train", on) for kind in KINDS]
+    names = [f"{part}/{name}" for part in ("train", on) for name in quantities(first.metrics)]
     width = max(map(len, names))
     seconds = sum(result.seconds for result in results)
     lines = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.base.command_line import command_text
+from harness.base.metric_names import quantities
 from harness.base.statistics import Summary
 from harness.execution.callbacks import RecordRun
 from harness.execution.events import Ending
@@ -18,20 +19,21 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
     experiment, machine = run.experiment, run.begun_event.machine
     sizes = {part.context: part.size for part in run.begun_event.data}
     metrics = run.history[-1].metrics if run.history else {}
+    measured = quantities(metrics)
     lines = [
         f"**{experiment}** on {experiment.dataset} "
         f"({sizes['training']:,} training images), {machine['device']}, "
         f"{machine['threads']} CPU threads: **{ending.outcome}** after "
         f"{len(run.history)} of {experiment.num_epochs} epochs.",
         "",
-        "| set | loss | accuracy | images |",
-        "| --- | --- | --- | --- |",
+        f"| set | {' | '.join(measured)} | images |",
+        f"| --- |{' --- |' * len(measured)} --- |",
     ]
     for context, size in sizes.items():
         part = "train" if context == "training" else context
         if f"{part}/loss" in metrics:
-            loss, accuracy = (metrics[f"{part}/{kind}"] for kind in ("loss", "accuracy"))
-            lines.append(f"| {part} | {loss:.4f} | {accuracy:.4f} | {size:,} |")
+            values = [f"{metrics[f'{part}/{name}']:.4f}" for name in measured]
+            lines.append(f"| {part} | {' | '.join(values)} | {size:,} |")
     command = command_text(run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
 

@@ -15,6 +15,7 @@ from harness.training.datasets import DataUnavailable, Images, data_root, open_d
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EvaluationSet, Training
+from harness.training.metrics import checked_metrics
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,10 @@ def prepare(
 
     Raises:
         DataUnavailable: the data are unavailable, and no fallback was allowed.
-        BadRequest: the data set is too small for the experiment's `validation_size`.
+        BadRequest: the data set is too small for the experiment's `validation_size`, or its
+            `metrics()` are none.
     """
+    checked_metrics(experiment.metrics())
     fallback_from = None
     try:
         dataset = open_dataset(experiment.dataset, data_root(root), with_test=with_test)

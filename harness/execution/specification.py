@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from harness.execution.events import Begun
 from harness.tracking.schema import Kind, RunRecord
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
+from harness.training.metrics import directions
 
 CHECKPOINTS_KEPT = 2
 """The latest one, and the one before it in case the latest turns out to be damaged."""
@@ -61,6 +63,7 @@ class RunSpecification:
                 **begun.machine,
                 "owner": str(Owner.current()),
                 "experiment_sha256": experiment.source_digest(),
+                "metrics": json.dumps(directions(experiment.metrics())),
                 **self.tags,
             },
             data=begun.data,

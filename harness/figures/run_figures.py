@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from harness.base.formatting import csv_text, number_of
 from harness.base.inspection import FirstLayer, Inspection, Mistakes
+from harness.base.metric_names import quantities
 from harness.figures.style import (
     BLUE,
     DARK_VERMILLION,
@@ -122,21 +123,21 @@ def wilson_interval(hits: int, n: int) -> tuple[float, float]:
 
 @styled()
 def learning_curves(history: History, lines: Sequence[str]) -> Figure:
-    """Loss and accuracy by epoch, side by side, for every part of the dataset that has them.
+    """The loss and every metric by epoch, two in a row, for every part of the data that has them.
 
     Values that are not finite are left out.
 
     Args:
         lines: the run and its data, for the heading.
     """
-    height = HEADING + 2.52
+    measured = quantities(name for _, metrics in history for name in metrics)
+    height = HEADING + 2.3 * math.ceil(len(measured) / 2) + 0.22
     figure = headed_figure(NARROW, height, "Learning curves", lines)
     drawn: set[str] = set()
-    for column, (quantity, label, scale) in enumerate(
-        (("loss", "Loss", 1), ("accuracy", "Accuracy, %", 100))
-    ):
-        axes = place_axes(figure, 0.5 + 2.46 * column, HEADING + 0.22, 1.9, 1.6)
-        axes.set_title(label, fontweight="bold")
+    for number, quantity in enumerate(measured):
+        left, top = 0.5 + 2.46 * (number % 2), HEADING + 0.22 + 2.3 * (number // 2)
+        axes = place_axes(figure, left, top, 1.9, 1.6)
+        axes.set_title(quantity, fontweight="bold")
         axes.set_xlabel("epoch")
         axes.grid(False, axis="x")
         axes.locator_params("x", integer=True, nbins=5, min_n_ticks=1)
@@ -145,7 +146,7 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
         for name, colour in PART_COLOURS.items():
             points = [
-                (epoch, metrics[key] * scale)
+                (epoch, metrics[key])
                 for epoch, metrics in history
                 if (key := f"{name}/{quantity}") in metrics and math.isfinite(metrics[key])
             ]
@@ -165,10 +166,8 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
         if not axes.lines:
             axes.set(xticks=[], yticks=[])
             axes.text(0.5, 0.5, "none", ha="center", color=GREY, transform=axes.transAxes)
-        elif quantity == "accuracy":
-            axes.legend(
-                loc="lower right", fontsize=10, handlelength=2.2, borderpad=0.2, labelspacing=0.3
-            )
+        elif number == min(1, len(measured) - 1):
+            axes.legend(loc="best", fontsize=10, handlelength=2.2, borderpad=0.2, labelspacing=0.3)
     notes = ["train: mean over the epoch's updates"] if "train" in drawn else []
     notes += [f"{name}: after the epoch" for name in PART_COLOURS if name in drawn - {"train"}]
     write(figure, MARGIN, height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
@@ -176,12 +175,13 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
 
 
 def learning_curves_table(history: History) -> str:
-    """CSV, one row for each epoch; losses are means over images, accuracies are fractions."""
+    """CSV, one row for each epoch; losses are means over examples."""
+    known = dict.fromkeys(name for _, metrics in history for name in metrics)
     keys = [
         key
-        for name in PART_COLOURS
-        for quantity in ("loss", "accuracy")
-        if any((key := f"{name}/{quantity}") in metrics for _, metrics in history)
+        for part in PART_COLOURS
+        for quantity in quantities(known)
+        if (key := f"{part}/{quantity}") in known
     ]
     rows = ([epoch, *(metrics.get(key, "") for key in keys)] for epoch, metrics in history)
     return csv_text(["epoch", *keys], rows)

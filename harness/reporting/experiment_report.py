@@ -9,6 +9,7 @@ from harness.analysis.curves import draw_curves
 from harness.analysis.query import images_seen
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.formatting import duration, number_of, value_text
+from harness.base.metric_names import JUDGES
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags
 from harness.reporting.page import (
@@ -83,7 +84,8 @@ class _Report:
             best = found[0].summary(str(found[0].objective))
             if best:
                 spread = f"± {best.std:.4f}, " if best.n > 1 else ""
-                name = f"Highest accuracy, {words}"
+                highest = found[0].best_of(str(found[0].objective)) == "max"
+                name = f"{'Highest' if highest else 'Lowest'} {_name(found[0])}, {words}"
                 facts.append(Fact(name, f"{best.mean:.4f}", f"{spread}n = {best.n}"))
         devices = checklist.each(run.tag("device") for run in self.runs)
         names = checklist.each(run.tag("device_name") for run in self.runs)
@@ -111,7 +113,7 @@ class _Report:
             labels = [*map(self._named, found)]
             picture = Picture(
                 draw_curves(found, labels, self.name, self.reader, "svg"),
-                f"Accuracy and loss by epoch, a line for each configuration. At the end: {ends}.",
+                f"{_listed(found[0])} by epoch, a line for each configuration. At the end: {ends}.",
                 wide=True,
             )
             yield Section(f"Results on {words}", [*blocks, Pictures([picture])])
@@ -119,8 +121,8 @@ class _Report:
     def runs_table(self) -> Table:
         measured = [
             f"metrics.{part}/{quantity}"
-            for part in ("test", "validation")
-            for quantity in ("accuracy", "loss")
+            for part in JUDGES
+            for quantity in dict.fromkeys(name for run in self.runs for name in run.directions)
             if any(f"metrics.{part}/{quantity}" in values for values in self.values)
         ]
         several = len({run.dataset for run in self.runs}) > 1
@@ -158,7 +160,8 @@ class _Report:
         return [
             Item(
                 "Measure",
-                "after the last epoch, " + "; ".join(f"accuracy on {words}" for words in self.seen),
+                "after the last epoch, "
+                + "; ".join(f"{_name(found[0])} on {words}" for words, found in self.seen.items()),
                 bool(self.seen),
             ),
             checklist.data_item(
@@ -202,25 +205,24 @@ class _Report:
                 yield tags, key[2]
 
     def _table(self, found: Sequence[Row], objective: str) -> Table:
-        loss = objective.replace("accuracy", "loss")
+        others = [name for name in found[0].judged if name != objective]
         # A name that the user gave says what the columns do not.
         named = not self.varied or any(row.is_named for row in found)
         names = [f"metrics.{objective}", *(f"{s}.{objective}" for s in ("std", "low", "high"))]
         columns = [
             *([TableColumn("configuration")] if named else []),
             *map(_parameter, self.varied),
-            *(TableColumn(name, ".4f") for name in ("accuracy", "std", "95% low", "95% high")),
-            *(
-                TableColumn("n seeds"),
-                TableColumn("loss", ".4f"),
-                TableColumn("seconds a run", ".1f"),
-            ),
+            *(TableColumn(name, ".4f") for name in (_name(found[0]), "std", "95% low", "95% high")),
+            TableColumn("n seeds"),
+            *(TableColumn(name.partition("/")[2], ".4f") for name in others),
+            TableColumn("seconds a run", ".1f"),
             TableColumn("outcome"),
         ]
         table: list[list[Value]] = [
             [
                 *([row.label] if named else []),
-                *(row.record.get(name) for name in (*self.varied, *names, "n", f"metrics.{loss}")),
+                *(row.record.get(name) for name in (*self.varied, *names, "n")),
+                *(row.record.get(f"metrics.{name}") for name in others),
                 *(row.record["seconds"], row.record["outcome"]),
             ]
             for row in found
@@ -243,6 +245,17 @@ class _Report:
             f"validation images set aside: {', '.join(map(str, sizes))} (with 0, evaluated on the "
             f"test images), drawn by split_seed {drawn}"
         )
+
+
+def _name(row: Row) -> str:
+    """The objective without the part of the data: `accuracy`."""
+    return str(row.objective).partition("/")[2]
+
+
+def _listed(row: Row) -> str:
+    """What was measured, as a sentence begins: `Accuracy, loss`."""
+    names = ", ".join(name.partition("/")[2] for name in row.judged)
+    return names[:1].upper() + names[1:]
 
 
 def _parameter(column: str) -> TableColumn:

@@ -131,7 +131,7 @@ def runs(
           object, as with whole numbers beyond 64 bits. Text stays text, even if it looks like a
           number
         - `metrics.NAME` (float64): the last value
-        - `best.NAME` (float64): over all epochs, the lowest loss or highest accuracy
+        - `best.NAME` (float64): over all epochs, the best value of each metric that has a direction
         - `data.training`, `data.validation`, `data.test`: SHA-256 of the images that it saw
         - `tags.NAME`: every other tag except MLflow's own
 

@@ -85,7 +85,7 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
 
 
 def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:
-    """The run's losses and accuracies at a step, to be recorded for the model as well.
+    """The run's losses and metrics at a step, to be recorded for the model as well.
 
     They keep their timestamps, so to the store they are the same values and it keeps them once.
     """
@@ -99,7 +99,7 @@ def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[M
     for name in run.data.metrics:
         part, _, quantity = name.partition("/")
         dataset = sets.get("training" if part == "train" else part)
-        if quantity not in ("loss", "accuracy") or dataset is None:
+        if not quantity or dataset is None:
             continue
         for metric in client.get_metric_history(run.info.run_id, name):
             if metric.step == step:

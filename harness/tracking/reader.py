@@ -27,9 +27,6 @@ from harness.tracking import store_address
 from harness.tracking.recorder_process import ENVIRONMENT
 from harness.tracking.schema import StoredRun
 
-DIRECTIONS = {"loss": min, "accuracy": max}
-"""What is best for a metric, by the last part of its name."""
-
 LAST = "last"
 """Stands for the latest run that was interrupted and can go on."""
 
@@ -112,11 +109,6 @@ def open_reader() -> Reader:
     store_address.check_address()
     path = store_address.database_file()
     return DatabaseReader(path) if path else ClientReader()
-
-
-def best_of(metric: str) -> Any:
-    """`min` or `max`, whichever is best for a metric; None if the metric has no direction."""
-    return DIRECTIONS.get(metric.rpartition("/")[2])
 
 
 class _Head(NamedTuple):
@@ -234,28 +226,34 @@ class DatabaseReader:
 
         tags, params = by_run("value", "tags"), by_run("value", "params")
         metrics = by_run(_VALUE, "latest_metrics")
-        # With the plus sign before it, SQLite does not look for an index on the key.
         epochs = by_run("step", "latest_metrics", "+key GLOB 'train/*'")
-        judged = [name for name in set().union(*metrics.values()) if best_of(name)]
-        best = by_run(
-            "CASE WHEN key IN (SELECT value FROM json_each(?2)) "
-            "THEN min(value) ELSE max(value) END",
-            "metrics",
-            "NOT is_nan AND +key IN (SELECT value FROM json_each(?3)) GROUP BY run_uuid, key",
-            json.dumps([name for name in judged if best_of(name) is min]),
-            json.dumps(judged),
-        )
-        return [
+        found = [
             StoredRun(
                 *head,
                 tags=tags.get(head.run_id, {}),
                 params=params.get(head.run_id, {}),
                 metrics=_numbers(metrics.get(head.run_id, {})),
-                best=_numbers(best.get(head.run_id, {})),
                 num_epochs=max(epochs.get(head.run_id, {}).values(), default=None),
             )
             for head in heads
         ]
+        judged = {name for run in found for name in run.metrics if run.best_of(name)}
+        rows = self._rows(
+            """
+            SELECT run_uuid, key, min(value), max(value) FROM metrics
+            WHERE run_uuid IN (SELECT value FROM json_each(?1)) AND NOT is_nan
+                -- With the plus sign before it, SQLite looks for no index on the key.
+                AND +key IN (SELECT value FROM json_each(?2))
+            GROUP BY run_uuid, key
+            """,
+            chosen,
+            json.dumps(list(judged)),
+        )
+        by_id = {run.run_id: run for run in found}
+        for run_id, name, low, high in rows:
+            if best := by_id[run_id].best_of(name):
+                by_id[run_id].best[name] = _number(low if best == "min" else high)
+        return found
 
     def _rows(self, query: str, *values: Any) -> list[Any]:
         if not self.path.exists():
@@ -408,19 +406,12 @@ class ClientReader:
         """MLflow's runs as ours, without those of deleted experiments."""
         names = {identity: name for name, identity in self._experiment_ids().items()}
         found = [run for run in found if run.info.experiment_id in names]
-        best: dict[str, dict[str, float]] = {run.info.run_id: {} for run in found}
-        judged = {name for run in found for name in run.data.metrics if best_of(name)}
-        for run_id, _, name, value in self._history(list(best), sorted(judged)):
-            if not math.isnan(value):
-                known = best[run_id].get(name, value)
-                best[run_id][name] = best_of(name)(known, value)
-        return [
+        filled = [
             StoredRun(
                 *_head(run, names),
                 tags=run.data.tags,
                 params=run.data.params,
                 metrics=_numbers(run.data.metrics),
-                best=_numbers(best[run.info.run_id]),
                 num_epochs=max(
                     (m.step for m in run.data._metric_objs if m.key.startswith("train/")),
                     default=None,
@@ -428,6 +419,14 @@ class ClientReader:
             )
             for run in found
         ]
+        by_id = {run.run_id: run for run in filled}
+        judged = {name for run in filled for name in run.metrics if run.best_of(name)}
+        for run_id, _, name, value in self._history(list(by_id), sorted(judged)):
+            best = by_id[run_id].best
+            if (direction := by_id[run_id].best_of(name)) and not math.isnan(value):
+                pick = min if direction == "min" else max
+                best[name] = pick(best.get(name, _number(value)), _number(value))
+        return filled
 
     def _history(self, run_ids: Sequence[str], metrics: Sequence[str]) -> Iterator[Point]:
         """Every value of some metrics, by time."""

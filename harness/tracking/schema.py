@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.base.metric_names import JUDGES, SETS, Best
 from harness.base.ownership import Owner
 
 if TYPE_CHECKING:  # it imports NumPy, and whoever only reads runs needs none
@@ -141,6 +143,23 @@ class StoredRun:
         return Owner.from_text(text) if text else None
 
     @functools.cached_property
+    def directions(self) -> dict[str, Best | None]:
+        """What is best for each metric, by its name without the part of the data."""
+        return self._values("metrics")
+
+    def best_of(self, metric: str) -> Best | None:
+        """Whether the highest or the lowest value of a metric such as `test/loss` is best."""
+        part, _, name = metric.partition("/")
+        return self.directions.get(name) if part in SETS else None
+
+    @functools.cached_property
+    def objective(self) -> str | None:
+        """The metric that judges the run: the first that was declared with a direction."""
+        names = [name for name, best in self.directions.items() if best]
+        possible = (f"{part}/{name}" for part in JUDGES for name in names)
+        return next((m for m in possible if not math.isnan(self.metrics.get(m, math.nan))), None)
+
+    @functools.cached_property
     def data(self) -> dict[str, str]:
         """SHA-256 of the images that the run saw, by `training`, `validation`, `test`."""
         return {
@@ -196,7 +215,7 @@ class StoredRun:
             values: dict[str, Any] = json.loads(self.tag(tag) or "{}")
         except ValueError:  # MLflow cuts a very long tag off
             return {}
-        return values
+        return values if isinstance(values, dict) else {}
 
 
 def _value(text: str) -> Any:

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, dataclass_transform
 
 import torch
 from torch import nn
@@ -26,7 +26,11 @@ from harness.base.errors import BadRequest
 from harness.base.fields import Count, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
 from harness.training.datasets import DatasetName
+from harness.training.metrics import ACCURACY, Metric
 from harness.training.optimizer import VanillaSGD
+
+if TYPE_CHECKING:
+    from harness.training.loop import Training
 
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
 """Fields that say on what data, how long and with which seed; the others say what is trained."""
@@ -90,6 +94,22 @@ class Experiment(ABC):
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
         """A learning rate schedule, stepped after each epoch; by default there is none."""
         return None
+
+    def metrics(self) -> dict[str, Metric]:
+        """What is measured on each set of examples after each epoch, beside the loss, by name.
+
+        The first one judges a run, if it has a direction; otherwise the loss does. A metric may
+        not draw random numbers. By default there is the accuracy alone.
+        """
+        return {"accuracy": ACCURACY}
+
+    def observe(self, training: Training) -> dict[str, float]:
+        """Further numbers of the epoch that has just ended, recorded under their own names.
+
+        `training` has the attributes `network`, `loss_fn`, `optimizer`, `scheduler` and `history`;
+        the gradients are those of the last batch. By default there are none.
+        """
+        return {}
 
     def update(
         self,

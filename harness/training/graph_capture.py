@@ -59,6 +59,7 @@ def captured(
         inputs.copy_(batch_inputs)
         labels.copy_(batch_labels)
         graph.replay()
-        return logits, loss.detach().clone()
+        # The next replay overwrites both, and a metric may keep its batches.
+        return logits.detach().clone(), loss.detach().clone()
 
     return replay

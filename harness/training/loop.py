@@ -21,6 +21,7 @@ from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.generators import Generators
 from harness.training.graph_capture import Update, captured
+from harness.training.metrics import MetricTally, checked_metrics, checked_observations
 
 EvaluationSet = Literal["test", "validation"]
 
@@ -31,10 +32,11 @@ class EpochResult:
 
     Attributes:
         epoch: counted from 1.
-        metrics: `train/loss`, `train/accuracy`, the same of the evaluation set (`test/` or
-            `validation/`), `time/train_seconds`, `time/evaluate_seconds`,
-            `time/images_per_second` and, on CUDA, `memory/peak_bytes`. Losses are means over
-            images, accuracies are fractions; those of training are measured during the updates.
+        metrics: `train/loss` and the experiment's metrics, such as `train/accuracy`, the same of
+            the evaluation set (`test/` or `validation/`), the experiment's observations,
+            `time/train_seconds`, `time/evaluate_seconds`, `time/images_per_second` and, on CUDA,
+            `memory/peak_bytes`; `lr` if there is a schedule. Losses are means over examples; what
+            belongs to training is measured during the updates.
     """
 
     epoch: int
@@ -81,6 +83,9 @@ class Training:
             self.scheduler = experiment.scheduler(self.optimizer)
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
+        metrics = checked_metrics(experiment.metrics())
+        self._trained, self._evaluated = (MetricTally(metrics, device) for _ in range(2))
+        self._observes = type(experiment).observe is not Experiment.observe
         self.history: list[EpochResult] = []
         self.images_seen = 0
         """Images trained on in all epochs so far, counted batch by batch."""
@@ -96,6 +101,8 @@ class Training:
         while len(self.history) < self.experiment.num_epochs and not self.diverged:
             with self.generators.active():
                 result = self._epoch()
+            if self._observes:
+                result.metrics.update(checked_observations(self.experiment.observe(self)))
             yield result
 
     @property
@@ -135,6 +142,7 @@ class Training:
 
     def _epoch(self) -> EpochResult:
         started = self._clock()
+        rate = float(self.optimizer.param_groups[0]["lr"])
         train = self._train_epoch()
         trained = self._clock()
         last = len(self.history) + 1 == self.experiment.num_epochs
@@ -149,6 +157,8 @@ class Training:
             "time/evaluate_seconds": evaluated - trained,
             "time/images_per_second": len(self.train_images) / (trained - started),
         }
+        if self.scheduler:
+            metrics["lr"] = rate
         if (peak := devices.peak_memory_bytes(self.device)) is not None:
             metrics["memory/peak_bytes"] = float(peak)
         self.history.append(EpochResult(len(self.history) + 1, metrics))
@@ -162,24 +172,22 @@ class Training:
         self.network.train()
         _draw_seed()
         order = _shuffled(len(self.train_images)).to(self.device)
-        outcomes = _Outcomes()
         for images, labels in self.train_images.batches(self.experiment.batch_size, order):
             logits, loss = self._update(images, labels)
-            outcomes.add(logits, loss, labels)
+            self._trained.update(logits, loss, labels)
             self.images_seen += len(labels)
         if self.scheduler:
             self.scheduler.step()
-        return outcomes.means()
+        return self._trained.values()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Mean loss and accuracy on the evaluation images, in evaluation mode."""
+        """The mean loss and the metrics on the evaluation images, in evaluation mode."""
         self.network.eval()
-        outcomes = _Outcomes()
         for images, labels in self.evaluation_images.batches(self.experiment.batch_size):
             logits = self.network(images)
-            outcomes.add(logits, self.loss_fn(logits, labels), labels)
-        return outcomes.means()
+            self._evaluated.update(logits, self.loss_fn(logits, labels), labels)
+        return self._evaluated.values()
 
     def _eager_update(
         self, images: torch.Tensor, labels: torch.Tensor
@@ -203,35 +211,6 @@ class Training:
                 )
         finally:
             self.restore(before)
-
-
-class _Outcomes:
-    """Losses and hits of the batches of one pass, kept on the device until the pass is over.
-
-    Reading them after each batch would make the host wait for the device.
-    """
-
-    def __init__(self) -> None:
-        self.losses: list[torch.Tensor] = []
-        self.hits: list[torch.Tensor] = []
-        self.sizes: list[int] = []
-
-    def add(self, logits: torch.Tensor, loss: torch.Tensor, labels: torch.Tensor) -> None:
-        self.losses.append(loss.detach())
-        self.hits.append(logits.detach().argmax(dim=1) == labels)
-        self.sizes.append(len(labels))
-
-    def means(self) -> dict[str, float]:
-        """The mean loss, weighted by batch size, and the accuracy.
-
-        The products are added one by one, in double precision. From Python 3.12 on, `sum` would
-        compensate rounding and give other bits than the `+=` of a plain script.
-        """
-        total = 0.0
-        for loss, size in zip(torch.stack(self.losses).tolist(), self.sizes, strict=True):
-            total += loss * size
-        n = sum(self.sizes)
-        return {"loss": total / n, "accuracy": int(torch.cat(self.hits).sum()) / n}
 
 
 def _draw_seed() -> int:

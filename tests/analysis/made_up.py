@@ -36,6 +36,7 @@ def made_up_run(
         "experiment_sha256": "f" * 64,
         "data.training_sha256": "a" * 64,
         "data.test_sha256": "b" * 64,
+        "metrics": json.dumps({"accuracy": "max", "loss": "min"}),
         "parameters": json.dumps(typed),
     } | (tags or {})
     known = {} if accuracy is None else {"test/accuracy": accuracy, "test/loss": 1 - accuracy}

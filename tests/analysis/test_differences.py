@@ -55,5 +55,5 @@ def test_only_shared_seeds_and_equal_images_are_compared() -> None:
 
 def test_a_lower_loss_is_better() -> None:
     summary = Summary(6, -0.5, 0.1, -0.6, -0.4)
-    assert SeedDifference("test/loss", summary, 0.01).verdict == "better"
-    assert SeedDifference("test/accuracy", summary, 0.01).verdict == "worse"
+    assert SeedDifference("min", summary, 0.01).verdict == "better"
+    assert SeedDifference("max", summary, 0.01).verdict == "worse"

@@ -302,10 +302,10 @@ def test_learning_curves_show_and_tell_the_history(training: Training) -> None:
     history = history_of(training)
     figure = run_figures.learning_curves(history, ["run", "data"])
     loss, accuracy = figure.axes
-    for axes, kind, scale in ((loss, "loss", 1), (accuracy, "accuracy", 100)):
+    for axes, kind in ((loss, "loss"), (accuracy, "accuracy")):
         assert [line.get_label() for line in axes.lines] == ["train", "test"]
         for line in axes.lines:
-            values = [metrics[f"{line.get_label()}/{kind}"] * scale for _, metrics in history]
+            values = [metrics[f"{line.get_label()}/{kind}"] for _, metrics in history]
             assert np.asarray(line.get_xdata()).tolist() == [1, 2]
             assert np.asarray(line.get_ydata()).tolist() == values
     for row, (epoch, metrics) in zip(
