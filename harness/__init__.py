@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from harness.base.fields import NonNegative as NonNegative
     from harness.base.fields import Positive as Positive
     from harness.base.fields import Seed as Seed
+    from harness.search.objective import Objective as Objective
     from harness.search.study import Study as Study
     from harness.tracking.frames import epochs as epochs
     from harness.tracking.frames import runs as runs
@@ -45,6 +46,7 @@ _MODULES = {
     "IntDistribution": "harness.search",
     "Metric": "harness.training.metrics",
     "NonNegative": "harness.base.fields",
+    "Objective": "harness.search",
     "Positive": "harness.base.fields",
     "Seed": "harness.base.fields",
     "Study": "harness.search",

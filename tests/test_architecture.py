@@ -239,7 +239,17 @@ def test_a_public_name_is_defined_in_one_module_of_the_package() -> None:
 
 
 PUBLIC_NAMES = {
-    *("Experiment", "Metric", "Study", "Count", "Positive", "NonNegative", "Fraction", "Seed"),
+    *(
+        "Experiment",
+        "Metric",
+        "Objective",
+        "Study",
+        "Count",
+        "Positive",
+        "NonNegative",
+        "Fraction",
+        "Seed",
+    ),
     *("FloatDistribution", "IntDistribution", "CategoricalDistribution"),
     *("run_experiment", "runs", "epochs"),
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.differences import SeedDifference
 from harness.analysis.rows import SOURCE, Row
 from harness.base.errors import BadRequest, nearest
-from harness.base.formatting import value_text
+from harness.base.formatting import metric_text, value_text
 from harness.tracking.frames import ordered_columns
 
 if TYPE_CHECKING:
@@ -345,4 +345,4 @@ def _cell(name: str, value: Any) -> str:
         return f"{value:.1f}"
     if name.startswith("difference"):
         return f"{value:+.4f}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+    return metric_text(value)

@@ -26,18 +26,22 @@ def assignments(values: Mapping[str, Any], separator: str = " ") -> str:
     return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
+def metric_text(value: float | None) -> str:
+    """Return a metric's value as tables and the screen show it.
+
+    >>> metric_text(0.98765)
+    '0.9877'
+    >>> metric_text(203530.0)
+    '203,530'
+    """
+    if value is None:
+        return "none"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
+
+
 def number_of(n: int, thing: str) -> str:
     """Return a number of things in words: `1 epoch`, `2,000 epochs`."""
     return f"{n:,} {thing}{'' if n == 1 else 's'}"
-
-
-def points(difference: float) -> str:
-    """Return a difference of two shares in percentage points.
-
-    >>> points(-0.0123)
-    '-1.23 points'
-    """
-    return f"{100 * difference:+.2f} points"
 
 
 def duration(seconds: float) -> str:

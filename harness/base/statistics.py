@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from harness.base.formatting import metric_text
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -42,11 +44,9 @@ class Summary:
 
     def __str__(self) -> str:
         if self.n == 1:
-            return f"{self.mean:.4f} (n = 1)"
-        return (
-            f"{self.mean:.4f} ± {self.std:.4f} (n = {self.n}, "
-            f"95% interval {self.low:.4f} to {self.high:.4f})"
-        )
+            return f"{metric_text(self.mean)} (n = 1)"
+        mean, std, low, high = map(metric_text, (self.mean, self.std, self.low, self.high))
+        return f"{mean} ± {std} (n = {self.n}, 95% interval {low} to {high})"
 
     def metrics(self, name: str) -> dict[str, float]:
         """Return the summary as metrics below `name`, without the spread if n is 1."""

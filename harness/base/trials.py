@@ -13,9 +13,6 @@ from harness.base.statistics import expected_maximum
 
 Direction = Literal["maximize", "minimize"]
 
-VALIDATION_ACCURACY = "validation/accuracy"
-"""The objective of every study today."""
-
 
 @dataclass(frozen=True)
 class TrialRow:
@@ -23,9 +20,9 @@ class TrialRow:
 
     Attributes:
         outcome: `completed`, `pruned`, `diverged`, `failed`, `interrupted`, `running` or `waiting`.
-        value: the objective after the last epoch; a diverged trial has 0, a failed one None.
+        values: the objectives after the last epoch; a diverged or failed trial has none.
         params: the searched values; in a conditional space not every trial has all of them.
-        intermediate_values: the objective by epoch, counted from 1.
+        intermediate_values: the objective by epoch, counted from 1; empty if there are several.
         seconds: from the trial's start to its end.
         training_seconds: the part of `seconds` in which epochs were trained and evaluated.
         reason: what went wrong, or None.
@@ -33,11 +30,12 @@ class TrialRow:
         run_id: the trial's run in the store.
         owner: the process that claimed it.
         worker: number of that process's worker that trained it.
+        num_epochs: how many epochs were trained.
     """
 
     number: int
     outcome: str
-    value: float | None = None
+    values: tuple[float, ...] = ()
     params: dict[str, Any] = field(default_factory=dict)
     intermediate_values: dict[int, float] = field(default_factory=dict)
     seconds: float | None = None
@@ -47,11 +45,12 @@ class TrialRow:
     run_id: str | None = None
     owner: str | None = None
     worker: int | None = None
+    num_epochs: int = 0
 
     @property
-    def num_epochs(self) -> int:
-        """How many epochs were trained."""
-        return max(self.intermediate_values, default=0)
+    def value(self) -> float | None:
+        """The first objective; None if there is none."""
+        return self.values[0] if self.values else None
 
 
 @dataclass(frozen=True)
@@ -72,29 +71,24 @@ class SearchedParameter:
     choices: tuple[Any, ...] = ()
 
 
-def best_trial(rows: Sequence[TrialRow], direction: Direction = "maximize") -> TrialRow | None:
-    """The completed trial with the best value, the earliest of equals; None if none completed."""
-    sign = 1 if direction == "maximize" else -1
-    completed = [
-        (sign * row.value, -row.number, row)
-        for row in rows
-        if row.outcome == "completed" and row.value is not None
-    ]
-    return max(completed)[2] if completed else None
-
-
-def sampled_values(rows: Sequence[TrialRow], defaults: Mapping[str, Any]) -> list[float]:
+def sampled_values(
+    rows: Sequence[TrialRow], defaults: Mapping[str, Any], direction: Direction = "maximize"
+) -> list[float]:
     """The value of every finished trial that the sampler chose, in order of their numbers.
 
-    A pruned trial counts with the value of its last epoch, a diverged one with 0. Failed trials
-    have no value, and the sampler did not choose the defaults.
+    A pruned trial counts with the value of its last epoch, a diverged one with the worst of all
+    others. Failed trials have no value, and the sampler did not choose the defaults.
     """
+    drawn = [row for row in rows if row.params != defaults]
+    known = [row.value for row in drawn if row.value is not None]
+    if not known:
+        return []
+    worst = min(known) if direction == "maximize" else max(known)
     return [
-        row.value
-        for row in rows
+        worst if row.value is None else row.value
+        for row in drawn
         if row.outcome in ("completed", "pruned", "diverged")
-        and row.value is not None
-        and row.params != defaults
+        and (row.value is not None or row.outcome == "diverged")
     ]
 
 

@@ -14,6 +14,7 @@ from harness.execution.events import Ending
 from harness.execution.failures import explained
 from harness.execution.preparation import DataSource
 from harness.execution.training_group import LocalGroup, TrainingTask
+from harness.search.samplers import sampler_text
 from harness.search.study import describe_space
 from harness.tracking.store_address import described
 from harness.training.datasets import data_root, on_disk, open_dataset
@@ -86,7 +87,11 @@ def study_dry_run(request: StudyRequest) -> str:
                 f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
                 "no pruning counted"
             ),
-            "sampler": f"{search.sampler}, seed {search.sampler_seed}; pruner {search.pruner}",
+            "objective": ", ".join(f"{g.metric} ({g.direction})" for g in search.study.goals),
+            "sampler": (
+                f"{sampler_text(search.sampler)}, seed {search.sampler_seed}; "
+                f"pruner {search.pruner}"
+            ),
             "workers": f"{workers} with {execution.threads} threads on {device}",
             "images": (
                 f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on"

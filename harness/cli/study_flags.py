@@ -9,6 +9,7 @@ from typing import Annotated
 from harness.base.fields import Interval, Name, Positive, Seed, Threads
 from harness.cli.shared_flags import default
 from harness.cli.training_flags import TrainingFlags
+from harness.search.objective import Objective
 from harness.search.samplers import PrunerName, SamplerName
 from harness.search.storage import storage_url
 from harness.search.study import Study
@@ -30,9 +31,16 @@ class StudySettings(TrainingFlags):
     """Seconds after which no new trial starts."""
     workers: Annotated[int, Threads] = 0
     """Processes that train at the same time; 0 means one per core, or one on an accelerator."""
-    sampler: SamplerName = "tpe"
+    objective: Annotated[tuple[str, ...], default("METRIC ...", "the study's own")] = ()
+    """Metrics to optimise: validation/loss, or several for a Pareto front."""
+    sampler: Annotated[
+        SamplerName | None, default("{tpe,gp,cmaes,random,qmc,grid}", "the study's own, or tpe")
+    ] = None
     """What chooses the next trial; a grid gets finer with the number of trials."""
-    pruner: PrunerName = "median"
+    pruner: Annotated[
+        PrunerName | None,
+        default("{median,hyperband,none}", "median; none with several objectives"),
+    ] = None
     """What stops unpromising trials early."""
     sampler_seed: Annotated[int, Seed] = 0
     """Seed of the sampler; with one worker, the study is repeatable."""
@@ -69,9 +77,13 @@ class StudySettings(TrainingFlags):
             BadRequest: the storage is not a database URL, or this machine has no such device.
         """
         execution, workers = self.execution_and_workers()
+        study = dataclasses.replace(declared, experiment=experiment)
+        if self.objective:
+            objectives = tuple(map(Objective, self.objective))
+            study = dataclasses.replace(study, objective=None, objectives=objectives)
         return StudyRequest(
             file=file,
-            study=dataclasses.replace(declared, experiment=experiment),
+            study=study,
             study_name=self.study_name or file,
             url=storage_url(self.storage),
             n_trials=self.n_trials or declared.n_trials,

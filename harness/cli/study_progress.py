@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.command_line import command_text
-from harness.base.formatting import number_of
-from harness.search.objective import OBJECTIVE
+from harness.base.formatting import metric_text, number_of
+from harness.base.trials import metric_in_words
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
 from harness.workers.study_answer import StudyAnswer
 
@@ -97,9 +97,9 @@ def heading(progress: StudyProgress) -> str:
 
 def trial_line(progress: StudyProgress, trial: TrainingEnded) -> str:
     """One line about a trial that has ended."""
-    value = "no value" if trial.value is None else f"{trial.value:.4f}"
+    value = ", ".join(map(metric_text, trial.values.values())) or "no value"
     reason = f" ({' '.join(trial.reason.split())})" if trial.reason else ""
-    best = "" if progress.best_value is None else f"; best {progress.best_value:.4f}"
+    best = "" if progress.best_value is None else f"; best {metric_text(progress.best_value)}"
     return (
         f"[{progress.counts.finished}/{progress.n_trials}] {trial.name}: {trial.outcome}, {value} "
         f"after {number_of(trial.num_epochs, 'epoch')}{reason}{best}"
@@ -108,18 +108,21 @@ def trial_line(progress: StudyProgress, trial: TrainingEnded) -> str:
 
 def confirmation_line(progress: StudyProgress, confirmation: TrainingEnded) -> str:
     """One line about a confirmation that has ended."""
-    value = confirmation.value
-    found = confirmation.outcome if value is None else f"test accuracy {value:.4f}"
+    found = ", ".join(
+        f"{metric_in_words(name)} {metric_text(value)}"
+        for name, value in confirmation.values.items()
+    )
+    found = found if confirmation.outcome == "completed" else confirmation.outcome
     return f"[{progress.confirming}] confirmation of {confirmation.name}: {found}"
 
 
 def workers_table(progress: StudyProgress) -> Group:
     """Each worker with its training, epoch and value; the study so far below."""
     table = Table()
-    for column in ("worker", "doing", "epoch", OBJECTIVE.metric.replace("/", " ")):
+    for column in ("worker", "doing", "epoch", metric_in_words(progress.goals[0].metric)):
         table.add_column(column)
     for number, worker in enumerate(progress.workers):
-        value = "" if worker.value is None else f"{worker.value:.4f}"
+        value = "" if worker.value is None else metric_text(worker.value)
         table.add_row(str(number), worker.doing, str(worker.epoch or ""), value)
     return Group(table, Text(how_far(progress)))
 
@@ -129,7 +132,7 @@ def how_far(progress: StudyProgress) -> str:
     counts = progress.counts
     words = [f"{counts.finished} of {progress.n_trials} trials finished ({counts})"]
     if progress.best_value is not None:
-        words.append(f"best {progress.best_value:.4f}")
+        words.append(f"best {metric_text(progress.best_value)}")
     if progress.confirming:
         words.append(f"confirmation {progress.confirming}")
     elif progress.seconds_left is not None:

@@ -80,6 +80,13 @@ class RecordRun(Callback):
         """How the run ended; None if it has not."""
         return self.ending.outcome if self.ending else None
 
+    @property
+    def last_metrics(self) -> dict[str, float]:
+        """Those of the last epoch, with what was measured once; empty before the first epoch."""
+        if not self.history or not self.begun_event:
+            return {}
+        return self.begun_event.metrics | self.history[-1].metrics
+
     def begun(self, event: Begun) -> None:
         """Begin the run."""
         self._started = time.perf_counter()
@@ -144,7 +151,8 @@ class RecordRun(Callback):
         self.run_id = self.recorder.send(StartRun(record))
 
     def _log(self, result: EpochResult) -> None:
-        self._deliver(LogEpoch(self.run_id, result.epoch, result.metrics))
+        once = self.begun_event.metrics if self.begun_event and result.epoch == 1 else {}
+        self._deliver(LogEpoch(self.run_id, result.epoch, once | result.metrics))
 
     def _deliver(self, message: LogEpoch | EndRun) -> None:
         if self.waits:

@@ -21,11 +21,13 @@ class Begun:
         machine: where it runs, by tag name; see `harness.training.device.describe`.
         data: the sets of examples that it sees.
         restored: the epochs that it goes on from.
+        metrics: what is known of the whole training before it begins: `model/parameters`.
     """
 
     machine: dict[str, str]
     data: tuple[DataRecord, ...]
     restored: tuple[EpochResult, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,12 @@ class LocalGroup:
             )
             if task.state is not None:
                 training.restore(checkpoint.decode(task.state))
-            yield Begun(describe(self.device), prepared.data_records(), tuple(training.history))
+            yield Begun(
+                describe(self.device),
+                prepared.data_records(),
+                tuple(training.history),
+                {"model/parameters": float(training.num_parameters)},
+            )
             for result in training.epochs():
                 yield result
                 if self._stopped_as:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +20,9 @@ from numpy.typing import NDArray
 from harness.base.formatting import number_of
 from harness.base.statistics import summarize
 from harness.base.trials import (
-    VALIDATION_ACCURACY,
     Direction,
     SearchedParameter,
     TrialRow,
-    best_trial,
     confirmed_metric,
     expected_best,
     metric_in_words,
@@ -95,6 +94,7 @@ class _Trials:
 
     Attributes:
         others: trials that diverged or failed.
+        best: the best trial, or the Pareto front of several objectives.
         shared: the parameters that all completed trials have; in a conditional space not every one.
         objective: in words.
     """
@@ -103,7 +103,7 @@ class _Trials:
     completed: list[TrialRow]
     pruned: list[TrialRow]
     others: list[TrialRow]
-    best: TrialRow
+    best: list[TrialRow]
     parameters: list[_ParameterAxis]
     shared: list[_ParameterAxis]
     defaults: Mapping[str, Any]
@@ -122,54 +122,87 @@ def draw_study(
     rows: Sequence[TrialRow],
     parameters: Sequence[SearchedParameter],
     defaults: Mapping[str, Any],
-    confirmed: Mapping[str, Sequence[float]],
+    confirmed: Mapping[str, Mapping[str, Sequence[float]]],
+    objectives: Mapping[str, Direction],
+    chosen: Sequence[int],
     *,
     importances: Mapping[str, float],
-    objective: str = VALIDATION_ACCURACY,
-    direction: Direction = "maximize",
 ) -> dict[str, Figure]:
     """The figures of a study that has a completed trial, by name.
 
     Args:
         defaults: the parameters of trial 0.
-        confirmed: the value of each seed, by configuration.
+        confirmed: by configuration and metric, the value of each seed.
+        objectives: the metrics that the study optimizes, with their directions.
+        chosen: number of the best trial, or of those of the Pareto front.
         importances: the importance of each parameter; empty if there are too few trials.
-        objective: the metric that the study optimizes.
     """
-    best = best_trial(rows, direction)
-    if best is None:
+    if not chosen:
         raise ValueError("a study without a completed trial has no figures")
-    completed = [row for row in rows if row.outcome == "completed"]
+    completed = [row for row in rows if row.outcome == "completed" and row.values]
     axes = [_ParameterAxis(parameter) for parameter in parameters]
+    (objective, direction), *others = objectives.items()
     trials = _Trials(
         study_name=study_name,
         completed=completed,
         pruned=[row for row in rows if row.outcome == "pruned" and row.value is not None],
         others=[row for row in rows if row.outcome in ("diverged", "failed")],
-        best=best,
+        best=[row for row in completed if row.number in chosen],
         parameters=axes,
         shared=[axis for axis in axes if all(axis.name in row.params for row in completed)],
         defaults=defaults,
         objective=metric_in_words(objective),
         direction=direction,
     )
+    figures: dict[str, Figure] = {}
+    if others:
+        for number, (metric, way) in enumerate(others, 1):
+            second = _by_objective(trials, number, metric, way)
+            figures[f"pareto_front_{metric.replace('/', '_')}"] = _pareto_front(trials, second)
+            figures[f"slices_{metric.replace('/', '_')}"] = _slices(second)
+        figures[f"slices_{objective.replace('/', '_')}"] = _slices(trials)
+    else:
+        figures |= _single(trials, rows)
+    if importances:
+        figures["importances"] = _importances(trials, importances)
+    for number, metric in enumerate(map(confirmed_metric, objectives) if confirmed else ()):
+        name = "confirmation" if not number else f"confirmation_{metric.replace('/', '_')}"
+        values = {config: found[metric] for config, found in confirmed.items()}
+        figures[name] = _confirmation(study_name, values, metric_in_words(metric))
+    return figures
+
+
+def _single(trials: _Trials, rows: Sequence[TrialRow]) -> dict[str, Figure]:
+    """The figures that only a study with one objective has."""
     figures = {
         "optimization_history": _history(trials),
         "slices": _slices(trials),
         "learning_curves": _learning_curves(trials),
     }
-    if len(values := sampled_values(rows, defaults)) > 1:
+    values = sampled_values(rows, trials.defaults, trials.direction)
+    if len(values) > 1:
         figures["expected_best"] = _expected_best(trials, values)
     if len(trials.shared) == 2:
         figures["contour"] = _contour(trials)
     if len(trials.shared) > 2:
         figures["parallel_coordinates"] = _parallel_coordinates(trials)
-    if importances:
-        figures["importances"] = _importances(trials, importances)
-    if confirmed:
-        metric = metric_in_words(confirmed_metric(objective))
-        figures["confirmation"] = _confirmation(study_name, confirmed, metric)
     return figures
+
+
+def _by_objective(trials: _Trials, number: int, metric: str, direction: Direction) -> _Trials:
+    """The trials with another of their objectives as the first."""
+
+    def turned(rows: Sequence[TrialRow]) -> list[TrialRow]:
+        return [dataclasses.replace(row, values=row.values[number:]) for row in rows]
+
+    return dataclasses.replace(
+        trials,
+        completed=turned(trials.completed),
+        pruned=turned(trials.pruned),
+        best=turned(trials.best),
+        objective=metric_in_words(metric),
+        direction=direction,
+    )
 
 
 def _values(rows: Sequence[TrialRow]) -> NDArray[np.float64]:
@@ -202,6 +235,31 @@ def _history(trials: _Trials) -> Figure:
 
 
 @styled()
+def _pareto_front(first: _Trials, second: _Trials) -> Figure:
+    """Two objectives: the trials, and a line through those that no other one beats."""
+    figure = first.figure(MEDIUM, 4.8, f"{_capitalized(first.objective)} and {second.objective}")
+    axes = figure.add_subplot()
+    axes.set(
+        xlabel=f"{second.objective} ({second.direction}d)",
+        ylabel=f"{first.objective} ({first.direction}d)",
+    )
+    values = _values(second.completed)
+    if values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,g}")
+    axes.plot(values, _values(first.completed), **COMPLETED_MARK)
+    front = sorted(zip(_values(second.best), _values(first.best), strict=True))
+    axes.plot(*zip(*front, strict=True), color=VERMILLION, lw=1, zorder=1)
+    axes.plot(*zip(*front, strict=True), **BEST_MARK | {"label": "front"})
+    for x, y, row in zip(_values(second.best), _values(first.best), first.best, strict=True):
+        axes.annotate(
+            str(row.number), (x, y), xytext=(7, -11), textcoords="offset points", fontsize=9
+        )
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled()
 def _slices(trials: _Trials) -> Figure:
     """The trials by each parameter, one panel for each."""
     count = len(trials.parameters)
@@ -216,7 +274,7 @@ def _slices(trials: _Trials) -> Figure:
         for every, mark in (
             (trials.pruned, PRUNED_MARK),
             (trials.completed, COMPLETED_MARK),
-            ([trials.best], BEST_MARK),
+            (trials.best, BEST_MARK),
         ):
             rows = [row for row in every if parameter.name in row.params]
             axes.plot(parameter.places(rows), _values(rows), **mark)
@@ -240,7 +298,7 @@ def _learning_curves(trials: _Trials) -> Figure:
     styles: list[tuple[Sequence[TrialRow], dict[str, Any]]] = [
         (trials.pruned, {"color": GREY, "ls": ":", "marker": "x", "label": "pruned"}),
         (trials.completed, {"color": BLUE, "alpha": 0.45, "marker": ".", "label": "completed"}),
-        ([trials.best], {"color": VERMILLION, "lw": 2.5, "marker": "o", "label": "best"}),
+        (trials.best, {"color": VERMILLION, "lw": 2.5, "marker": "o", "label": "best"}),
     ]
     for rows, style in styles:
         for row in rows:
@@ -289,8 +347,7 @@ def _contour(trials: _Trials) -> Figure:
             pass  # too few trials, or all of them on one line
     options: dict[str, Any] = {"edgecolors": "black", "s": 45, "zorder": 3}
     dots = axes.scatter(x, y, c=values, cmap=SEQUENTIAL_MAP, **options)
-    best = [trials.best]
-    axes.plot(first.places(best), second.places(best), **BEST_MARK)
+    axes.plot(first.places(trials.best), second.places(trials.best), **BEST_MARK)
     first.put_on(axes, "x")
     second.put_on(axes, "y")
     axes.use_sticky_edges = False
@@ -332,7 +389,7 @@ def _parallel_coordinates(trials: _Trials) -> Figure:
     norm = Normalize(values.min(), values.max())
     # The better a trial, the further in front.
     for index in np.argsort(values if trials.direction == "maximize" else -values):
-        is_best = trials.completed[index] is trials.best
+        is_best = trials.completed[index] in trials.best
         line = [height[index] for height in heights]
         axes.plot(
             line,
@@ -371,14 +428,15 @@ def _confirmation(study_name: str, confirmed: Mapping[str, Sequence[float]], met
     height = 2.0 + 0.7 * len(confirmed)
     figure = headed_figure(MEDIUM, height, "Confirmation", lines, arranged=True)
     axes = figure.add_subplot()
+    names = list(confirmed)
     for row, values in enumerate(confirmed.values()):
-        colour, marker = ((VERMILLION, "o"), (BLUE, "s"))[row]
+        colour, marker = (BLUE, "s") if names[row] == "defaults" else (VERMILLION, "o")
         axes.plot(values, [row - 0.12] * n, marker, color=colour, alpha=0.6)
         if n > 1:
             found = summarize(values)
             half = (found.high - found.low) / 2
             axes.errorbar(found.mean, row + 0.12, xerr=half, fmt="D", color=colour, capsize=5)
-    axes.set_yticks(range(len(confirmed)), list(confirmed))
+    axes.set_yticks(range(len(confirmed)), names)
     axes.set_ylim(len(confirmed) - 0.5, -0.5)
     what = "each seed" if n == 1 else "each seed, and their mean with its 95% interval"
     axes.set_xlabel(f"{metric}: {what}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -98,9 +99,14 @@ def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
             results.searched_parameters(stored),
             answer["defaults"],
             {
-                configuration: list(confirmation["test_accuracy"].values())
+                configuration: {
+                    metric: [math.nan if value is None else value for value in values.values()]
+                    for metric, values in confirmation["values"].items()
+                }
                 for configuration, confirmation in answer["confirmed"].items()
             },
+            {goal["metric"]: goal["direction"] for goal in answer["objectives"]},
+            [trial["trial"] for trial in answer["chosen"]],
             importances=answer["importances"],
         )
         page = study_page(stored, answer, figures)
@@ -116,7 +122,7 @@ def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:
         BadRequest: no trial has completed.
     """
     trials = results.study_summary(stored)
-    if trials["best"] is None:
+    if not trials["chosen"]:
         raise BadRequest(f"No trial of the study {stored.study_name!r} has completed yet.")
     run_id = stored.user_attrs["run_id"]
     recorded = reader.artifact(run_id, "study.json")

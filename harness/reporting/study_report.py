@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base import discovery
 from harness.base.command_line import command_text, run_arguments
-from harness.base.formatting import duration, number_of, points, value_text
+from harness.base.formatting import duration, metric_text, number_of, value_text
 from harness.base.project import ROOT
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import (
+    Direction,
     TrialRow,
     confirmed_metric,
     expected_best,
@@ -95,15 +96,21 @@ class _Content:
         self.answer, self.rows, self.run = answer, rows, run
         self.confirmations, self.figures = confirmations, figures
         self.tags = checklist.own_tags(run)
-        self.objective = metric_in_words(answer["objective"])
-        self.reported = metric_in_words(confirmed_metric(answer["objective"]))
-        self.extreme = "highest" if answer["direction"] == "maximize" else "lowest"
-        self.best, self.defaults = answer["best"], answer["defaults"]
+        self.objectives = [metric_in_words(goal["metric"]) for goal in answer["objectives"]]
+        self.confirming = [confirmed_metric(goal["metric"]) for goal in answer["objectives"]]
+        self.objective = " and ".join(self.objectives)
+        self.reported = " and ".join(map(metric_in_words, self.confirming))
+        self.direction: Direction = answer["objectives"][0]["direction"]
+        self.extreme = "highest" if self.direction == "maximize" else "lowest"
+        self.chosen, self.defaults = answer["chosen"], answer["defaults"]
+        self.is_front = len(self.objectives) > 1
         self.importances: Mapping[str, float] = answer["importances"]
         self.experiment = answer["declaration"]["experiment"]
         self.fields = answer["declaration"]["fields"]
         self.confirmed: Mapping[str, Any] = answer["confirmed"]
-        self.seeds = next((list(_by_seed(c)) for c in self.confirmed.values()), [])
+        self.seeds = next(
+            (list(c["values"][self.confirming[0]]) for c in self.confirmed.values()), []
+        )
         self.counts = answer["counts"]
         self.finished = sum(self.counts[outcome] for outcome in FINISHED_OUTCOMES)
         self.names = list(
@@ -111,24 +118,22 @@ class _Content:
         )
 
     def facts(self) -> list[Fact]:
-        facts = [
-            Fact("Trials finished", f"{self.finished}{self._of_all()}", self._outcomes()),
-            Fact(
-                f"Best {self.objective}",
-                f"{self.best['value']:.4f}",
-                f"n = 1 seed, selected as the {self.extreme}",
-            ),
-        ]
-        for config, confirmation in self.confirmed.items():
-            found = _summary(confirmation)
-            spread = f"± {found.std:.4f}, " if found.n > 1 else ""
-            name = f"{_capitalized(self.reported)}, {config}"
-            facts.append(Fact(name, f"{found.mean:.4f}", f"{spread}n = {found.n}"))
+        facts = [Fact("Trials finished", f"{self.finished}{self._of_all()}", self._outcomes())]
+        if self.is_front:
+            facts.append(Fact("Front", number_of(len(self.chosen), "trial"), self.objective))
+        else:
+            value = metric_text(self.chosen[0]["values"][0])
+            selected = f"n = 1 seed, selected as the {self.extreme}"
+            facts.append(Fact(f"Best {self.objective}", value, selected))
+            for config, confirmation in self.confirmed.items():
+                found = _summary(confirmation, self.confirming[0])
+                spread = f"± {metric_text(found.std)}, " if found.n > 1 else ""
+                name = f"{_capitalized(self.reported)}, {config}"
+                facts.append(Fact(name, metric_text(found.mean), f"{spread}n = {found.n}"))
         if difference := self._difference():
-            low, high = 100 * difference.low, 100 * difference.high
-            interval = f"95%: {low:+.2f} to {high:+.2f}, " if difference.n > 1 else ""
-            n = f"{interval}n = {difference.n}"
-            facts.append(Fact("Difference", points(difference.mean), n))
+            interval = f"95%: {difference.low:+.4f} to {difference.high:+.4f}, "
+            n = f"{interval if difference.n > 1 else ''}n = {difference.n}"
+            facts.append(Fact("Difference", f"{difference.mean:+.4f}", n))
         total, _ = self._compute_time()
         return [
             *facts,
@@ -147,23 +152,46 @@ class _Content:
                 )
             ]
         )
-        values = ", ".join(
-            f"{name} = {value_text(v)}" for name, v in self.best["parameters"].items()
-        )
-        blocks.append(
-            Text(
-                f"The best is trial {self.best['trial']}: {values}. Its {self.objective} of "
-                f"{self.best['value']:.4f} (n = 1 seed) is the {self.extreme} of "
-                f"{self.counts['completed']} completed trials, and too optimistic for that reason. "
-                f"Judge it by its {self.reported} instead, which no selection was based on."
-            )
-        )
+        blocks += self._front() if self.is_front else [Text(self._best())]
         if warnings := [*self.answer["warnings"], *self._continued()]:
             blocks.append(WarningList(warnings))
         if self.confirmed:
             blocks.append(self._configurations())
-            blocks += self._pictures("confirmation")
+            confirming = (name for name in self.figures if name.startswith("confirmation"))
+            blocks += self._pictures(*confirming)
         return blocks
+
+    def _best(self) -> str:
+        best = self.chosen[0]
+        values = ", ".join(f"{name} = {value_text(v)}" for name, v in best["parameters"].items())
+        return (
+            f"The best is trial {best['trial']}: {values}. Its {self.objective} of "
+            f"{metric_text(best['values'][0])} (n = 1 seed) is the {self.extreme} of "
+            f"{self.counts['completed']} completed trials, and too optimistic for that reason. "
+            f"Judge it by its {self.reported} instead, which no selection was based on."
+        )
+
+    def _front(self) -> list[Block]:
+        rows = [
+            [
+                *(trial["trial"], *trial["values"]),
+                *(_cell(trial["parameters"].get(name)) for name in self.names),
+            ]
+            for trial in self.chosen
+        ]
+        columns = [
+            TableColumn("trial"),
+            *(TableColumn(name, ".6g") for name in self.objectives),
+            *(TableColumn(name, self._digits(name)) for name in self.names),
+        ]
+        return [
+            Table("The front: no other trial beats these in all objectives", columns, rows),
+            *self._pictures(*(name for name in self.figures if name.startswith("pareto_front"))),
+            Text(
+                "Each value is of one seed and was selected on the validation examples, so it is "
+                f"too optimistic. Judge the trials by their {self.reported} instead."
+            ),
+        ]
 
     def searched(self) -> list[Block]:
         space = self.answer["declaration"]["space"]
@@ -174,15 +202,19 @@ class _Content:
                 TableColumn("parameter"),
                 TableColumn("searched"),
                 TableColumn("default"),
-                TableColumn("best"),
+                TableColumn("in the front" if self.is_front else "best"),
             ],
             [
                 [
                     name,
                     space.get(name, "as suggest(trial) of the study asks"),
-                    *(
-                        value_text(values[name]) if name in values else None
-                        for values in (self.defaults, self.best["parameters"])
+                    value_text(self.defaults[name]) if name in self.defaults else None,
+                    ", ".join(
+                        dict.fromkeys(
+                            value_text(trial["parameters"][name])
+                            for trial in self.chosen
+                            if name in trial["parameters"]
+                        )
                     ),
                 ]
                 for name in names
@@ -205,10 +237,10 @@ class _Content:
 
     def course(self) -> list[Block]:
         blocks = self._pictures("optimization_history", "learning_curves")
-        values = sampled_values(self.rows, self.defaults)
-        if len(values) < 2:
+        values = sampled_values(self.rows, self.defaults, self.direction)
+        if len(values) < 2 or self.is_front:
             return blocks
-        expected = expected_best(values, self.answer["direction"])
+        expected = expected_best(values, self.direction)
         shown = [n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n < len(values)]
         sampler = self.answer["sampler"]
         independent = (
@@ -224,7 +256,8 @@ class _Content:
                 "Expected validation performance (Dodge et al., Show Your Work, EMNLP 2019): the "
                 f"mean of the best {self.objective} among n draws from the "
                 f"{len(values)} trials that the sampler chose. The defaults do not count, a pruned "
-                "trial counts with the value of its last epoch, a diverged one with 0. The formula "
+                "trial counts with the value of its last epoch, a diverged one with the worst of "
+                "all others. The formula "
                 f"assumes independent draws. {independent}"
             ),
             Table(
@@ -255,11 +288,13 @@ class _Content:
                     f"Importances need {FEWEST_TRIALS} completed trials; with fewer they are noise."
                 )
             )
-        return [*blocks, *self._pictures("slices", "contour", "parallel_coordinates")]
+        slices = [name for name in self.figures if name.startswith("slices")]
+        return [*blocks, *self._pictures(*slices, "contour", "parallel_coordinates")]
 
     def trials_table(self) -> Table:
         columns = [
-            *(TableColumn("trial"), TableColumn("outcome"), TableColumn(self.objective, ".4f")),
+            *(TableColumn("trial"), TableColumn("outcome")),
+            *(TableColumn(name, ".6g" if self.is_front else ".4f") for name in self.objectives),
             *(TableColumn(name, self._digits(name)) for name in self.names),
             *(
                 TableColumn("epochs"),
@@ -271,7 +306,8 @@ class _Content:
         table = []
         for row in self.rows:
             note = row.reason or (None if row.retry_of is None else f"repeats trial {row.retry_of}")
-            cells: list[Value] = [row.number, row.outcome, row.value]
+            values = row.values or [None] * len(self.objectives)
+            cells: list[Value] = [row.number, row.outcome, *values]
             cells += [_cell(row.params.get(name)) for name in self.names]
             cells += [row.num_epochs, row.seconds, row.training_seconds, note]
             table.append(cells)
@@ -321,8 +357,11 @@ class _Content:
             ),
             Item(
                 "Choice of the best",
-                f"the completed trial with the {self.extreme} {self.objective}, the earliest of "
-                f"equals: trial {self.best['trial']}",
+                f"the completed trials that no other one beats in {self.objective}: "
+                + ", ".join(f"trial {trial['trial']}" for trial in self.chosen)
+                if self.is_front
+                else f"the completed trial with the {self.extreme} {self.objective}, the earliest "
+                f"of equals: trial {self.chosen[0]['trial']}",
             ),
             Item(
                 "Number of runs",
@@ -399,9 +438,11 @@ class _Content:
     def _configurations(self) -> Table:
         rows: list[list[Value]] = []
         for config, confirmation in self.confirmed.items():
-            summary = _summary(confirmation)
             varied = [_cell(confirmation["fields"].get(name)) for name in self.names]
-            rows.append([config, *varied, *_numbers(summary)])
+            for metric in self.confirming:
+                measure = [metric_in_words(metric)] if self.is_front else []
+                numbers = _numbers(_summary(confirmation, metric))
+                rows.append([config, *varied, *measure, *numbers])
         if difference := self._difference():
             rows.append(["difference", *(None for _ in self.names), *_numbers(difference)])
         return Table(
@@ -409,7 +450,11 @@ class _Content:
             [
                 TableColumn("configuration"),
                 *(TableColumn(name, self._digits(name)) for name in self.names),
-                *(TableColumn(name, ".4f") for name in ("mean", "std", "95% low", "95% high")),
+                *([TableColumn("metric")] if self.is_front else []),
+                *(
+                    TableColumn(name, ".6g" if self.is_front else ".4f")
+                    for name in ("mean", "std", "95% low", "95% high")
+                ),
                 TableColumn("n seeds"),
             ],
             rows,
@@ -423,7 +468,7 @@ class _Content:
         found = [
             Picture(
                 style.svg(self.figures[name]),
-                ALTERNATIVES[name](self),
+                _alternative(name, self),
                 wide=self.figures[name].get_size_inches()[0] > 7,
             )
             for name in names
@@ -432,14 +477,15 @@ class _Content:
         return [Pictures(found)] if found else []
 
 
-def _by_seed(confirmation: Mapping[str, Any]) -> dict[str, float]:
-    """The value of a confirmed configuration by seed."""
-    values: dict[str, float] = confirmation["test_accuracy"]
-    return values
+def _summary(confirmation: Mapping[str, Any], metric: str) -> Summary:
+    values = confirmation["values"][metric].values()
+    return summarize([math.nan if value is None else value for value in values])
 
 
-def _summary(confirmation: Mapping[str, Any]) -> Summary:
-    return summarize(list(_by_seed(confirmation).values()))
+def _alternative(name: str, content: _Content) -> str:
+    """What a figure shows, in words."""
+    kind = next(kind for kind in ALTERNATIVES if name.startswith(kind))
+    return ALTERNATIVES[kind](content)
 
 
 def _numbers(summary: Summary) -> list[Value]:
@@ -457,16 +503,22 @@ def _cell(value: Any) -> Value:
 ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
     "confirmation": lambda c: (
         f"{_capitalized(c.reported)} of each seed, and its mean with a 95% interval: "
-        + "; ".join(f"{name} {_summary(found)}" for name, found in c.confirmed.items())
+        + "; ".join(
+            f"{name} {' and '.join(str(_summary(found, metric)) for metric in c.confirming)}"
+            for name, found in c.confirmed.items()
+        )
         + "."
     ),
     "optimization_history": lambda c: (
         f"{_capitalized(c.objective)} by trial, {number_of(len(c.rows), 'trial')}; the best value, "
-        f"{c.best['value']:.4f}, is that of trial {c.best['trial']}."
+        f"{metric_text(c.chosen[0]['values'][0])}, is that of trial {c.chosen[0]['trial']}."
     ),
     "learning_curves": lambda c: (
         f"{_capitalized(c.objective)} by epoch: a line for each completed and each pruned trial, "
-        f"the best one in front, which ends at {c.best['value']:.4f}."
+        f"the best one in front, which ends at {metric_text(c.chosen[0]['values'][0])}."
+    ),
+    "pareto_front": lambda c: (
+        f"The completed trials by {c.objective}; a line joins the {len(c.chosen)} of the front."
     ),
     "expected_best": lambda c: (
         f"Expected best {c.objective} by number of trials, with one standard deviation; the table "
@@ -478,8 +530,9 @@ ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
         + "."
     ),
     "slices": lambda c: (
-        f"{_capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; the "
-        "best is a star, the default a line."
+        f"{_capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; "
+        f"{'those of the front are stars' if c.is_front else 'the best is a star'}, the default "
+        "a line."
     ),
     "contour": lambda c: (
         f"{_capitalized(c.objective)} over {' and '.join(c.names[:2])}, as colour on a surface "

@@ -4,6 +4,7 @@ from optuna import logging
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, Trial
 
+from harness.search.objective import Objective
 from harness.search.study import Study
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "FloatDistribution",
     "FrozenTrial",
     "IntDistribution",
+    "Objective",
     "Study",
     "Trial",
 ]

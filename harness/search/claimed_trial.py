@@ -8,8 +8,8 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
-from harness.search.objective import OBJECTIVE
-from harness.search.trial_queue import requeue, tell
+from harness.base.errors import RunFailed
+from harness.search.trial_queue import goals_of, requeue, tell
 
 Stop = Literal["pruned", "interrupted"]
 
@@ -18,7 +18,8 @@ class ClaimedTrial:
     """A running trial of a stored study.
 
     Attributes:
-        value: the objective after the last reported epoch; None before the first.
+        goals: what the study optimises.
+        values: the objectives after the last reported epoch; empty before the first.
         num_epochs: how many epochs were reported.
         training_seconds: in which these were trained and evaluated.
     """
@@ -26,7 +27,8 @@ class ClaimedTrial:
     def __init__(self, stored: optuna.Study, trial: Trial, worker: int = 0) -> None:
         """`worker` is the number of this process's worker that trains the trial."""
         self.stored, self.trial, self.worker = stored, trial, worker
-        self.value: float | None = None
+        self.goals = goals_of(stored)
+        self.values: list[float] = []
         self.num_epochs = 0
         self.training_seconds = 0.0
 
@@ -40,11 +42,19 @@ class ClaimedTrial:
         Returns:
             How the trial is to end, if it is to end now: `pruned`, or `interrupted` if someone
             else has requeued it meanwhile.
+
+        Raises:
+            RunFailed: an objective was not recorded.
         """
-        self.value, self.num_epochs = metrics[OBJECTIVE.metric], epoch
+        for goal in self.goals:
+            if goal.metric not in metrics:
+                raise RunFailed(f"objective: {goal.metric} was not recorded in epoch {epoch}.")
+        self.values, self.num_epochs = [metrics[goal.metric] for goal in self.goals], epoch
         self.training_seconds += metrics["time/train_seconds"] + metrics["time/evaluate_seconds"]
+        if len(self.values) > 1:  # no single value says how good the epoch was
+            return None
         try:
-            self.trial.report(self.value, epoch)
+            self.trial.report(self.values[0], epoch)
         except UpdateFinishedTrialError:
             return "interrupted"
         return "pruned" if may_prune and self.trial.should_prune() else None
@@ -67,11 +77,12 @@ class ClaimedTrial:
         attributes: dict[str, Any] = {
             "training_seconds": self.training_seconds,
             "worker": self.worker,
+            "num_epochs": self.num_epochs,
         }
         if reason:
             attributes["reason"] = reason
         try:
-            tell(self.stored, self.trial, outcome, self.value, attributes)
+            tell(self.stored, self.trial, outcome, self.values, attributes)
         except UpdateFinishedTrialError:
             return False
         return True

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.base.statistics import Summary, summarize
+from harness.base.trials import confirmed_metric
 from harness.search.storage import StoredStudy
+from harness.search.trial_queue import goals_of
 from harness.training.experiment import Experiment
 
 
@@ -19,22 +22,26 @@ class Confirmation:
     """One configuration, trained again on the full training set with several seeds.
 
     Attributes:
-        accuracies: test accuracy by seed; 0 if the training diverged.
-        diverged: the seeds with which it did.
+        values: by metric, its value on the test set by seed; NaN where it has none.
+        diverged: the seeds with which the training did.
         run_ids: of the trainings, in the order of the seeds.
         seconds: of all trainings together; None if they were not measured.
     """
 
     fields: dict[str, Any]
-    accuracies: dict[int, float]
+    values: dict[str, dict[int, float]]
     diverged: list[int]
     run_ids: tuple[str, ...] = ()
     seconds: float | None = None
 
     @property
-    def summary(self) -> Summary:
-        """Mean, spread and interval over the seeds."""
-        return summarize(list(self.accuracies.values()))
+    def n(self) -> int:
+        """With how many seeds it was trained."""
+        return len(self.run_ids)
+
+    def summary(self, metric: str) -> Summary:
+        """Mean, spread and interval of a metric over the seeds."""
+        return summarize(list(self.values[metric].values()))
 
 
 def confirmed_experiment(experiment: Experiment, seed: int) -> Experiment:
@@ -50,14 +57,18 @@ def is_confirmed(stored: StoredStudy, experiment: Experiment) -> bool:
 def store_confirmation(
     stored: StoredStudy, experiment: Experiment, result: Mapping[str, Any]
 ) -> None:
-    """Keep the result of a confirmation: `outcome`, `accuracy`, `loss`, `run_id`, `seconds`."""
+    """Keep the result of a confirmation: `outcome`, `metrics`, `run_id`, `seconds`."""
     stored.set_user_attr(_key(experiment), dict(result))
 
 
 def confirmations(
     stored: StoredStudy, configurations: Mapping[str, Experiment], seeds: Sequence[int]
 ) -> dict[str, Confirmation]:
-    """The stored confirmations of these configurations; empty if any is missing."""
+    """The stored confirmations of these configurations; empty if any is missing.
+
+    Their metrics are those that confirm the study's objectives.
+    """
+    metrics = [confirmed_metric(goal.metric) for goal in goals_of(stored)]
     known = stored.user_attrs
     found = {}
     for name, experiment in configurations.items():
@@ -66,14 +77,17 @@ def confirmations(
             return {}
         results = {seed: known[key] for seed, key in keys.items()}
         diverged = [seed for seed, result in results.items() if result["outcome"] == "diverged"]
-        accuracies = {
-            seed: 0.0 if seed in diverged else result["accuracy"]
-            for seed, result in results.items()
+        values = {
+            metric: {
+                seed: math.nan if (value := result["metrics"].get(metric)) is None else value
+                for seed, result in results.items()
+            }
+            for metric in metrics
         }
         seconds = [result["seconds"] for result in results.values()]
         found[name] = Confirmation(
             experiment.fields(),
-            accuracies,
+            values,
             diverged,
             tuple(result["run_id"] for result in results.values()),
             None if None in seconds else sum(seconds),

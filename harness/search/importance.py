@@ -12,7 +12,7 @@ FEWEST_TRIALS = 20
 
 
 def importances(stored: StoredStudy) -> dict[str, float]:
-    """The importance of each parameter by PED-ANOVA, the largest first.
+    """The importance of each parameter for the first objective by PED-ANOVA, the largest first.
 
     Covers the parameters that all completed trials have. Returns an empty dict if fewer than two
     parameters or fewer than `FEWEST_TRIALS` completed trials are left.
@@ -26,4 +26,7 @@ def importances(stored: StoredStudy) -> dict[str, float]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return get_param_importances(stored, evaluator=PedAnovaImportanceEvaluator(), params=shared)
+        target = (lambda trial: trial.values[0]) if len(stored.directions) > 1 else None
+        return get_param_importances(
+            stored, evaluator=PedAnovaImportanceEvaluator(), params=shared, target=target
+        )

@@ -11,9 +11,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from harness.base.errors import BadRequest, nearest
-from harness.search.samplers import grid
+from harness.search.samplers import grid, sampler_text
 from harness.search.storage import has_no_file, lock, open_storage
-from harness.search.trial_queue import Search, completed
+from harness.search.trial_queue import Search, completed, goals_of
 
 WARM_STARTS = 5
 """How many trials of another study a warm start tries first."""
@@ -36,7 +36,11 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
                 f"warm_start: there is no stored study {warm_start!r}. {nearest(warm_start, known)}"
             )
         if search.study_name not in known:
-            optuna.create_study(storage=storage, study_name=search.study_name, direction="maximize")
+            optuna.create_study(
+                storage=storage,
+                study_name=search.study_name,
+                directions=[goal.direction for goal in search.study.goals],
+            )
         stored = search.stored(storage)
         before = stored.user_attrs.get("declaration")
         if before is None:
@@ -64,11 +68,12 @@ def budget(search: Search) -> int:
 def declared(search: Search) -> dict[str, Any]:
     """What must stay the same when a stored study continues."""
     return search.study.declaration() | {
+        "data": dict(search.data),
         "search": {
-            "sampler": search.sampler,
+            "sampler": sampler_text(search.sampler),
             "sampler_seed": search.sampler_seed,
             "pruner": search.pruner,
-        }
+        },
     }
 
 
@@ -87,7 +92,7 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if before["experiment"] != now["experiment"]:
         return [f"experiment was {before['experiment']}, is {now['experiment']}"]
     changes = []
-    for part in ("fields", "space", "search"):
+    for part in ("fields", "space", "metrics", "objectives", "data", "search"):
         then = before.get(part, {})
         changes += [
             f"{key} was {then.get(key, 'not there')}, is {now[part].get(key, 'not there')}"
@@ -99,8 +104,10 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _best_of(storage: RDBStorage, name: str, search: Search) -> list[dict[str, Any]]:
     """The best trials of another study, restricted to what this study searches."""
-    trials = completed(optuna.load_study(study_name=name, storage=storage))
-    trials.sort(key=lambda trial: (-(trial.value or 0.0), trial.number))
+    other = optuna.load_study(study_name=name, storage=storage)
+    trials = completed(other)
+    sign = goals_of(other)[0].sign
+    trials.sort(key=lambda trial: (-sign * trial.values[0], trial.number))
     space = search.study.space
     return [
         {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,13 +12,12 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from harness.base.formatting import csv_text
 from harness.base.trials import SearchedParameter, TrialRow
 from harness.search import trial_queue
 from harness.search.importance import importances
-from harness.search.objective import OBJECTIVE
 from harness.search.storage import StoredStudy
 from harness.search.study import edge_warnings
 
@@ -38,46 +38,56 @@ def searched_parameters(stored: StoredStudy) -> list[SearchedParameter]:
 def trials_csv(rows: Sequence[TrialRow]) -> str:
     """The trials as CSV, with one column for each parameter."""
     names = list(dict.fromkeys(name for row in rows for name in row.params))
-    before = ("number", "outcome", "value")
+    most = max((len(row.values) for row in rows), default=1)
+    before = ("number", "outcome")
+    values = ["value"] if most < 2 else [f"value {number}" for number in range(1, most + 1)]
     after = ("num_epochs", "seconds", "training_seconds", "reason", "retry_of", "run_id")
     cells = (
         [
             *(getattr(row, name) for name in before),
+            *(row.values[n] if n < len(row.values) else None for n in range(len(values))),
             *(row.params.get(name) for name in names),
             *(getattr(row, name) for name in after),
         ]
         for row in rows
     )
-    return csv_text([*before, *names, *after], cells)
+    return csv_text([*before, *values, *names, *after], cells)
 
 
 def study_summary(stored: StoredStudy) -> dict[str, Any]:
-    """What the storage alone knows: declaration, counts by outcome, best trial and warnings.
+    """What the storage alone knows: declaration, counts by outcome, answer and warnings.
 
-    `best` is None if no trial has completed; `defaults` are the parameters of trial 0.
+    `chosen` has the best trial, or the Pareto front, and is empty if no trial has completed;
+    `defaults` are the parameters of trial 0.
     """
-    trials, best = stored.get_trials(deepcopy=False), trial_queue.best(stored)
+    trials, chosen = stored.get_trials(deepcopy=False), trial_queue.chosen(stored)
     declaration = stored.user_attrs["declaration"]
     return {
         "study": stored.study_name,
-        "objective": OBJECTIVE.metric,
-        "direction": OBJECTIVE.direction,
+        "objectives": [vars(goal) for goal in trial_queue.goals_of(stored)],
         "declaration": {name: declaration[name] for name in ("experiment", "fields", "space")},
         "defaults": trials[0].params if trials else {},
         **declaration["search"],
         "counts": vars(trial_queue.count(trials)),
-        "best": best and {"trial": best.number, "parameters": best.params, "value": best.value},
+        "chosen": [
+            {"trial": trial.number, "parameters": trial.params, "values": trial.values}
+            for trial in chosen
+        ],
         "importances": importances(stored),
-        "warnings": edge_warnings(best) if best else [],
+        "warnings": [*dict.fromkeys(warning for best in chosen for warning in edge_warnings(best))],
     }
 
 
 def _row(trial: FrozenTrial) -> TrialRow:
     known = trial.user_attrs
+    values = tuple(trial.values or ())
+    if trial.state == TrialState.PRUNED and trial.intermediate_values:
+        values = (trial.intermediate_values[max(trial.intermediate_values)],)
     return TrialRow(
         number=trial.number,
         outcome=known.get("outcome", trial.state.name.lower()),
-        value=trial.value,
+        # Those of an infeasible trial only tell the sampler to stay away.
+        values=values if all(map(math.isfinite, values)) else (),
         params=trial.params,
         intermediate_values=trial.intermediate_values,
         seconds=trial.duration.total_seconds() if trial.duration else None,
@@ -87,6 +97,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
         run_id=known.get("run_id"),
         owner=known.get("owner"),
         worker=known.get("worker"),
+        num_epochs=known.get("num_epochs", max(trial.intermediate_values, default=0)),
     )
 
 

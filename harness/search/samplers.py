@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import warnings
 import zlib
@@ -16,28 +17,48 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
-from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial, Trial
 
-from harness.search.study import Study
+from harness.base.errors import BadRequest
+from harness.search.study import SamplerFactory, Study, digest_of_source
 
-SamplerName = Literal["tpe", "gp", "random", "qmc", "grid"]
+CONSTRAINT = "is finite"
+"""The constraint of a trial, by its name in the storage: violated above 0."""
+
+HAS_CONSTRAINTS = hasattr(Trial, "set_constraint")  # from Optuna 5 on
+
+SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"]
 PrunerName = Literal["median", "hyperband", "none"]
 
 
-def make_sampler(name: SamplerName, seed: int, draws: int) -> BaseSampler:
+def make_sampler(name: SamplerName | SamplerFactory, seed: int, draws: int) -> BaseSampler:
     """The sampler for the next trial, after `draws` earlier ones.
 
     Its seed derives from the number of earlier trials. So workers draw different trials, and a
     study that continues draws as if it had never stopped. A grid queues its trials; see `grid`.
     """
     derived = zlib.crc32(f"{seed} {draws}".encode())
-    if name == "tpe":
+    if callable(name):
+        return name(derived)
+    # Optuna 4 asks for the constraints of a trial; see `constrain`.
+    constrained: dict[str, Any] = {} if HAS_CONSTRAINTS else {"constraints_func": _constraints}
+    if name in ("tpe", "gp"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if name == "gp":
+                return GPSampler(seed=derived, **constrained)
             # The defaults of Optuna 5, for Optuna 4 as well.
-            return TPESampler(seed=derived, multivariate=True, constant_liar=True)
-    if name == "gp":
-        return GPSampler(seed=derived)
+            return TPESampler(seed=derived, multivariate=True, constant_liar=True, **constrained)
+    if name == "cmaes":
+        return CmaEsSampler(seed=derived, warn_independent_sampling=False)
     if name == "qmc":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -73,6 +94,36 @@ def grid(study: Study) -> Iterator[dict[str, Any]]:
                 yield dict(zip(study.space, point, strict=True))
         if len(seen) == before:
             return
+
+
+def sampler_text(sampler: SamplerName | SamplerFactory) -> str:
+    """A sampler's name; of a study's own one, a digest of its source."""
+    return digest_of_source(sampler) if callable(sampler) else sampler
+
+
+def check_sampler(name: SamplerName | SamplerFactory) -> None:
+    """Check that a sampler's package is installed.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if name == "cmaes" and importlib.util.find_spec("cmaes") is None:
+        raise BadRequest("sampler: cmaes needs the package cmaes: pip install cmaes")
+
+
+def constrain(trial: Trial, *, is_feasible: bool) -> None:
+    """Tell the samplers whether a trial that has ended is one that they may come near to.
+
+    Every trial needs it: Optuna compares the constraints of all.
+    """
+    if HAS_CONSTRAINTS:
+        trial.set_constraint(CONSTRAINT, 0.0 if is_feasible else 1.0)
+    else:
+        trial.set_user_attr(CONSTRAINT, 0.0 if is_feasible else 1.0)
+
+
+def _constraints(trial: FrozenTrial) -> tuple[float]:
+    return (trial.user_attrs.get(CONSTRAINT, 0.0),)
 
 
 class _Sequence(QMCSampler):

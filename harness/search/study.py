@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import log
 from typing import Annotated, Any
 
@@ -23,7 +24,11 @@ from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
 from harness.base.formatting import value_text
+from harness.search.objective import Goal, Objective, goal_of, usual_goal
 from harness.training.experiment import Experiment
+from harness.training.metrics import checked_metrics, directions
+
+SamplerFactory = Callable[[int], optuna.samplers.BaseSampler]
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
 
@@ -41,6 +46,12 @@ class Study:
         space: a distribution for each searched field.
         suggest: for a conditional space, in place of `space`: takes a trial, returns field values.
         n_trials: the number of trials to finish.
+        objective: what is optimised; by default the first metric of the experiment that has a
+            direction, on the validation examples.
+        objectives: several, in place of `objective`: the study looks for the trials that no other
+            trial beats in all of them.
+        sampler: takes a seed and returns an Optuna sampler, in place of the named ones. It is
+            called for each trial, since a study may go on in another process.
 
     Raises:
         BadRequest: the experiment has no such field or refuses a bound, or the space leaves out
@@ -51,6 +62,9 @@ class Study:
     space: Mapping[str, BaseDistribution] = dataclasses.field(default_factory=dict)
     suggest: Suggest | None = None
     n_trials: Annotated[int, Count] = 30
+    objective: Objective | None = None
+    objectives: Sequence[Objective] = ()
+    sampler: SamplerFactory | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.experiment, Experiment):
@@ -62,8 +76,25 @@ class Study:
             for value in _bounds(distribution):
                 self._check(name, value)
             _check_default(name, distribution, getattr(self.experiment, name))
+        if self.objective and self.objectives:
+            raise BadRequest("A study has either an objective or several objectives.")
+        if any(not isinstance(entry, Objective) for entry in self._declared_objectives):
+            raise BadRequest("objectives: expected Objective('validation/loss', 'minimize').")
+        if len({goal.metric for goal in self.goals}) < len(self.goals):
+            raise BadRequest("objectives: each metric may be named once.")
         if self.suggest:
             self.defaults()
+
+    @property
+    def _declared_objectives(self) -> tuple[Objective, ...]:
+        return (self.objective,) if self.objective else tuple(self.objectives)
+
+    @functools.cached_property
+    def goals(self) -> tuple[Goal, ...]:
+        """The objectives with their directions, at least one."""
+        known = directions(checked_metrics(self.experiment.metrics()))
+        found = tuple(goal_of(objective, known) for objective in self._declared_objectives)
+        return found or (usual_goal(known),)
 
     def suggested(self, trial: Trial | FrozenTrial) -> Experiment:
         """The experiment that a trial asks for.
@@ -116,18 +147,25 @@ class Study:
         """What must stay the same when a stored study continues, in JSON's types."""
         space = describe_space(self)
         if self.suggest:
-            source = inspect.getsource(self.suggest)
-            space = {"suggest(trial)": f"digest {hashlib.sha256(source.encode()).hexdigest()[:8]}"}
+            space = {"suggest(trial)": digest_of_source(self.suggest)}
         return {
             "experiment": self.experiment.name,
             "fields": self.experiment.fields(),
             "space": space,
+            "metrics": directions(self.experiment.metrics()),
+            "objectives": {goal.metric: goal.direction for goal in self.goals},
         }
 
     def _check(self, name: str, value: Any) -> None:
         fields.check(type(self.experiment), name, value)
         if name in NOT_SEARCHABLE:
             raise BadRequest(f"{name} cannot be searched: the trials would not be comparable.")
+
+
+def digest_of_source(function: Callable[..., Any]) -> str:
+    """The first letters of the SHA-256 of a function's source."""
+    source = inspect.getsource(function)
+    return f"digest {hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 
 def load_study(name: str) -> Study:

@@ -6,9 +6,10 @@ The user attribute `outcome` of a trial says what happened to it, `owner` who wo
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -16,9 +17,17 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from harness.base.ownership import Owner, is_owner_dead
-from harness.search.samplers import PrunerName, SamplerName, grid, make_pruner, make_sampler
+from harness.search.objective import Goal, dominates
+from harness.search.samplers import (
+    PrunerName,
+    SamplerName,
+    constrain,
+    grid,
+    make_pruner,
+    make_sampler,
+)
 from harness.search.storage import lock
-from harness.search.study import Study
+from harness.search.study import SamplerFactory, Study
 
 MOST_FAILURES_IN_A_ROW = 5
 """A study stops after this many failures in a row, since the next trial would fail too."""
@@ -29,15 +38,20 @@ MOST_RETRIES = 2
 
 @dataclass(frozen=True)
 class Search:
-    """A study and how to search it: everything that a claim needs."""
+    """A study and how to search it: everything that a claim needs.
+
+    Attributes:
+        data: digests of the examples that the trials see, by what they are used for.
+    """
 
     study: Study
     study_name: str
     url: str
     n_trials: int
-    sampler: SamplerName = "tpe"
+    sampler: SamplerName | SamplerFactory = "tpe"
     pruner: PrunerName = "median"
     sampler_seed: int = 0
+    data: Mapping[str, str] = field(default_factory=dict)
 
     def stored(self, storage: RDBStorage) -> optuna.Study:
         """The stored study. Keep the object: it caches the finished trials."""
@@ -191,32 +205,67 @@ def tell(
     stored: optuna.Study,
     trial: Trial,
     outcome: str,
-    value: float | None,
+    values: Sequence[float],
     attributes: Mapping[str, Any],
 ) -> None:
     """End a trial with its outcome: completed, pruned, diverged or failed.
 
-    A diverged trial has the value 0, so that every sampler learns from it.
+    A trial without finite values, as one that diverged, is infeasible: it has values worse than all
+    finite ones and violates a constraint, so that every sampler learns to stay away from it. (As a
+    failed one, samplers would ignore it and come back.)
     """
     for name, attribute in {**attributes, "outcome": outcome}.items():
         trial.set_user_attr(name, attribute)
     if outcome == "failed":
         stored.tell(trial, state=TrialState.FAIL)
-    elif outcome == "pruned":
+        return
+    is_feasible = outcome != "diverged" and all(map(math.isfinite, values))
+    constrain(trial, is_feasible=is_feasible)
+    if outcome == "pruned":
         stored.tell(trial, state=TrialState.PRUNED)
     else:
-        stored.tell(trial, 0.0 if outcome == "diverged" else value)
+        stored.tell(trial, values if is_feasible else [goal.worst for goal in goals_of(stored)])
+
+
+def goals_of(stored: optuna.Study) -> tuple[Goal, ...]:
+    """What a stored study optimises, as it was declared."""
+    objectives = stored.user_attrs["declaration"]["objectives"]
+    return tuple(Goal(metric, direction) for metric, direction in objectives.items())
 
 
 def best(stored: optuna.Study) -> FrozenTrial | None:
-    """The completed trial with the highest value; the earliest if several are equal."""
-    return max(completed(stored), key=lambda trial: (trial.value, -trial.number), default=None)
+    """The best completed trial by the first objective; the earliest if several are equal."""
+    sign = goals_of(stored)[0].sign
+    return max(
+        completed(stored), key=lambda trial: (sign * trial.values[0], -trial.number), default=None
+    )
+
+
+def chosen(stored: optuna.Study) -> list[FrozenTrial]:
+    """The answer of a study: its best trial, or with several objectives its Pareto front.
+
+    The front holds the completed trials that no other one beats in all objectives, the best by the
+    first objective first; of trials with equal values the earliest.
+    """
+    goals, found = goals_of(stored), completed(stored)
+    if len(goals) == 1:
+        first = best(stored)
+        return [first] if first else []
+    front: dict[tuple[float, ...], FrozenTrial] = {}
+    for trial in found:
+        if not any(dominates(other.values, trial.values, goals) for other in found):
+            front.setdefault(tuple(trial.values), trial)
+    return sorted(front.values(), key=lambda trial: -goals[0].sign * trial.values[0])
 
 
 def completed(stored: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were trained to their end."""
+    """The trials that were trained to their end and have finite values."""
     trials = stored.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return [trial for trial in trials if trial.user_attrs.get("outcome") == "completed"]
+    return [
+        trial
+        for trial in trials
+        if trial.user_attrs.get("outcome") == "completed" and all(map(math.isfinite, trial.values))
+    ]
 
 
 def forgive_failures(stored: optuna.Study) -> None:

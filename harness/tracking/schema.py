@@ -147,14 +147,25 @@ class StoredRun:
         """What is best for each metric, by its name without the part of the data."""
         return self._values("metrics")
 
+    @functools.cached_property
+    def objectives(self) -> dict[str, Best]:
+        """What a study judges the run by, and what is best for each; empty outside of studies."""
+        return self._values("objectives")
+
     def best_of(self, metric: str) -> Best | None:
         """Whether the highest or the lowest value of a metric such as `test/loss` is best."""
         part, _, name = metric.partition("/")
-        return self.directions.get(name) if part in SETS else None
+        own = self.directions.get(name) if part in SETS else None
+        return self.objectives.get(metric, own)
 
     @functools.cached_property
     def objective(self) -> str | None:
-        """The metric that judges the run: the first that was declared with a direction."""
+        """The metric that judges the run.
+
+        It is the study's, or the first one that the experiment declares with a direction.
+        """
+        if first := next((name for name in self.objectives if name in self.metrics), None):
+            return first
         names = [name for name, best in self.directions.items() if best]
         possible = (f"{part}/{name}" for part in JUDGES for name in names)
         return next((m for m in possible if not math.isnan(self.metrics.get(m, math.nan))), None)

@@ -110,6 +110,11 @@ class Training:
         """Whether the last epoch's loss was not finite."""
         return bool(self.history) and self.history[-1].diverged
 
+    @property
+    def num_parameters(self) -> int:
+        """The number of trainable numbers of the network."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
     def state(self) -> dict[str, Any]:
         """Everything that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
         return {

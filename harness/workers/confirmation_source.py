@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 
+from harness.base.trials import confirmed_metric
 from harness.execution.callbacks import RecordRun
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback, Driven
@@ -58,6 +60,7 @@ class ConfirmationSource:
             "confirm",
             f"{confirmation.configuration} seed={confirmation.experiment.seed}",
             {"harness.config": confirmation.configuration},
+            {confirmed_metric(goal.metric): goal.best for goal in self.context.goals},
             describe_run,
         )
         return Driven(
@@ -65,7 +68,14 @@ class ConfirmationSource:
             [
                 record,
                 _StoreConfirmation(self, confirmation, record),
-                _ShowConfirmation(self.context.view, progress, index, confirmation, record),
+                _ShowConfirmation(
+                    self.context.view,
+                    progress,
+                    index,
+                    confirmation,
+                    record,
+                    [confirmed_metric(goal.metric) for goal in self.context.goals],
+                ),
             ],
         )
 
@@ -114,7 +124,7 @@ class _StoreConfirmation(Callback):
         if ending.outcome == "failed":
             self.source.failures.append(ending.reason)
             return
-        metrics = self.record.history[-1].metrics
+        metrics = self.record.last_metrics
         store_confirmation(
             self.source.context.stored,
             self.confirmation.experiment,
@@ -122,8 +132,8 @@ class _StoreConfirmation(Callback):
                 "name": self.confirmation.name,
                 "run_id": self.record.run_id,
                 "outcome": ending.outcome,
-                "accuracy": metrics.get("test/accuracy"),
-                "loss": metrics.get("test/loss"),
+                # JSON has no NaN.
+                "metrics": {name: value for name, value in metrics.items() if math.isfinite(value)},
                 "seconds": self.record.seconds,
             },
         )
@@ -139,21 +149,23 @@ class _ShowConfirmation(WatchWorker):
         number: int,
         confirmation: _Confirmation,
         record: RecordRun,
+        metrics: Sequence[str],
     ) -> None:
         super().__init__(view, progress, number, None)
-        self.confirmation, self.record = confirmation, record
+        self.confirmation, self.record, self.metrics = confirmation, record, metrics
 
     def ended(self, ending: Ending) -> None:
         super().ended(ending)
         if ending.outcome not in ("completed", "diverged"):
             return
         history = self.record.history
+        metrics = self.record.last_metrics
         self.view.confirmed(
             self.progress,
             TrainingEnded(
                 self.confirmation.name,
                 ending.outcome,
-                history[-1].metrics.get("test/accuracy") if history else None,
+                {name: metrics[name] for name in self.metrics if name in metrics},
                 len(history),
                 ending.reason,
             ),

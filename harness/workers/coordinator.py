@@ -48,11 +48,12 @@ class Coordinator:
         view: StudyView,
     ) -> None:
         self.group = group
-        counts, best = _counts(stored), trial_queue.best(stored)
+        counts = _counts(stored)
         progress = StudyProgress(
+            search.study.goals,
             search.n_trials,
             counts,
-            best.value if best else None,
+            _best_value(stored),
             counts.finished,
             [WorkerState() for _ in range(group.size)],
         )
@@ -147,7 +148,7 @@ class Coordinator:
         """Count, and record how far the study is, once for each number of finished trials."""
         context, progress = self.context, self.context.progress
         before = progress.counts.finished
-        progress.counts, best = _counts(context.stored), trial_queue.best(context.stored)
+        progress.counts, best_value = _counts(context.stored), _best_value(context.stored)
         if progress.counts.finished == before:
             return
         metrics: dict[str, float] = {
@@ -157,9 +158,15 @@ class Coordinator:
             "study/failed": progress.counts.failed,
             "study/trials_per_hour": progress.trials_per_hour,
         }
-        if best and best.value is not None:
-            progress.best_value = metrics["study/best_value"] = best.value
+        if best_value is not None:
+            progress.best_value = metrics["study/best_value"] = best_value
         context.recorder.post(LogEpoch(context.run_id, progress.counts.finished, metrics))
+
+
+def _best_value(stored: StoredStudy) -> float | None:
+    """The best value of a single objective; with several there is none."""
+    chosen = trial_queue.chosen(stored)
+    return chosen[0].values[0] if chosen and len(chosen[0].values) == 1 else None
 
 
 def _counts(stored: StoredStudy) -> Counts:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.execution.driver import Callback
 from harness.execution.events import Ending
+from harness.search.objective import Goal
 from harness.search.trial_queue import Counts
 from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult
@@ -18,7 +20,7 @@ class WorkerState:
 
     Attributes:
         doing: the name of its training, or a word.
-        value: the objective after its last epoch; None if it has none yet, or none to show.
+        value: the first objective after its last epoch; None if it has none yet, or none to show.
     """
 
     doing: str = "starting"
@@ -33,9 +35,12 @@ class StudyProgress:
     Attributes:
         started: when this process began its first trial, by the monotonic clock; 0 before that.
         finished_before: trials that had finished before this process began.
+        goals: what the study optimises.
+        best_value: the best value of a single objective so far; None with several.
         confirming: how far the confirmation is; empty before it begins.
     """
 
+    goals: tuple[Goal, ...]
     n_trials: int
     counts: Counts
     best_value: float | None
@@ -64,12 +69,13 @@ class TrainingEnded:
     """A trial or a confirmation that has ended, as a line on the screen says it.
 
     Attributes:
-        value: the objective of a trial, the test accuracy of a confirmation; None if there is none.
+        values: the objectives of a trial, or the metrics that confirm them; empty if there are
+            none.
     """
 
     name: str
     outcome: Outcome
-    value: float | None
+    values: Mapping[str, float]
     num_epochs: int
     reason: str
 

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.command_line import command_text
-from harness.base.formatting import value_text
+from harness.base.formatting import assignments, metric_text, number_of, value_text
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
+from harness.base.trials import confirmed_metric, metric_in_words
 from harness.figures import style
 from harness.reporting.building import study_page
 from harness.search import FrozenTrial, trial_queue
 from harness.search.confirmations import Confirmation, confirmations
 from harness.search.importance import FEWEST_TRIALS, importances
+from harness.search.objective import Goal
 from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
+from harness.search.samplers import sampler_text
 from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
 from harness.search.trial_queue import Counts, Search
@@ -35,44 +38,69 @@ class StudyAnswer:
     """The answer of a study.
 
     Attributes:
-        confirmed: the best configuration and the defaults on the test set; empty if the study was
-            not confirmed.
+        chosen: the best trial, or the Pareto front of a study with several objectives.
+        confirmed: the chosen configurations and the defaults on the test set; empty if the study
+            was not confirmed.
     """
 
     search: Search
     stored: StoredStudy
     counts: Counts
-    best: FrozenTrial
+    chosen: list[FrozenTrial]
     confirmed: dict[str, Confirmation]
     device: str
 
     @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What was optimised."""
+        return self.search.study.goals
+
+    @property
+    def metrics_confirmed(self) -> list[str]:
+        """The metrics on the test set that confirm the objectives."""
+        return [confirmed_metric(goal.metric) for goal in self.goals]
+
+    @property
     def difference(self) -> Summary | None:
-        """Test accuracy of the best minus the defaults, seed by seed."""
-        if len(self.confirmed) < 2:
+        """The confirmed metric of the best minus the defaults, seed by seed.
+
+        None with several objectives, and if there is nothing to compare.
+        """
+        if len(self.confirmed) < 2 or len(self.goals) > 1:
             return None
-        best, defaults = (
-            list(confirmation.accuracies.values()) for confirmation in self.confirmed.values()
-        )
+        (metric,) = self.metrics_confirmed
+        best, defaults = (list(found.values[metric].values()) for found in self.confirmed.values())
         return paired_difference(best, defaults)
 
     @property
     def verdict(self) -> str:
         """One sentence: whether the best configuration beats the defaults."""
+        if len(self.goals) > 1:
+            metrics = " and ".join(metric_in_words(goal.metric) for goal in self.goals)
+            return (
+                f"No trial beats the {number_of(len(self.chosen), 'trial')} of the front in "
+                f"{metrics} at once: which one is best is for you to choose."
+            )
         difference = self.difference
         if difference is None:
             return "The defaults were the best configuration found; there is nothing to compare."
-        points = f"{100 * difference.mean:+.2f} points"
+        metric = metric_in_words(self.metrics_confirmed[0])
+        if math.isnan(difference.mean):
+            return (
+                f"A training diverged and has no {metric}: the configurations cannot be compared."
+            )
+        amount = f"{difference.mean:+.4f} of {metric}"
         if difference.n == 1:
             return (
-                f"The best configuration differs from the defaults by {points} of test accuracy "
+                f"The best configuration differs from the defaults by {amount} "
                 "on one seed (n = 1): whether it is better cannot be told."
             )
-        interval = f"95% interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f}"
-        basis = f"{points} of test accuracy ({interval}, n = {difference.n} paired seeds)"
-        if difference.low > 0:
+        interval = f"95% interval {difference.low:+.4f} to {difference.high:+.4f}"
+        basis = f"{amount} ({interval}, n = {difference.n} paired seeds)"
+        low, high = sorted(self.goals[0].sign * end for end in (difference.low, difference.high))
+        if low > 0:
             return f"The best configuration beats the defaults by {basis}: the difference stands."
-        if difference.high < 0:
+        if high < 0:
             return (
                 f"The best configuration differs from the defaults by {basis}: "
                 "on the test set the difference is reversed, the defaults are better."
@@ -85,20 +113,17 @@ class StudyAnswer:
     @property
     def warnings(self) -> list[str]:
         """What a reader should know before trusting the answer."""
-        found = edge_warnings(self.best)
-        if len(self.best.params) > 1 and not importances(self.stored):
+        found = [*dict.fromkeys(words for best in self.chosen for words in edge_warnings(best))]
+        if len(self.chosen[0].params) > 1 and not importances(self.stored):
             found.append(f"fewer than {FEWEST_TRIALS} completed trials: no importances are shown")
         for config, confirmation in self.confirmed.items():
             if diverged := confirmation.diverged:
-                found.append(
-                    f"{config} diverged with {len(diverged)} of {confirmation.summary.n} seeds, "
-                    "which count as a test accuracy of 0"
-                )
+                found.append(f"{config} diverged with {len(diverged)} of {confirmation.n} seeds")
         return found
 
     @property
     def _state(self) -> list[int]:
-        return [self.counts.finished, *(c.summary.n for c in self.confirmed.values())]
+        return [self.counts.finished, *(found.n for found in self.confirmed.values())]
 
     @property
     def is_reported(self) -> bool:
@@ -117,7 +142,7 @@ class StudyAnswer:
                     "completed" if self.is_finished else "interrupted",
                     epoch=self.counts.finished,
                     metrics=self.metrics(),
-                    tags={f"best.{name}": str(value) for name, value in self.best.params.items()},
+                    tags=self._tags(),
                     description=self.description(),
                 )
             )
@@ -130,25 +155,50 @@ class StudyAnswer:
 
     def lines(self) -> list[str]:
         """The answer in Markdown, short enough for a screen."""
-        counts, best = self.counts, self.best
-        assert best.value is not None
-        parameters = ", ".join(
-            f"{name} = {value_text(value)}" for name, value in best.params.items()
-        )
+        counts = self.counts
         lines = [
             f"**{self.search.study_name}**: {counts.finished} of {self.search.n_trials} trials "
             f"finished ({counts}), {self.device}",
             "",
-            f"Best: trial {best.number}, {parameters}; validation accuracy {best.value:.4f} "
-            "(n = 1 seed, selected as the highest)",
+            *(self._best() if len(self.goals) == 1 else self._front()),
         ]
         if self.confirmed:
-            lines += ["", "| configuration | test accuracy | n seeds |", "| --- | --- | --- |"]
+            names = list(map(metric_in_words, self.metrics_confirmed))
+            lines += ["", *_header("configuration", *names, "n seeds")]
             for config, confirmation in self.confirmed.items():
-                lines.append(f"| {config} | {confirmation.summary} | {confirmation.summary.n} |")
+                summaries = [str(confirmation.summary(name)) for name in self.metrics_confirmed]
+                lines.append(f"| {' | '.join([config, *summaries, str(confirmation.n)])} |")
+        if self.confirmed or len(self.goals) > 1:
             lines += ["", f"**{self.verdict}**"]
         lines += [f"\nWarning: {warning}." for warning in self.warnings]
         return lines
+
+    def _best(self) -> list[str]:
+        best, goal = self.chosen[0], self.goals[0]
+        parameters = ", ".join(f"{name} = {value_text(v)}" for name, v in best.params.items())
+        extreme = "highest" if goal.direction == "maximize" else "lowest"
+        return [
+            f"Best: trial {best.number}, {parameters}; {metric_in_words(goal.metric)} "
+            f"{metric_text(best.values[0])} (n = 1 seed, selected as the {extreme})"
+        ]
+
+    def _front(self) -> list[str]:
+        words = [f"{metric_in_words(goal.metric)} ({goal.direction}d)" for goal in self.goals]
+        return [
+            "The front: the trials that no other one beats in all objectives (n = 1 seed each)",
+            "",
+            *_header("trial", *words, "values"),
+            *(
+                f"| {trial.number} | {' | '.join(map(metric_text, trial.values))} | "
+                f"{assignments(trial.params)} |"
+                for trial in self.chosen
+            ),
+        ]
+
+    def _tags(self) -> dict[str, str]:
+        if len(self.goals) > 1:
+            return {"front": " ".join(str(trial.number) for trial in self.chosen)}
+        return {f"best.{name}": str(value) for name, value in self.chosen[0].params.items()}
 
     def on_screen(self) -> str:
         """The answer without Markdown, and where to see more."""
@@ -170,7 +220,7 @@ class StudyAnswer:
                 *(space or ["- suggest(trial)"]),
                 *(["", "Importances (PED-ANOVA):", "", *importance] if importance else []),
                 "",
-                f"Sampler {self.search.sampler} (seed {self.search.sampler_seed}), "
+                f"Sampler {sampler_text(self.search.sampler)} (seed {self.search.sampler_seed}), "
                 f"pruner {self.search.pruner}. Repeat it with:",
                 "",
                 f"    {command_text(sys.argv)}",
@@ -181,7 +231,9 @@ class StudyAnswer:
         """The answer as metrics of the study's run."""
         metrics: dict[str, float] = {}
         for config, confirmation in self.confirmed.items():
-            metrics |= confirmation.summary.metrics(f"confirm/{config}/test_accuracy")
+            for name in self.metrics_confirmed:
+                label = f"confirm/{config.replace(' ', '_')}/{name.replace('/', '_')}"
+                metrics |= confirmation.summary(name).metrics(label)
         if self.difference:
             metrics |= self.difference.metrics("confirm/difference")
         return metrics
@@ -196,16 +248,17 @@ class StudyAnswer:
             "confirmed": {
                 name: {
                     "fields": c.fields,
-                    "test_accuracy": {str(seed): value for seed, value in c.accuracies.items()},
+                    "values": {
+                        metric: {str(seed): _finite(value) for seed, value in values.items()}
+                        for metric, values in c.values.items()
+                    },
                     "diverged": c.diverged,
                     "run_ids": c.run_ids,
                     "seconds": c.seconds,
                 }
                 for name, c in self.confirmed.items()
             },
-            "difference": {
-                name: value if math.isfinite(value) else None for name, value in difference.items()
-            },
+            "difference": {name: _finite(value) for name, value in difference.items()},
             "verdict": self.verdict if self.confirmed else "not confirmed",
             "warnings": self.warnings,
         }
@@ -229,7 +282,12 @@ class StudyAnswer:
             trial_rows(self.stored),
             searched_parameters(self.stored),
             self.search.study.defaults(),
-            {name: list(c.accuracies.values()) for name, c in self.confirmed.items()},
+            {
+                config: {metric: list(values.values()) for metric, values in found.values.items()}
+                for config, found in self.confirmed.items()
+            },
+            {goal.metric: goal.direction for goal in self.goals},
+            [trial.number for trial in self.chosen],
             importances=importances(self.stored),
         )
 
@@ -238,17 +296,33 @@ def study_answer(
     search: Search, stored: StoredStudy, seeds: Sequence[int], device: str
 ) -> StudyAnswer | None:
     """The answer of a stored study; None if no trial was completed."""
-    best = trial_queue.best(stored)
-    if best is None:
+    chosen = trial_queue.chosen(stored)
+    if not chosen:
         return None
-    confirmed = confirmations(stored, configurations(search, best), seeds)
+    confirmed = confirmations(stored, configurations(search, chosen), seeds)
     counts = trial_queue.count(stored.get_trials(deepcopy=False))
-    return StudyAnswer(search, stored, counts, best, confirmed, device)
+    return StudyAnswer(search, stored, counts, chosen, confirmed, device)
 
 
-def configurations(search: Search, best: FrozenTrial) -> dict[str, Experiment]:
-    """The configurations to confirm: the best one, and the defaults if they differ."""
-    configs = {"best": search.study.suggested(best), "defaults": search.study.experiment}
-    if configs["best"] == configs["defaults"]:
-        del configs["defaults"]
+def configurations(search: Search, chosen: Sequence[FrozenTrial]) -> dict[str, Experiment]:
+    """The configurations to confirm: the chosen ones, and the defaults if they are not among them.
+
+    The best one is called so; those of a front are called by their trials.
+    """
+    several = len(search.study.goals) > 1
+    configs = {
+        f"trial {trial.number}" if several else "best": search.study.suggested(trial)
+        for trial in chosen
+    }
+    if search.study.experiment not in configs.values():
+        configs["defaults"] = search.study.experiment
     return configs
+
+
+def _header(*names: str) -> list[str]:
+    return [f"| {' | '.join(names)} |", f"|{' --- |' * len(names)}"]
+
+
+def _finite(value: float) -> float | None:
+    """A number as JSON can hold it."""
+    return value if math.isfinite(value) else None

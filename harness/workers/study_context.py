@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.base.metric_names import Best
 from harness.execution.callbacks import RecordRun
 from harness.execution.events import Begun, Ending
 from harness.execution.specification import RunSpecification
+from harness.search.objective import Goal
 from harness.search.storage import StoredStudy
 from harness.search.trial_queue import Search
 from harness.tracking.messages import Recorder
@@ -34,16 +37,26 @@ class StudyContext:
     view: StudyView
     run_id: str = ""
 
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What the study optimises."""
+        return self.search.study.goals
+
     def record(
         self,
         experiment: Experiment,
         kind: Kind,
         name: str,
         user_tags: dict[str, str],
+        objectives: dict[str, Best],
         describe: Callable[[RecordRun, Ending], str],
         if_never_begun: Begun | None = None,
     ) -> RecordRun:
-        """A callback that records a training below the study's run; see `RecordRun`."""
+        """A callback that records a training below the study's run; see `RecordRun`.
+
+        Args:
+            objectives: the metrics that judge it, and what is best for each.
+        """
         return RecordRun(
             self.recorder,
             RunSpecification(
@@ -53,6 +66,7 @@ class StudyContext:
                 parent=self.run_id,
                 settings=dataclasses.asdict(self.execution),
                 user_tags=user_tags,
+                tags={"objectives": json.dumps(objectives)},
             ),
             experiment,
             self.execution,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from harness.execution.recovery import recover
 from harness.execution.specification import RunSpecification
 from harness.search import trial_queue
 from harness.search.opening import budget, open_study
-from harness.search.samplers import PrunerName, SamplerName
+from harness.search.samplers import PrunerName, SamplerName, check_sampler
 from harness.search.storage import StoredStudy, failures_told, lock
 from harness.search.study import Study
 from harness.search.trial_queue import Search
@@ -46,6 +47,8 @@ class StudyRequest:
         url: of the Optuna storage.
         n_trials: trials to finish in all, earlier ones included.
         workers: how many trainings run at once, each as `execution` says.
+        sampler: by default the study's own, or else tpe.
+        pruner: by default median, or none for a study with several objectives.
         timeout: seconds after which no trial is begun.
         warm_start: a stored study whose best configurations are tried first.
         confirm_seeds: how many seeds confirm the best and the defaults.
@@ -57,8 +60,8 @@ class StudyRequest:
     study_name: str
     url: str
     n_trials: int
-    sampler: SamplerName
-    pruner: PrunerName
+    sampler: SamplerName | None
+    pruner: PrunerName | None
     sampler_seed: int
     execution: Execution
     workers: int
@@ -79,17 +82,24 @@ class StudyRequest:
         if not experiment.validation_size:
             size = len(open_dataset(experiment.dataset, self.root, with_test=False).train)
             experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
-        if self.sampler == "grid" and not study.space:
+        sampler = self.sampler or study.sampler or "tpe"
+        check_sampler(sampler)
+        if sampler == "grid" and not study.space:
             raise BadRequest(
                 "sampler: a grid needs a study with a space, this one has suggest(trial)."
+            )
+        several = len(study.goals) > 1
+        if several and self.pruner not in (None, "none"):
+            raise BadRequest(
+                f"pruner: {self.pruner} cannot judge an epoch by several objectives; use none."
             )
         search = Search(
             study=dataclasses.replace(study, experiment=experiment),
             study_name=self.study_name,
             url=self.url,
             n_trials=self.n_trials,
-            sampler=self.sampler,
-            pruner=self.pruner,
+            sampler=sampler,
+            pruner=self.pruner or ("none" if several else "median"),
             sampler_seed=self.sampler_seed,
         )
         return dataclasses.replace(search, n_trials=budget(search))
@@ -131,6 +141,8 @@ def _run(
         search = request.search()
         experiment = search.study.experiment
         prepared = prepare(experiment, request.root, with_test=False)
+        data = {part.context: part.digest for part in prepared.data_records()}
+        search = dataclasses.replace(search, data=data)
         seeds = [
             dataclasses.replace(experiment, seed=experiment.seed + i).seed
             for i in range(request.confirm_seeds)
@@ -152,6 +164,7 @@ def _run(
             name=search.study_name,
             mlflow_experiment=search.study_name,
             user_tags={"harness.study": request.file},
+            tags={"objectives": json.dumps({g.metric: g.best for g in search.study.goals})},
         )
         record = specification.record(experiment, request.execution, begun)
         coordinator = Coordinator(search, stored, group, recorder, request.execution, view)
@@ -159,9 +172,9 @@ def _run(
             with coordinator:
                 coordinator.begin(record)
                 coordinator.search_trials(begun, request.timeout)
-                best = trial_queue.best(stored)
-                if best and coordinator.is_budget_spent:
-                    coordinator.confirm(configurations(search, best), seeds)
+                chosen = trial_queue.chosen(stored)
+                if chosen and coordinator.is_budget_spent:
+                    coordinator.confirm(configurations(search, chosen), seeds)
         except Interrupted:  # its trials are in the queue; after an error somebody has to look
             registration.unlink(missing_ok=True)
             raise

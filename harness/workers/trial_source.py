@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 
 from harness.base.command_line import command_text, run_arguments
-from harness.base.formatting import assignments
+from harness.base.formatting import assignments, metric_text
+from harness.base.trials import metric_in_words
 from harness.execution.callbacks import RecordRun
 from harness.execution.driver import Callback, Driven
 from harness.execution.events import Begun, Ending
 from harness.execution.failures import ending_of
 from harness.execution.training_group import TrainingTask
 from harness.search.claimed_trial import ClaimedTrial
-from harness.search.objective import OBJECTIVE
 from harness.search.trial_queue import NothingToClaim, claim
 from harness.tracking.schema import Outcome
 from harness.training.experiment import Experiment
@@ -77,6 +77,7 @@ class TrialSource:
             "trial",
             name,
             {"harness.trial": str(trial.number)},
+            {goal.metric: goal.best for goal in self.context.goals},
             self._describe,
             if_never_begun=self.own_begun,
         )
@@ -96,15 +97,18 @@ class TrialSource:
         experiment = run.experiment
         options = experiment.fields() | {"threads": run.execution.threads}
         command = command_text(run_arguments(experiment.name, options))
-        metric = OBJECTIVE.metric.replace("/", " ")
-        value = f"{run.history[-1].metrics[OBJECTIVE.metric]:.4f}" if run.history else "none"
+        last = run.last_metrics
+        values = ", ".join(
+            f"{metric_in_words(goal.metric)} {metric_text(last.get(goal.metric))}"
+            for goal in self.context.goals
+        )
         reason = f" ({ending.reason})" if ending.reason else ""
         assert run.begun_event
         sizes = {part.context: part.size for part in run.begun_event.data}
         return (
             f"**{experiment}**, a trial of the study {self.context.search.study_name}: "
             f"**{ending.outcome}**{reason} after {len(run.history)} of {experiment.num_epochs} "
-            f"epochs. {metric.capitalize()} {value} ({sizes.get('validation', 0):,} images, "
+            f"epochs. {values[:1].upper()}{values[1:]} ({sizes.get('validation', 0):,} images, "
             f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
         )
 
@@ -123,7 +127,7 @@ class _ReportTrial(Callback):
     def epoch(self, result: EpochResult) -> Outcome | None:
         is_last = result.epoch == self.record.experiment.num_epochs
         may_prune = not (is_last or result.diverged)
-        return self.claimed.report(result.epoch, result.metrics, may_prune=may_prune)
+        return self.claimed.report(result.epoch, self.record.last_metrics, may_prune=may_prune)
 
     def ended(self, ending: Ending) -> None:
         outcome = "interrupted" if ending.is_blameless else ending.outcome
@@ -147,7 +151,7 @@ class _ShowTrial(WatchWorker):
         claimed: ClaimedTrial,
         name: str,
     ) -> None:
-        super().__init__(view, progress, number, OBJECTIVE.metric)
+        super().__init__(view, progress, number, claimed.goals[0].metric)
         self.claimed, self.name = claimed, name
 
     def ended(self, ending: Ending) -> None:
@@ -158,7 +162,12 @@ class _ShowTrial(WatchWorker):
                 TrainingEnded(
                     self.name,
                     ending.outcome,
-                    self.claimed.value,
+                    {
+                        goal.metric: value
+                        for goal, value in zip(
+                            self.claimed.goals, self.claimed.values, strict=False
+                        )
+                    },
                     self.claimed.num_epochs,
                     ending.reason,
                 ),

@@ -15,8 +15,8 @@ from harness.base.formatting import (
     assignments,
     csv_text,
     duration,
+    metric_text,
     number_of,
-    points,
     value_text,
 )
 
@@ -57,12 +57,10 @@ def test_names_stand_with_their_values() -> None:
     assert assignments({}) == ""
 
 
-def test_numbers_of_things_points_and_seconds() -> None:
+def test_numbers_of_things_metrics_and_seconds() -> None:
     assert [number_of(n, "epoch") for n in (0, 1, 2000)] == ["0 epochs", "1 epoch", "2,000 epochs"]
-    assert [points(share) for share in (0.0123, -0.5, 0.0)] == [
-        "+1.23 points",
-        "-50.00 points",
-        "+0.00 points",
+    assert [metric_text(value) for value in (0.98765, -3.0, 203530.0, None)] == [
+        *("0.9877", "-3.0000", "203,530", "none")
     ]
     assert [duration(seconds) for seconds in (0.04, 59.96, 60, 3599, 4210)] == [
         "0.0 s",

@@ -7,7 +7,6 @@ import pytest
 from harness.base.statistics import expected_maximum
 from harness.base.trials import (
     TrialRow,
-    best_trial,
     confirmed_metric,
     expected_best,
     metric_in_words,
@@ -15,29 +14,24 @@ from harness.base.trials import (
 )
 
 ROWS = [
-    TrialRow(0, "completed", 0.5, {"lr": 0.1}, {1: 0.4, 2: 0.5}),
-    TrialRow(1, "diverged", 0.0, {"lr": 9.0}),
-    TrialRow(2, "pruned", 0.9, {"lr": 0.3}, {1: 0.9}),
-    TrialRow(3, "failed", None, {"lr": 0.4}),
-    TrialRow(4, "completed", 0.7, {"lr": 0.5}),
-    TrialRow(5, "completed", 0.7, {"lr": 0.6}),
-    TrialRow(6, "running", None, {"lr": 0.7}),
+    TrialRow(0, "completed", (0.5,), {"lr": 0.1}, {1: 0.4, 2: 0.5}),
+    TrialRow(1, "diverged", (), {"lr": 9.0}),
+    TrialRow(2, "pruned", (0.9,), {"lr": 0.3}, {1: 0.9}),
+    TrialRow(3, "failed", (), {"lr": 0.4}),
+    TrialRow(4, "completed", (0.7,), {"lr": 0.5}),
+    TrialRow(5, "completed", (0.7,), {"lr": 0.6}),
+    TrialRow(6, "running", (), {"lr": 0.7}),
 ]
 
 
-def test_the_best_trial_has_completed_and_is_the_earliest_of_equals() -> None:
-    best = best_trial(ROWS)
-    assert best is not None
-    assert best.number == 4
-    lowest = best_trial(ROWS, "minimize")
-    assert lowest is not None
-    assert lowest.number == 0
-    assert best_trial(ROWS[1:4]) is None
-
-
 def test_sampled_values_are_those_of_finished_trials_without_the_defaults() -> None:
-    assert sampled_values(ROWS, {"lr": 0.1}) == [0.0, 0.9, 0.7, 0.7]
     assert sampled_values(ROWS, {"lr": 9.0}) == [0.5, 0.9, 0.7, 0.7]
+
+
+def test_a_diverged_trial_counts_as_the_worst_that_was_sampled() -> None:
+    assert sampled_values(ROWS, {"lr": 0.1}) == [0.7, 0.9, 0.7, 0.7]
+    assert sampled_values(ROWS, {"lr": 0.1}, "minimize") == [0.9, 0.9, 0.7, 0.7]
+    assert sampled_values(ROWS[1:2], {}) == []
 
 
 def test_the_expected_best_of_a_direction() -> None:
@@ -47,10 +41,6 @@ def test_the_expected_best_of_a_direction() -> None:
     assert means[0] == pytest.approx(0.5)
     # The smallest of two draws out of three: 0.1 with 5/9, 0.5 with 3/9, 0.9 with 1/9.
     assert means[1] == pytest.approx((5 * 0.1 + 3 * 0.5 + 0.9) / 9)
-
-
-def test_epochs_are_counted_by_the_last_value() -> None:
-    assert [row.num_epochs for row in ROWS[:3]] == [2, 0, 1]
 
 
 def test_metrics_in_words() -> None:

@@ -33,6 +33,7 @@ from harness.base import discovery
 from harness.base.errors import BadRequest
 from harness.cli import study_progress
 from harness.search.confirmations import Confirmation
+from harness.search.objective import Goal
 from harness.search.opening import open_study
 from harness.search.storage import load_stored, storage_url
 from harness.search.study import edge_warnings, load_study
@@ -782,7 +783,10 @@ def test_a_worker_ends_with_its_launcher_though_a_library_swallows_the_signal(
 
 def confirmed(**accuracies: list[float]) -> dict[str, Confirmation]:
     return {
-        name: Confirmation({}, dict(enumerate(values)), []) for name, values in accuracies.items()
+        name: Confirmation(
+            {}, {"test/accuracy": dict(enumerate(values))}, [], tuple(map(str, range(len(values))))
+        )
+        for name, values in accuracies.items()
     }
 
 
@@ -798,12 +802,13 @@ def answer(tmp_path: Path) -> Callable[..., StudyAnswer]:
     stored = open_study(search)
     trial = claim(search, stored)
     assert trial is not None
-    tell(stored, trial, "completed", 0.5, {})
+    tell(stored, trial, "completed", [0.5], {})
 
     def answered(**accuracies: list[float]) -> StudyAnswer:
         found = study_answer(search, stored, [], "cpu")
         assert found is not None
-        return StudyAnswer(search, stored, found.counts, found.best, confirmed(**accuracies), "cpu")
+        again = confirmed(**accuracies)
+        return StudyAnswer(search, stored, found.counts, found.chosen, again, "cpu")
 
     return answered
 
@@ -811,11 +816,11 @@ def answer(tmp_path: Path) -> Callable[..., StudyAnswer]:
 @pytest.mark.parametrize(
     ("best", "defaults", "words"),
     [
-        ([0.95, 0.96, 0.95], [0.90, 0.92, 0.90], "beats the defaults by +4.67 points"),
+        ([0.95, 0.96, 0.95], [0.90, 0.92, 0.90], "beats the defaults by +0.0467 of test accuracy"),
         ([0.90, 0.92, 0.90], [0.95, 0.96, 0.95], "the difference is reversed"),
         ([0.90, 0.92, 0.95], [0.91, 0.92, 0.93], "whether it is better cannot be told"),
         ([0.90, 0.90, 0.90], [0.90, 0.90, 0.90], "whether it is better cannot be told"),
-        ([0.95], [0.90], "+5.00 points of test accuracy on one seed (n = 1): whether it is better"),
+        ([0.95], [0.90], "+0.0500 of test accuracy on one seed (n = 1): whether it is better"),
     ],
 )
 def test_the_verdict(
@@ -850,12 +855,19 @@ def test_where_the_defaults_are_the_best_there_is_nothing_to_compare(
     assert "nothing to compare" in "\n".join(answered.lines())
 
 
-def test_a_diverged_confirmation_counts_as_nothing_and_is_told(
+def test_a_diverged_confirmation_is_told(
     answer: Callable[..., StudyAnswer],
 ) -> None:
     answered = answer(best=[0.9, 0.0], defaults=[0.8, 0.8])
     answered.confirmed["best"].diverged.append(1)
     assert "best diverged with 1 of 2 seeds" in "\n".join(answered.warnings)
+    lost = answer(best=[0.9, math.nan], defaults=[0.8, 0.8])
+    assert lost.verdict == (
+        "A training diverged and has no test accuracy: the configurations cannot be compared."
+    )
+    assert json.loads(lost.files()["study.json"])["confirmed"]["best"]["values"] == {
+        "test/accuracy": {"0": 0.9, "1": None}
+    }
 
 
 def test_few_trials_give_no_importances_and_it_is_said(
@@ -895,8 +907,11 @@ def test_a_best_value_at_the_edge_of_its_range_is_told(value: float, words: str 
 
 def test_the_lines_and_the_table_say_how_far_the_study_is() -> None:
     counts = Counts(completed=3, pruned=1, diverged=1, failed=0, running=1, waiting=0)
-    progress = StudyProgress(10, counts, 0.75, finished_before=1, started=time.monotonic() - 8)
-    trial = TrainingEnded("trial 4 lr=0.1", "pruned", 0.5, 2, "")
+    goals = (Goal("validation/accuracy", "maximize"),)
+    progress = StudyProgress(
+        goals, 10, counts, 0.75, finished_before=1, started=time.monotonic() - 8
+    )
+    trial = TrainingEnded("trial 4 lr=0.1", "pruned", {"validation/accuracy": 0.5}, 2, "")
     assert study_progress.trial_line(progress, trial) == (
         "[5/10] trial 4 lr=0.1: pruned, 0.5000 after 2 epochs; best 0.7500"
     )

@@ -34,20 +34,23 @@ def trial(number: int, outcome: str = "completed", value: float | None = 0.5) ->
     if number == 0:
         params = dict(DEFAULTS)
     epochs = {} if value is None else {1: value / 2, 2: value}
-    return TrialRow(number, outcome, value, params, epochs)
+    return TrialRow(number, outcome, () if value is None else (value,), params, epochs)
 
 
 ROWS = [
     trial(0, value=0.5),
     trial(1, value=0.4),
     trial(2, "pruned", 0.3),
-    trial(3, "diverged", 0.0),
+    trial(3, "diverged", None),
     trial(4, "failed", None),
     trial(5, value=0.8),
     trial(6, value=0.7),
     trial(7, "interrupted", None),
     trial(8, "running", None),
 ]
+
+
+GOAL: dict[str, Any] = {"validation/accuracy": "maximize"}
 
 
 def drawn(
@@ -60,7 +63,7 @@ def drawn(
     ]
     defaults = {name: DEFAULTS[name] for name in names}
     confirmed = changes.pop("confirmed", {})
-    options = {"importances": {}, **changes}
+    options = {"importances": {}, "objectives": GOAL, "chosen": [5], **changes}
     return draw_study(options.pop("name", "some"), rows, parameters, defaults, confirmed, **options)
 
 
@@ -83,14 +86,16 @@ def test_which_figures_there_are_depends_on_the_parameters() -> None:
     assert drawn([LR]).keys() == always
     assert drawn([LR, WIDTH]).keys() == {*always, "contour"}
     assert drawn().keys() == {*always, "parallel_coordinates"}
-    figures = drawn(importances={"lr": 0.8, "batch_size": 0.2}, confirmed={"best": [0.5]})
+    figures = drawn(
+        importances={"lr": 0.8, "batch_size": 0.2}, confirmed={"best": {"test/accuracy": [0.5]}}
+    )
     assert figures.keys() == {*always, "parallel_coordinates", "importances", "confirmation"}
-    assert "expected_best" not in drawn(rows=ROWS[:2])
+    assert "expected_best" not in drawn(rows=ROWS[:2], chosen=[0])
 
 
 def test_a_study_without_a_completed_trial_has_no_figures() -> None:
     with pytest.raises(ValueError, match="without a completed trial"):
-        drawn(rows=[trial(0, "pruned", 0.5)])
+        drawn(rows=[trial(0, "pruned", 0.5)], chosen=[])
 
 
 def test_the_history_shows_every_trial_by_outcome_and_the_best_so_far() -> None:
@@ -115,7 +120,7 @@ def test_slices_show_values_choices_and_the_default() -> None:
 def test_a_parameter_that_some_trials_lack_is_shown_where_it_is() -> None:
     rows = [dataclasses.replace(row, params={"lr": row.params["lr"]}) for row in ROWS[:5]]
     rows += ROWS[5:]
-    figures = draw_study("some", rows, [LR, WIDTH], {"lr": 0.1}, {}, importances={})
+    figures = draw_study("some", rows, [LR, WIDTH], {"lr": 0.1}, {}, GOAL, [5], importances={})
     assert "contour" not in figures
     lines = lines_of(figures["slices"], 1)
     assert len(lines["completed"][0]) == 2
@@ -130,10 +135,10 @@ def test_every_figure_says_of_which_study_and_how_many_trials() -> None:
 def test_the_objective_and_its_direction_are_data() -> None:
     figures = drawn(
         [LR, WIDTH],
-        objective="validation/loss",
-        direction="minimize",
+        objectives={"validation/loss": "minimize"},
+        chosen=[1],
         importances={"lr": 1.0, "hidden_width": 0.0},
-        confirmed={"best": [0.1, 0.2], "defaults": [0.3, 0.4]},
+        confirmed={"best": {"test/loss": [0.1, 0.2]}, "defaults": {"test/loss": [0.3, 0.4]}},
     )
     words = {name: " | ".join(words_of(figure)) for name, figure in figures.items()}
     assert not any("accuracy" in text for text in words.values())
@@ -143,7 +148,7 @@ def test_the_objective_and_its_direction_are_data() -> None:
     assert lines["best so far"] == ([0, 1, 5, 6], [0.5, 0.4, 0.4, 0.4])
     assert lines_of(figures["slices"])["best"][1] == [0.4]
     expected = lines_of(figures["expected_best"])
-    assert expected["best drawn"][1] == [0.0, 0.0]
+    assert expected["best drawn"][1] == [0.3, 0.3]
     means = expected["expected best of n independent draws"][1]
     assert means == sorted(means, reverse=True)
 
@@ -156,7 +161,10 @@ def test_everything_fits_on_the_figure_and_is_drawn() -> None:
             rows=many,
             name=LONG,
             importances={parameter.name: 0.5 for parameter in parameters},
-            confirmed={"best": [0.9, 0.91], "defaults": [0.8, 0.81]},
+            confirmed={
+                "best": {"test/accuracy": [0.9, 0.91]},
+                "defaults": {"test/accuracy": [0.8, 0.81]},
+            },
         )
         for name, figure in figures.items():
             figure.draw_without_rendering()

@@ -10,7 +10,7 @@ from conftest import HOSTILE
 from report_page import Parsed, check_needs_nothing_else
 
 from harness.base.statistics import paired_difference
-from harness.base.trials import SearchedParameter, TrialRow, best_trial
+from harness.base.trials import SearchedParameter, TrialRow, confirmed_metric
 from harness.figures.study_figures import draw_study
 from harness.reporting.study_report import study_html
 from harness.tracking.schema import StoredRun
@@ -44,7 +44,7 @@ def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow
         TrialRow(
             number,
             outcome,
-            value,
+            () if value is None else (value,),
             dict(DEFAULTS) if number == 0 else {"lr": 0.01 * number, "batch_size": 64},
             {} if value is None else {1: value},
             seconds=2.0,
@@ -61,14 +61,15 @@ def trials(*outcomes: tuple[str, float | None], **changes: Any) -> list[TrialRow
 def answer_of(
     rows: Sequence[TrialRow], confirmed: dict[str, list[float]], **changes: Any
 ) -> dict[str, Any]:
-    best = best_trial(rows, changes.get("direction", "maximize"))
-    assert best is not None
+    goal = {"metric": "validation/accuracy", "direction": "maximize"}
+    (goal,) = changes.get("objectives", [goal])
+    pick = max if goal["direction"] == "maximize" else min
+    best = pick((row for row in rows if row.outcome == "completed"), key=lambda row: row.values)
     outcomes = [row.outcome for row in rows]
     kinds = ("completed", "pruned", "diverged", "failed", "running", "waiting")
     return {
         "study": "some",
-        "objective": "validation/accuracy",
-        "direction": "maximize",
+        "objectives": [goal],
         "declaration": {
             "experiment": "baseline",
             "fields": FIELDS,
@@ -79,7 +80,7 @@ def answer_of(
         "sampler_seed": 0,
         "pruner": "none",
         "counts": {kind: outcomes.count(kind) for kind in kinds},
-        "best": {"trial": best.number, "parameters": best.params, "value": best.value},
+        "chosen": [{"trial": best.number, "parameters": best.params, "values": best.values}],
         "importances": {},
         "warnings": [],
         "n_trials": len(rows),
@@ -88,7 +89,11 @@ def answer_of(
         "confirmed": {
             name: {
                 "fields": FIELDS,
-                "test_accuracy": {str(seed): value for seed, value in enumerate(values)},
+                "values": {
+                    confirmed_metric(goal["metric"]): {
+                        str(seed): value for seed, value in enumerate(values)
+                    }
+                },
                 "seconds": 60.0,
             }
             for name, values in confirmed.items()
@@ -111,10 +116,13 @@ def page_of(
         rows,
         PARAMETERS,
         DEFAULTS,
-        confirmed,
+        {
+            name: {metric: list(values.values()) for metric, values in found["values"].items()}
+            for name, found in answer["confirmed"].items()
+        },
+        {goal["metric"]: goal["direction"] for goal in answer["objectives"]},
+        [trial["trial"] for trial in answer["chosen"]],
         importances=answer["importances"],
-        objective=answer["objective"],
-        direction=answer["direction"],
     )
     confirmations = [stored_run() for _ in confirmed]
     return study_html(answer, rows, stored_run(), confirmations, figures)
@@ -138,7 +146,7 @@ def test_every_outcome_is_counted_and_every_trial_is_in_the_table() -> None:
     )
     page = Parsed(report(rows, best=[0.7], defaults=[0.6]))
     assert "2 completed, 1 pruned, 1 diverged, 1 failed" in page.text
-    assert "+10.00 points n = 1" in page.text
+    assert "+0.1000 n = 1" in page.text
     assert "The verdict." in page.text
     head, body = page.table("trial")
     assert head == [
@@ -177,7 +185,7 @@ def test_confirmations_are_summarized_with_their_difference() -> None:
 def test_a_repeated_trial_says_which_one_it_repeats() -> None:
     rows = [
         *trials(("completed", 0.5), ("interrupted", None)),
-        TrialRow(2, "completed", 0.6, {"lr": 0.2, "batch_size": 64}, {1: 0.6}, retry_of=1),
+        TrialRow(2, "completed", (0.6,), {"lr": 0.2, "batch_size": 64}, {1: 0.6}, retry_of=1),
     ]
     page = Parsed(report(rows))
     _, body = page.table("trial")
@@ -195,8 +203,8 @@ def test_an_answer_from_before_the_last_trials_says_so() -> None:
 def test_the_objective_and_its_direction_are_data() -> None:
     rows = trials(("completed", 0.5), ("completed", 0.25), ("completed", 0.75))
     confirmed = {"best": [0.2], "defaults": [0.3]}
-    changes = {"objective": "validation/loss", "direction": "minimize"}
-    text = page_of(rows, answer_of(rows, confirmed, **changes), confirmed)
+    goals = [{"metric": "validation/loss", "direction": "minimize"}]
+    text = page_of(rows, answer_of(rows, confirmed, objectives=goals), confirmed)
     assert "accuracy" not in text
     page = Parsed(text)
     assert "Best validation loss0.2500 n = 1 seed, selected as the lowest" in page.text
@@ -216,7 +224,9 @@ def test_important_parameters_are_ranked() -> None:
 @pytest.mark.parametrize(("workers", "words"), [(1, "1 process trained"), (2, "2 processes")])
 def test_the_workers_are_counted(workers: int, words: str) -> None:
     rows = [
-        TrialRow(number, "completed", 0.5, DEFAULTS, {1: 0.5}, owner="one", worker=number % workers)
+        TrialRow(
+            number, "completed", (0.5,), DEFAULTS, {1: 0.5}, owner="one", worker=number % workers
+        )
         for number in range(4)
     ]
     page = Parsed(report(rows))

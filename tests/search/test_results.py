@@ -60,8 +60,8 @@ def stored(tmp_path: Path) -> optuna.Study:
     first.report(0.5, 1)
     first.report(0.75, 2)
     first.set_user_attr("run_id", "f" * 32)
-    tell(study, first, "completed", 0.75, {"training_seconds": 1.5, "worker": 3})
-    tell(study, next_trial(search, study), "failed", None, {"reason": "broken, badly"})
+    tell(study, first, "completed", [0.75], {"training_seconds": 1.5, "worker": 3})
+    tell(study, next_trial(search, study), "failed", [], {"reason": "broken, badly"})
     interrupted = next_trial(search, study)
     requeue(study, study.trials[interrupted.number], retries=0)
     next_trial(search, study)
@@ -75,9 +75,10 @@ def test_rows_hold_what_the_storage_has(stored: optuna.Study) -> None:
     assert first == TrialRow(
         number=0,
         outcome="completed",
-        value=0.75,
+        values=(0.75,),
         params={"lr": 0.1, "batch_size": 256, "hidden_width": 256},
         intermediate_values={1: 0.5, 2: 0.75},
+        num_epochs=2,
         seconds=trial.duration.total_seconds(),
         training_seconds=1.5,
         run_id="f" * 32,
@@ -123,7 +124,7 @@ def test_a_conditional_space_has_the_parameters_of_all_trials(tmp_path: Path) ->
     for _ in range(10):
         trial = next_trial(search, stored)
         suggest(trial)
-        tell(stored, trial, "completed", 0.5, {})
+        tell(stored, trial, "completed", [0.5], {})
     rows = trial_rows(stored)
     assert {frozenset(row.params) for row in rows} == {
         frozenset({"batch_size"}),
@@ -138,9 +139,9 @@ def test_the_summary_is_what_the_storage_knows(stored: optuna.Study) -> None:
     summary = study_summary(stored)
     assert json.loads(json.dumps(summary)) == summary
     assert (summary["study"], summary["sampler"]) == ("some", "random")
-    assert (summary["objective"], summary["direction"]) == ("validation/accuracy", "maximize")
+    assert summary["objectives"] == [{"metric": "validation/accuracy", "direction": "maximize"}]
     assert summary["defaults"] == {"lr": 0.1, "batch_size": 256, "hidden_width": 256}
-    assert summary["best"] == {"trial": 0, "parameters": summary["defaults"], "value": 0.75}
+    assert summary["chosen"] == [{"trial": 0, "parameters": summary["defaults"], "values": [0.75]}]
     assert (summary["counts"]["completed"], summary["counts"]["failed"]) == (1, 1)
     assert summary["importances"] == {}
     (warning,) = summary["warnings"]
@@ -150,11 +151,11 @@ def test_the_summary_is_what_the_storage_knows(stored: optuna.Study) -> None:
 def test_importances_need_enough_trials(tmp_path: Path) -> None:
     search = search_in(tmp_path, FEWEST_TRIALS)
     stored = open_study(search)
-    assert study_summary(stored)["best"] is None
+    assert study_summary(stored)["chosen"] == []
     for number in range(FEWEST_TRIALS):
         assert study_summary(stored)["importances"] == {}
         trial = next_trial(search, stored)
-        tell(stored, trial, "completed", trial.params["lr"], {})
+        tell(stored, trial, "completed", [trial.params["lr"]], {})
         assert len(trial_rows(stored)) == number + 1
     found = study_summary(stored)["importances"]
     assert next(iter(found)) == "lr"

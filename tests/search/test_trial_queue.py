@@ -29,7 +29,6 @@ from harness.search import (
     trial_queue,
 )
 from harness.search.claimed_trial import ClaimedTrial
-from harness.search.objective import OBJECTIVE
 from harness.search.opening import budget, open_study
 from harness.search.samplers import SamplerName, grid
 from harness.search.storage import lock, open_storage, storage_url
@@ -90,7 +89,7 @@ def train(
     for epoch, accuracy in enumerate(accuracies, 1):
         time.sleep(seconds)
         metrics = {
-            OBJECTIVE.metric: accuracy,
+            "validation/accuracy": accuracy,
             "time/train_seconds": 0.2,
             "time/evaluate_seconds": 0.05,
         }
@@ -252,7 +251,7 @@ def test_the_trial_of_a_dead_process_is_queued_twice_and_then_counts_as_failed(
 
 def test_a_trial_whose_process_died_while_asking_is_drawn_again(search: Search) -> None:
     stored = open_study(search)
-    tell(stored, one(claim(search, stored)), "completed", 0.5, {})
+    tell(stored, one(claim(search, stored)), "completed", [0.5], {})
     trial = one(claim(search, stored))
     drawn = trial.params
     # As if it had died after its first parameter, before it could sign.
@@ -273,7 +272,7 @@ def test_a_trial_that_ends_in_order_while_others_claim_is_not_taken_for_an_orpha
 
     def ends_meanwhile(owner: Owner) -> bool:
         if other.trials[0].state == TrialState.RUNNING:
-            tell(other, Trial(other, trial._trial_id), "completed", 0.5, {})
+            tell(other, Trial(other, trial._trial_id), "completed", [0.5], {})
         return True
 
     monkeypatch.setattr(Owner, "is_dead", property(ends_meanwhile))
@@ -318,7 +317,7 @@ def test_a_trial_of_another_machine_waits_for_a_person(search: Search) -> None:
 def test_a_trial_that_was_requeued_meanwhile_stops_with_its_next_epoch(search: Search) -> None:
     stored = open_study(search)
     claimed = ClaimedTrial(stored, one(claim(search, stored)))
-    metrics = {OBJECTIVE.metric: 0.5, "time/train_seconds": 0.0, "time/evaluate_seconds": 0.0}
+    metrics = {"validation/accuracy": 0.5, "time/train_seconds": 0.0, "time/evaluate_seconds": 0.0}
     assert claimed.report(1, metrics, may_prune=True) is None
     trial_queue.requeue(stored, stored.trials[0], retries=0)
     assert claimed.report(2, metrics, may_prune=True) == "interrupted"
@@ -346,7 +345,7 @@ def test_a_hopeless_trial_is_pruned(search: Search) -> None:
 def test_a_diverged_trial_never_wins_and_equals_go_to_the_earliest(search: Search) -> None:
     stored = open_study(search)
     for outcome, value in (("diverged", 0.99), ("completed", 0.5), ("completed", 0.5)):
-        tell(stored, one(claim(search, stored)), outcome, value, {})
+        tell(stored, one(claim(search, stored)), outcome, [value], {})
     best = trial_queue.best(stored)
     assert best is not None
     assert best.number == 1
@@ -358,7 +357,7 @@ def test_five_failures_in_a_row_stop_the_study_until_it_is_begun_again(search: S
     outcomes = ["failed"] * 4 + ["completed"] + ["failed"] * 5
     for number, outcome in enumerate(outcomes):
         trial = one(claim(dataclasses.replace(search, n_trials=20), stored))
-        tell(stored, trial, outcome, 0.5, {"reason": f"broken {number}"})
+        tell(stored, trial, outcome, [0.5], {"reason": f"broken {number}"})
     longer = dataclasses.replace(search, n_trials=20)
     with pytest.raises(NothingToClaim, match="the last 5 trials failed: broken 9"):
         claim(longer, stored)
@@ -394,7 +393,7 @@ def test_a_conditional_space_finds_the_way_to_its_defaults(tmp_path: Path) -> No
     for _ in range(6):
         trial = one(claim(search, stored))
         suggested.append(search.study.suggested(trial))
-        tell(stored, trial, "completed", 0.5, {})
+        tell(stored, trial, "completed", [0.5], {})
     assert suggested[0] == search.study.experiment
     assert stored.trials[0].params == {"wide": False, "lr": 0.1}
     assert len({str(experiment) for experiment in suggested}) == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -68,7 +69,12 @@ class Searched:
         self.recorder = recorder or MemoryRecorder()
         counts = count(self.stored.get_trials())
         self.progress = StudyProgress(
-            search.n_trials, counts, None, 0, [WorkerState() for _ in range(workers)]
+            search.study.goals,
+            search.n_trials,
+            counts,
+            None,
+            0,
+            [WorkerState() for _ in range(workers)],
         )
         self.ended = 0
         context = StudyContext(
@@ -126,7 +132,7 @@ def test_the_budget_is_met_and_every_trial_recorded(
         (accuracies(0.4, 0.6), "completed", 0.6, 2, TrialState.COMPLETE),
         (
             [*accuracies(0.4, loss=float("nan")), Ending("diverged")],
-            *("diverged", 0.0, 1, TrialState.COMPLETE),
+            *("diverged", -math.inf, 1, TrialState.COMPLETE),
         ),
         (
             [*accuracies(0.4), Ending("failed", reason="it broke")],
