@@ -43,7 +43,7 @@ dependencies: .venv/installed-for-tests ## Check that the declared dependencies 
 	.venv/bin/deptry . tests tests/*/ --exclude '\.venv|/\.git' --ignore DEP004
 
 constraints: .venv/installed-for-tests ## Renew constraints.txt with today's versions
-	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[dashboard,metrics,system-metrics,test]'
+	$(PIP_INSTALL) --upgrade --upgrade-strategy eager -e '.[cmaes,dashboard,metrics,system-metrics,test]'
 	{ grep '^#' constraints.txt && .venv/bin/python -m pip list --format=freeze \
 		--disable-pip-version-check --exclude-editable --exclude pip; } > .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
