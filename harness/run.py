@@ -17,14 +17,15 @@ USAGE = """\
 usage: python -m harness.run NAME [--field value ...]
        python -m harness.run NAME --help      fields of an experiment, and the other flags
        python -m harness.run --resume RUN     goes on with a run that ended too early, or the last
+       python -m harness.run --continue RUN --num-epochs N    trains a completed run further
 
 Runs an experiment, prints every epoch and records all of it in MLflow."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the experiment that the first argument names; return the exit status."""
-    if arguments and arguments[0].partition("=")[0] == "--resume":
-        return _resume(arguments)
+    if arguments and arguments[0].partition("=")[0] in ("--resume", "--continue"):
+        return _go_on(arguments)
     name, rest = listing.take_name("experiments", arguments, USAGE)
     with optional_recorder(rest) as recorder:
         # Libraries swallow an interruption in the middle of their import, and then fail.
@@ -49,13 +50,10 @@ def main(arguments: Sequence[str]) -> int:
         return report_run(run_as_asked(experiment, settings, recorder))
 
 
-def _resume(arguments: Sequence[str]) -> int:
-    from harness.cli.resume_flags import ResumeFlags, run_to_resume
+def _go_on(arguments: Sequence[str]) -> int:
+    from harness.cli.resume_flags import go_on_with
 
-    settings = flags.parse_settings(
-        ResumeFlags, arguments, "python -m harness.run", "Go on with a run that ended too early."
-    )
-    stored = run_to_resume(settings)
+    stored, settings = go_on_with(arguments)
     with recorder_process() as recorder:
         with signals.deferred():
             from harness.cli.experiment_run import report_run, resume_as_asked

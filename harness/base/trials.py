@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from harness.base.goals import Direction
 from harness.base.statistics import expected_maximum
-
-Direction = Literal["maximize", "minimize"]
 
 
 @dataclass(frozen=True)

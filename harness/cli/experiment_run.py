@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
-from harness.cli.resume_flags import ResumeFlags
+from harness.base.errors import BadRequest
+from harness.cli.resume_flags import ContinueFlags, ResumeFlags
 from harness.cli.run_flags import RunSettings
 from harness.cli.run_progress import epochs_view, summary
+from harness.execution.driver import Callback
 from harness.execution.events import Begun
 from harness.execution.launch import GroupResult, RunResult, repeat, run
 from harness.execution.preparation import DataSource, prepare
 from harness.execution.recovery import recover
-from harness.execution.resume import resume
-from harness.execution.training_group import LocalGroup
+from harness.execution.resume import resume, train_further
+from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader
 from harness.tracking.schema import StoredRun
@@ -40,6 +42,11 @@ def run_as_asked(
     device = execution.apply()
     # The last of the seeds may be out of bounds.
     dataclasses.replace(experiment, seed=experiment.seed + settings.repeats - 1)
+    if settings.keep_best and not experiment.validation_size:
+        raise BadRequest(
+            "keep_best: it needs validation images, and validation_size is 0. Set some aside: "
+            "--validation-size 10000"
+        )
     prepared = prepare(experiment, settings.data_root, settings.fallback)
     experiment = prepared.experiment
     recorder.send(OpenStore())
@@ -65,8 +72,10 @@ def run_as_asked(
     return repeat(experiment, seeds, group, execution, recorder, specification, begun, view)
 
 
-def resume_as_asked(stored: StoredRun, settings: ResumeFlags, recorder: Recorder) -> RunResult:
-    """Go on with a run.
+def resume_as_asked(
+    stored: StoredRun, settings: ResumeFlags | ContinueFlags, recorder: Recorder
+) -> RunResult:
+    """Go on with a run, or train a completed one further.
 
     Raises:
         BadRequest: it cannot go on, or something has changed since it began.
@@ -78,14 +87,16 @@ def resume_as_asked(stored: StoredRun, settings: ResumeFlags, recorder: Recorder
     # What the recovery has closed may go on now.
     stored = reader.run(stored.run_id)
     num_epochs = int(stored.fields.get("num_epochs", 0))
-    return resume(
-        stored,
-        reader,
-        recorder,
-        lambda group: epochs_view(group, num_epochs, quiet=settings.quiet),
-        allow=settings.allow,
-        root=settings.data_root,
-    )
+    if isinstance(settings, ContinueFlags):
+        num_epochs = settings.num_epochs
+
+    def view(group: TrainingGroup) -> Callback:
+        return epochs_view(group, num_epochs, quiet=settings.quiet)
+
+    allow, root = settings.allow, settings.data_root
+    if isinstance(settings, ContinueFlags):
+        return train_further(stored, num_epochs, recorder, view, allow=allow, root=root)
+    return resume(stored, reader, recorder, view, allow=allow, root=root)
 
 
 def report_run(result: RunResult | GroupResult) -> int:

@@ -106,8 +106,11 @@ def _flags(arguments: Sequence[str]) -> list[str]:
 
 def _refuse_unknown_flags(classes: Sequence[Any], arguments: Sequence[str], program: str) -> None:
     refuse_repeated_flags(arguments)
+    # A field that would be a keyword of Python ends with an underscore.
     names = {
-        field.name.replace("_", "-") for owner in classes for field in dataclasses.fields(owner)
+        field.name.rstrip("_").replace("_", "-")
+        for owner in classes
+        for field in dataclasses.fields(owner)
     }
     for flag in _flags(arguments):
         name = flag.removeprefix("--")

@@ -1,36 +1,72 @@
-"""The flags of `run --resume`."""
+"""The flags of `run --resume` and `run --continue`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from tyro.conf import arg
 
+from harness.base.fields import Count, check_all
+from harness.cli import flags
 from harness.cli.shared_flags import DataFlags
 from harness.tracking import store_address
-from harness.tracking.reader import open_reader
+from harness.tracking.reader import LAST, open_reader
 from harness.tracking.schema import AllowedChange, StoredRun
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeFlags(DataFlags):
-    """Which run to go on with, and what may have changed since it began."""
+class _GoingOn(DataFlags):
+    """What may have changed since a run began."""
 
-    resume: Annotated[str, arg(metavar="RUN")]
-    """Id of the run, or last for the latest one that has not completed."""
     allow: tuple[AllowedChange, ...] = ()
     """What may differ from the record, at the price of other numbers; repeat it for each thing."""
     quiet: bool = False
     """Print the result only."""
 
 
-def run_to_resume(settings: ResumeFlags) -> StoredRun:
-    """The run that the flags name.
+@dataclass(frozen=True, kw_only=True)
+class ResumeFlags(_GoingOn):
+    """Which run to go on with, and what may have changed since it began."""
+
+    resume: Annotated[str, arg(metavar="RUN")]
+    """Id of the run, or last for the latest one that has not completed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContinueFlags(_GoingOn):
+    """Which completed run to train further, and for how long."""
+
+    continue_: Annotated[str, arg(name="continue", metavar="RUN")]
+    """Id of the run, or last for the latest one that has completed."""
+    num_epochs: Annotated[int, Count]
+    """Epochs of the new run in all, those of the old one included."""
+
+    def __post_init__(self) -> None:
+        check_all(self)
+
+
+def go_on_with(arguments: Sequence[str]) -> tuple[StoredRun, ResumeFlags | ContinueFlags]:
+    """The run to go on with, as the command line says.
 
     Raises:
         BadRequest: no run or more than one is meant, or nothing was recorded yet.
     """
+    settings: ResumeFlags | ContinueFlags
+    program = "python -m harness.run"
+    if arguments[0].startswith("--resume"):
+        about = "Go on with a run that ended too early."
+        settings = flags.parse_settings(ResumeFlags, arguments, program, about)
+        what, identity = "resume", settings.resume
+    else:
+        about = "Train a completed run further, as a new run."
+        settings = flags.parse_settings(ContinueFlags, arguments, program, about)
+        what, identity = "continue", settings.continue_
     store_address.check_address()
-    store_address.check_recorded("resume")
-    return open_reader().find(settings.resume, "resume")
+    store_address.check_recorded(what)
+    reader = open_reader()
+    if what == "continue" and identity == LAST:
+        alone = (run for run in reader.runs() if run.kind == "run" and not run.parent)
+        identity = next((run.run_id for run in alone if run.outcome == "completed"), identity)
+    return reader.find(identity, what), settings

@@ -32,6 +32,8 @@ class RunSettings(TrainingFlags):
     """A tag of the run."""
     system_metrics: bool = False
     """Record the use of processor, memory, disk and network every second."""
+    keep_best: bool = False
+    """Log the model of the best epoch on the validation images instead of the last one."""
     no_figures: bool = False
     """Draw no figures after training."""
     checkpoint_every: Annotated[int, Count] = 1
@@ -49,6 +51,7 @@ class RunSettings(TrainingFlags):
         """The part that says what the run is called, and what it keeps."""
         settings = dataclasses.asdict(self.execution()) | {
             "figures": not self.no_figures,
+            "keep_best": self.keep_best,
             "system_metrics": self.system_metrics,
             "checkpoint_every": self.checkpoint_every,
             "keep_checkpoints": self.keep_checkpoints,
@@ -59,6 +62,7 @@ class RunSettings(TrainingFlags):
             settings=settings,
             system_metrics=self.system_metrics,
             figures=not self.no_figures,
+            keep_best=self.keep_best,
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=self.keep_checkpoints,
         )

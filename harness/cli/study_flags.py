@@ -39,7 +39,7 @@ class StudySettings(TrainingFlags):
     """What chooses the next trial; a grid gets finer with the number of trials."""
     pruner: Annotated[
         PrunerName | None,
-        default("{median,hyperband,none}", "median; none with several objectives"),
+        default("{median,hyperband,none}", "median, or none where none can judge"),
     ] = None
     """What stops unpromising trials early."""
     sampler_seed: Annotated[int, Seed] = 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.base.errors import RunFailed
+from harness.base.goals import Goal
 from harness.base.inspection import Inspection
 from harness.base.ownership import Owner
 from harness.execution.driver import Callback
@@ -30,7 +31,7 @@ from harness.training import checkpoint
 from harness.training.datasets import CLASS_NAMES
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
-from harness.training.loop import EpochResult
+from harness.training.loop import EpochResult, best_epoch
 
 
 class RecordRun(Callback):
@@ -176,6 +177,19 @@ class RecordRun(Callback):
         self.metrics[name] = self.metrics.get(name, 0.0) + time.perf_counter() - started
 
 
+class StopEarly(Callback):
+    """Completes a training that has not improved for some epochs."""
+
+    def __init__(self, run: RecordRun, goal: Goal) -> None:
+        """Judge the epochs of a recorded training, which hears of each one first, by a goal."""
+        self.run, self.goal = run, goal
+
+    def epoch(self, result: EpochResult) -> Outcome | None:
+        """Stop if the best epoch is too long ago."""
+        waited = result.epoch - best_epoch(self.run.history, self.goal)
+        return "completed" if waited >= self.run.experiment.patience else None
+
+
 class RecordResumedRun(RecordRun):
     """Goes on with the record of a run; the epochs that it lacks are recorded first."""
 
@@ -214,6 +228,15 @@ class RecordResumedRun(RecordRun):
     def _log(self, result: EpochResult) -> None:
         if result.epoch not in self.recorded:
             super()._log(result)
+
+
+class RecordLongerRun(RecordRun):
+    """Records a new run that begins with the epochs of another one."""
+
+    def _open(self, record: RunRecord) -> None:
+        super()._open(record)
+        for result in self.history:
+            self._log(result)
 
 
 class SaveCheckpoints(Callback):

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import number_of
+from harness.base.goals import usual_goal
 from harness.base.project import MLRUNS
 from harness.base.signals import Interrupted
 from harness.base.statistics import Summary, summarize
-from harness.execution.callbacks import RecordRun, SaveCheckpoints
+from harness.execution.callbacks import RecordRun, SaveCheckpoints, StopEarly
 from harness.execution.descriptions import describe_group, describe_run
 from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
@@ -23,6 +24,7 @@ from harness.tracking.schema import DataRecord, Outcome
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
+from harness.training.metrics import directions
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,16 @@ def driven_run(
         keep = frozenset({"model", "figures"} if specification.figures else {"model"})
         # Trials, confirmations and verifications are repeated, not resumed.
         callbacks.insert(0, SaveCheckpoints(group, record, MLRUNS / "checkpoints"))
+    goal = usual_goal(directions(record.experiment.metrics()))
+    if record.experiment.patience:
+        callbacks.append(StopEarly(record, goal))
     if view:
         callbacks.append(view)
     task = TrainingTask(
         record.experiment,
         evaluate_each_epoch=evaluate_each_epoch,
         keep=keep,
+        keep_best=goal if specification.keep_best else None,
         state=state,
     )
     return Driven(task, callbacks)

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from harness.base.errors import BadRequest
+from harness.base.goals import Goal
 from harness.tracking.schema import DataRecord
 from harness.training.datasets import DataUnavailable, Images, data_root, open_dataset
 from harness.training.device import Execution
@@ -33,7 +34,12 @@ class Prepared:
     fallback_from: str | None = None
 
     def training(
-        self, execution: Execution, device: torch.device, *, evaluate_each_epoch: bool = True
+        self,
+        execution: Execution,
+        device: torch.device,
+        *,
+        evaluate_each_epoch: bool = True,
+        keep_best: Goal | None = None,
     ) -> Training:
         """The training at its beginning; see `Training`. Raises whatever the experiment raises."""
         return Training(
@@ -44,6 +50,7 @@ class Prepared:
             execution,
             device,
             evaluate_each_epoch,
+            keep_best,
         )
 
     def data_records(self) -> tuple[DataRecord, ...]:
@@ -72,6 +79,11 @@ def prepare(
             `metrics()` are none.
     """
     checked_metrics(experiment.metrics())
+    if experiment.patience and not experiment.validation_size and with_test:
+        raise BadRequest(
+            "patience: it needs validation images, and validation_size is 0. Set some aside: "
+            "--validation-size 10000"
+        )
     fallback_from = None
     try:
         dataset = open_dataset(experiment.dataset, data_root(root), with_test=with_test)

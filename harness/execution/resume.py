@@ -1,9 +1,10 @@
-"""Going on with a run that ended too early: `harness.run --resume`."""
+"""Going on with a run: to its end, or as a new run beyond it."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
 from harness.base.project import MLRUNS
-from harness.execution.callbacks import RecordResumedRun
+from harness.execution.callbacks import RecordLongerRun, RecordResumedRun
 from harness.execution.changes import Change, changes_since
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback
@@ -24,7 +25,7 @@ from harness.tracking.reader import Reader
 from harness.tracking.schema import AllowedChange, StoredRun
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
-from harness.training.experiment import load_experiment
+from harness.training.experiment import Experiment, load_experiment
 
 
 def resume(
@@ -51,33 +52,96 @@ def resume(
     """
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
-    names = [field.name for field in dataclasses.fields(Execution)]
-    execution = Execution(**{name: stored.settings[name] for name in names})
-    device = execution.apply()
-    prepared = prepare(experiment, root)
-    changed = _by_kind(changes_since(stored, prepared, execution, describe(device)))
-    _refuse_changes(stored, changed, allow)
-    group = LocalGroup(DataSource(root, prepared), execution, device)
-    settings = stored.settings
+    execution, group, changed = _prepared(stored, experiment, "resume", allow, root)
     record = RecordResumedRun(
         stored,
         frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),
         recorder,
-        RunSpecification(
-            settings=settings,
-            figures=settings.get("figures", True),
-            checkpoint_every=settings.get("checkpoint_every", 1),
-            keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
-            command=tuple(shlex.split(stored.command)),
-        ),
+        _specification(stored, tuple(shlex.split(stored.command))),
         experiment,
         execution,
-        allowed=tuple(changed),
+        allowed=changed,
         is_described=reader.artifact(stored.run_id, "experiment.json") is not None,
         describe=describe_run,
     )
     driven = driven_run(record, group, view(group), state=_last_state(stored.run_id))
     return drive_run(record, driven, group)
+
+
+def train_further(
+    stored: StoredRun,
+    num_epochs: int,
+    recorder: Recorder,
+    view: Callable[[TrainingGroup], Callback],
+    *,
+    allow: Sequence[AllowedChange] = (),
+    root: Path | None = None,
+) -> RunResult:
+    """Train a completed run further, as a new run that begins with the epochs of the old one.
+
+    Its numbers are those of a run that had `num_epochs` from the beginning.
+
+    Args:
+        view, allow: as in `resume`.
+
+    Raises:
+        BadRequest: the run has not completed, has as many epochs already, has no checkpoint left,
+            or has a schedule that depends on the length; or something has changed that is not
+            allowed.
+        RunFailed, Interrupted: as `harness.execution.launch.run` does.
+    """
+    experiment_class = load_experiment(stored.experiment)
+    before = experiment_class(**stored.fields)
+    _refuse_what_cannot_be_longer(stored, before, num_epochs)
+    experiment = dataclasses.replace(before, num_epochs=num_epochs)
+    state = _last_state(stored.run_id)
+    done = len(checkpoint.decode(state)["history"]) if state else 0
+    if done != stored.num_epochs:
+        raise BadRequest(
+            f"continue: the last checkpoint of {stored.run_id} is not there any more; train it "
+            f"anew: python -m harness.run {stored.experiment} --num-epochs {num_epochs}"
+        )
+    execution, group, changed = _prepared(stored, experiment, "continue", allow, root)
+    specification = dataclasses.replace(
+        _specification(stored, tuple(sys.argv)),
+        tags={
+            "continues": stored.run_id,
+            **({"allowed_changes": " ".join(changed)} if changed else {}),
+        },
+    )
+    record = RecordLongerRun(recorder, specification, experiment, execution, describe=describe_run)
+    driven = driven_run(record, group, view(group), state=state)
+    return drive_run(record, driven, group)
+
+
+def _prepared(
+    stored: StoredRun,
+    experiment: Experiment,
+    command: str,
+    allow: Sequence[AllowedChange],
+    root: Path | None,
+) -> tuple[Execution, LocalGroup, tuple[AllowedChange, ...]]:
+    """How a run was computed, a group that computes so, and what has changed by permission."""
+    names = [field.name for field in dataclasses.fields(Execution)]
+    execution = Execution(**{name: stored.settings[name] for name in names})
+    device = execution.apply()
+    prepared = prepare(experiment, root)
+    changed = _by_kind(changes_since(stored, prepared, execution, describe(device)))
+    _refuse_changes(stored, changed, command, allow)
+    return execution, LocalGroup(DataSource(root, prepared), execution, device), tuple(changed)
+
+
+def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecification:
+    """What a run keeps, as its settings say."""
+    settings = stored.settings
+    return RunSpecification(
+        settings=settings,
+        figures=settings.get("figures", True),
+        keep_best=settings.get("keep_best", False),
+        checkpoint_every=settings.get("checkpoint_every", 1),
+        keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
+        command=command,
+    )
 
 
 def _last_state(run_id: str) -> bytes | None:
@@ -114,6 +178,29 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
         raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
 
 
+def _refuse_what_cannot_be_longer(
+    stored: StoredRun, experiment: Experiment, num_epochs: int
+) -> None:
+    if stored.kind != "run" or stored.outcome != "completed":
+        hint = "" if stored.kind != "run" else " To finish it: --resume"
+        raise BadRequest(
+            f"continue: {stored.run_id} is a {stored.kind} and has {stored.outcome}; only a "
+            f"completed run can be trained further.{hint}"
+        )
+    if num_epochs <= (stored.num_epochs or 0):
+        raise BadRequest(
+            f"num_epochs: {num_epochs} is not more than the {stored.num_epochs} epochs that "
+            f"{stored.run_id} has."
+        )
+    if experiment.has_own_scheduler or experiment.schedule != "constant":
+        name = "its own scheduler()" if experiment.has_own_scheduler else experiment.schedule
+        raise BadRequest(
+            f"continue: the learning rate of {stored.run_id} follows {name}, which depends on the "
+            f"length of the training. Train it anew: python -m harness.run {stored.experiment} "
+            f"--num-epochs {num_epochs}"
+        )
+
+
 def _by_kind(changes: dict[str, Change]) -> dict[AllowedChange, str]:
     """The changes that decide a run's numbers, in words."""
     found: dict[AllowedChange, str] = {}
@@ -129,14 +216,17 @@ def _by_kind(changes: dict[str, Change]) -> dict[AllowedChange, str]:
 
 
 def _refuse_changes(
-    stored: StoredRun, changed: dict[AllowedChange, str], allow: Sequence[AllowedChange]
+    stored: StoredRun,
+    changed: dict[AllowedChange, str],
+    command: str,
+    allow: Sequence[AllowedChange],
 ) -> None:
     """Going on with something else would give a run that nobody can repeat."""
     refused = {name: words for name, words in changed.items() if name not in allow}
     if refused:
         flags = " ".join(f"--allow {name}" for name in refused)
         raise BadRequest(
-            f"resume: since {stored.run_id} began, {', '.join(refused.values())}.\n"
+            f"{command}: since {stored.run_id} began, {', '.join(refused.values())}.\n"
             "Its numbers would not be those of an uninterrupted run. "
             f"To go on all the same: {flags}"
         )

@@ -32,6 +32,7 @@ class RunSpecification:
         tags: tags of the harness, without their prefix.
         settings: how the run was asked for, in JSON's types; a resume reads them.
         figures: whether figures are drawn after training.
+        keep_best: whether the logged model is that of the best epoch on the validation examples.
         checkpoint_every: epochs from one checkpoint to the next; the last epoch always has one.
         keep_checkpoints: how many of the latest checkpoints stay on disk.
         command: the command line that repeats the run, as `sys.argv` gives it.
@@ -46,6 +47,7 @@ class RunSpecification:
     settings: dict[str, Any] = field(default_factory=dict)
     system_metrics: bool = False
     figures: bool = True
+    keep_best: bool = False
     checkpoint_every: int = 1
     keep_checkpoints: int = CHECKPOINTS_KEPT
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))

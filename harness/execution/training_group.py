@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from harness.base.goals import Goal
 from harness.base.machine import peak_memory
 from harness.base.signals import deferred
 from harness.execution.events import Begun, Ending, Event
@@ -18,7 +19,7 @@ from harness.tracking.schema import ModelRecord, Outcome
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment
-from harness.training.loop import Training
+from harness.training.loop import Training, best_epoch
 from harness.training.network_export import exported
 from harness.training.predictions import inspect
 
@@ -33,6 +34,7 @@ class TrainingTask:
         with_test: whether the test images may be read.
         evaluate_each_epoch: if not, the evaluation images are looked at once, after the last epoch.
         keep: what a completed training leaves beside its numbers.
+        keep_best: if given, the model that it leaves is that of the best epoch by this goal.
         state: content of the checkpoint to go on from.
     """
 
@@ -40,6 +42,7 @@ class TrainingTask:
     with_test: bool = True
     evaluate_each_epoch: bool = True
     keep: frozenset[Keepsake] = frozenset()
+    keep_best: Goal | None = None
     state: bytes | None = None
 
 
@@ -100,7 +103,10 @@ class LocalGroup:
         try:
             prepared = self.data.prepare(task.experiment, with_test=task.with_test)
             self.training = training = prepared.training(
-                self.execution, self.device, evaluate_each_epoch=task.evaluate_each_epoch
+                self.execution,
+                self.device,
+                evaluate_each_epoch=task.evaluate_each_epoch,
+                keep_best=task.keep_best,
             )
             if task.state is not None:
                 training.restore(checkpoint.decode(task.state))
@@ -122,6 +128,7 @@ class LocalGroup:
     def _end(self, training: Training, task: TrainingTask) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
         incomplete, model = "", None
+        digest = training.weights_digest()
         metrics: dict[str, float] = {}
         if (peak := peak_memory()) is not None:
             metrics["memory/process_peak_bytes"] = float(peak)
@@ -141,7 +148,7 @@ class LocalGroup:
         yield Ending(
             outcome,
             reason=DIVERGED if outcome == "diverged" else "",
-            weights_sha256=training.weights_digest(),
+            weights_sha256=digest,
             model=model,
             incomplete=incomplete,
             metrics=metrics,
@@ -149,10 +156,13 @@ class LocalGroup:
 
 
 def _model(training: Training) -> ModelRecord:
+    """The network after its last epoch, or if its best weights were kept, after its best one."""
+    epoch = len(training.history)
+    if training.keep_best and training.best_weights:
+        training.network.load_state_dict(training.best_weights)
+        epoch = best_epoch(training.history, training.keep_best)
     # Two images, so that the batch size stays free; the same one twice if there is but one.
     positions = torch.arange(2, device=training.device) % len(training.train_images)
     example, _ = training.train_images.batch(positions)
     content = exported(training.network, example)
-    return ModelRecord(
-        content, str(torch.__version__), example.cpu().tolist(), len(training.history)
-    )
+    return ModelRecord(content, str(torch.__version__), example.cpu().tolist(), epoch)

@@ -18,9 +18,9 @@ from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
 
 from harness.base.formatting import number_of
+from harness.base.goals import Direction
 from harness.base.statistics import summarize
 from harness.base.trials import (
-    Direction,
     SearchedParameter,
     TrialRow,
     confirmed_metric,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from harness.base import discovery
 from harness.base.command_line import command_text, run_arguments
 from harness.base.formatting import duration, metric_text, number_of, value_text
+from harness.base.goals import Direction
 from harness.base.project import ROOT
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import (
-    Direction,
     TrialRow,
     confirmed_metric,
     expected_best,

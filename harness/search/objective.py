@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, nearest
+from harness.base.goals import WAYS, Direction, Goal
 from harness.base.metric_names import RESERVED, SETS, Best
-from harness.base.trials import Direction
 
 COSTS = ("system", "model", "time", "memory")
 """What stands before the slash of a cost: the lowest is best."""
-
-WAYS: Mapping[Best, Direction] = {"max": "maximize", "min": "minimize"}
 
 
 @dataclass(frozen=True)
@@ -46,29 +43,6 @@ class Objective:
             )
 
 
-@dataclass(frozen=True)
-class Goal:
-    """An objective with its direction."""
-
-    metric: str
-    direction: Direction
-
-    @property
-    def sign(self) -> int:
-        """1 if the highest value is best, -1 if the lowest is."""
-        return 1 if self.direction == "maximize" else -1
-
-    @property
-    def best(self) -> Best:
-        """The direction as metrics have it."""
-        return "max" if self.direction == "maximize" else "min"
-
-    @property
-    def worst(self) -> float:
-        """A value worse than all finite ones."""
-        return -self.sign * math.inf
-
-
 def goal_of(objective: Objective, directions: Mapping[str, Best | None]) -> Goal:
     """An objective with its direction, for an experiment.
 
@@ -99,12 +73,6 @@ def goal_of(objective: Objective, directions: Mapping[str, Best | None]) -> Goal
             f"Objective({objective.metric!r}, 'maximize') or 'minimize'."
         )
     return Goal(objective.metric, direction)
-
-
-def usual_goal(directions: Mapping[str, Best | None]) -> Goal:
-    """What a study optimises that does not say it: the metric that judges a run."""
-    name, best = next((name, best) for name, best in directions.items() if best)
-    return Goal(f"validation/{name}", WAYS[best])
 
 
 def dominates(values: Sequence[float], others: Sequence[float], goals: Sequence[Goal]) -> bool:

@@ -24,7 +24,8 @@ from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
 from harness.base.formatting import value_text
-from harness.search.objective import Goal, Objective, goal_of, usual_goal
+from harness.base.goals import Goal, usual_goal
+from harness.search.objective import Objective, goal_of
 from harness.training.experiment import Experiment
 from harness.training.metrics import checked_metrics, directions
 
@@ -32,7 +33,7 @@ SamplerFactory = Callable[[int], optuna.samplers.BaseSampler]
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
 
-NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed", "num_epochs"})
+NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed"})
 """Fields that decide what a trial's value means. Trials that differ in them are not comparable."""
 
 
@@ -142,6 +143,13 @@ class Study:
                 "use the names of fields."
             )
         return found
+
+    def searches(self, name: str) -> bool:
+        """Whether a field is searched; a conditional space is asked with random draws."""
+        if self.suggest is None:
+            return name in self.space
+        drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        return any(name in self.suggest(drawn.ask()) for _ in range(20))
 
     def declaration(self) -> dict[str, Any]:
         """What must stay the same when a stored study continues, in JSON's types."""

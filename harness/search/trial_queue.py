@@ -16,8 +16,9 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from harness.base.goals import Goal
 from harness.base.ownership import Owner, is_owner_dead
-from harness.search.objective import Goal, dominates
+from harness.search.objective import dominates
 from harness.search.samplers import (
     PrunerName,
     SamplerName,

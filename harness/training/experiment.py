@@ -23,11 +23,12 @@ from torch import nn
 
 from harness.base import discovery, fields
 from harness.base.errors import BadRequest
-from harness.base.fields import Count, NonNegative, Positive, Seed
+from harness.base.fields import Count, Interval, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
 from harness.training.datasets import DatasetName
 from harness.training.metrics import ACCURACY, Metric
 from harness.training.optimizer import VanillaSGD
+from harness.training.schedule import Schedule, ScheduleName
 
 if TYPE_CHECKING:
     from harness.training.loop import Training
@@ -60,6 +61,15 @@ class Experiment(ABC):
     test images."""
     split_seed: Annotated[int, Seed] = 0
     """Seed that draws the validation images; the split does not depend on seed."""
+    schedule: ScheduleName = "constant"
+    """What the learning rate does after the warm-up: it stays, or falls to its final fraction."""
+    warmup_epochs: Annotated[float, NonNegative] = 0.0
+    """Epochs in which the learning rate rises from near 0."""
+    final_lr_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Fraction of the learning rate at the end of a linear or cosine schedule."""
+    patience: Annotated[int, NonNegative] = 0
+    """Epochs without improvement on the validation images after which the training stops; 0 never
+    stops it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -73,6 +83,20 @@ class Experiment(ABC):
 
     def __post_init__(self) -> None:
         fields.check_all(self)
+        if self.warmup_epochs > self.num_epochs:
+            raise BadRequest(
+                f"warmup_epochs: {self.warmup_epochs} is not allowed, the training has "
+                f"num_epochs {self.num_epochs}."
+            )
+        if self.has_own_scheduler:
+            for name in ("schedule", "warmup_epochs", "final_lr_fraction"):
+                if getattr(self, name) != getattr(type(self), name):
+                    raise BadRequest(f"{name}: {self.name} has a scheduler() of its own.")
+
+    @property
+    def has_own_scheduler(self) -> bool:
+        """Whether the experiment overrides `scheduler`."""
+        return type(self).scheduler is not Experiment.scheduler
 
     @abstractmethod
     def network(self) -> nn.Module:
@@ -90,10 +114,19 @@ class Experiment(ABC):
         return VanillaSGD(parameters, lr=self.lr)
 
     def scheduler(
-        self, optimizer: torch.optim.Optimizer
+        self, optimizer: torch.optim.Optimizer, num_updates: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        """A learning rate schedule, stepped after each epoch; by default there is none."""
-        return None
+        """A learning rate schedule, stepped after each update; None if there is none.
+
+        By default it is what `schedule` and `warmup_epochs` say.
+
+        Args:
+            num_updates: updates of the whole training.
+        """
+        if self.schedule == "constant" and not self.warmup_epochs:
+            return None
+        warmup = self.warmup_epochs * num_updates / self.num_epochs
+        return Schedule(self.schedule, num_updates, warmup, self.final_lr_fraction).of(optimizer)
 
     def metrics(self) -> dict[str, Metric]:
         """What is measured on each set of examples after each epoch, beside the loss, by name.
@@ -142,7 +175,8 @@ class Experiment(ABC):
     def parameters(self) -> dict[str, Any]:
         """The recorded parameters: the fields, then the derived properties."""
         derived = inspect.getmembers(type(self), lambda member: isinstance(member, property))
-        return self.fields() | {name: getattr(self, name) for name, _ in derived}
+        own = [name for name, _ in derived if name not in vars(Experiment)]
+        return self.fields() | {name: getattr(self, name) for name in own}
 
     @classmethod
     def source_digest(cls) -> str:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
+from harness.base.goals import Goal
 from harness.training import device as devices
 from harness.training.datasets import Images
 from harness.training.device import Execution
@@ -65,11 +66,13 @@ class Training:
         execution: Execution,
         device: torch.device,
         evaluate_each_epoch: bool = True,
+        keep_best: Goal | None = None,
     ) -> None:
         """Seed every generator, build the network on the CPU, and move it to the device.
 
         So every device starts from the same weights. Without `evaluate_each_epoch` the evaluation
-        images are used once, after the last epoch; the numbers stay the same.
+        images are used once, after the last epoch; the numbers stay the same. With `keep_best` the
+        weights of the best epoch by that goal are kept in `best_weights`.
         """
         self.experiment = experiment
         self.device = device
@@ -80,13 +83,16 @@ class Training:
             self.network = experiment.network().to(device)
             self.loss_fn = experiment.loss().to(device)
             self.optimizer = experiment.optimizer(self.network.parameters())
-            self.scheduler = experiment.scheduler(self.optimizer)
+            num_updates = experiment.num_epochs * -(-len(train) // experiment.batch_size)
+            self.scheduler = experiment.scheduler(self.optimizer, num_updates)
         self.train_images = train.to(device)
         self.evaluation_images = evaluation.to(device)
         metrics = checked_metrics(experiment.metrics())
         self._trained, self._evaluated = (MetricTally(metrics, device) for _ in range(2))
         self._observes = type(experiment).observe is not Experiment.observe
         self.history: list[EpochResult] = []
+        self.keep_best = keep_best
+        self.best_weights: dict[str, torch.Tensor] = {}
         self.images_seen = 0
         """Images trained on in all epochs so far, counted batch by batch."""
         self._update: Update = self._eager_update
@@ -103,6 +109,9 @@ class Training:
                 result = self._epoch()
             if self._observes:
                 result.metrics.update(checked_observations(self.experiment.observe(self)))
+            if self.keep_best and best_epoch(self.history, self.keep_best) == result.epoch:
+                weights = self.network.state_dict()
+                self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
             yield result
 
     @property
@@ -124,6 +133,7 @@ class Training:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "history": [(result.epoch, result.metrics) for result in self.history],
             "generators": self.generators.state(),
+            **({"best": self.best_weights} if self.keep_best else {}),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -136,6 +146,7 @@ class Training:
         self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
         self.images_seen = len(self.history) * len(self.train_images)
         self.generators.restore(state["generators"])
+        self.best_weights = {n: t.to(self.device) for n, t in state.get("best", {}).items()}
 
     def weights_digest(self) -> str:
         """SHA-256 of the network's parameters and buffers: names, types, shapes, bits."""
@@ -181,8 +192,8 @@ class Training:
             logits, loss = self._update(images, labels)
             self._trained.update(logits, loss, labels)
             self.images_seen += len(labels)
-        if self.scheduler:
-            self.scheduler.step()
+            if self.scheduler:
+                self.scheduler.step()
         return self._trained.values()
 
     @torch.no_grad()
@@ -216,6 +227,13 @@ class Training:
                 )
         finally:
             self.restore(before)
+
+
+def best_epoch(history: Sequence[EpochResult], goal: Goal) -> int:
+    """The epoch with the best value, the earliest of equals; 0 if none has a finite value."""
+    values = {result.epoch: result.metrics.get(goal.metric, math.nan) for result in history}
+    known = {epoch: goal.sign * value for epoch, value in values.items() if math.isfinite(value)}
+    return max(known, key=lambda epoch: (known[epoch], -epoch), default=0)
 
 
 def _draw_seed() -> int:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from harness.base.goals import Goal
 from harness.execution.driver import Callback
 from harness.execution.events import Ending
-from harness.search.objective import Goal
 from harness.search.trial_queue import Counts
 from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult

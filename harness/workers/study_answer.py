@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.base.command_line import command_text
 from harness.base.formatting import assignments, metric_text, number_of, value_text
+from harness.base.goals import Goal
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
 from harness.base.trials import confirmed_metric, metric_in_words
@@ -20,7 +22,6 @@ from harness.reporting.building import study_page
 from harness.search import FrozenTrial, trial_queue
 from harness.search.confirmations import Confirmation, confirmations
 from harness.search.importance import FEWEST_TRIALS, importances
-from harness.search.objective import Goal
 from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
 from harness.search.samplers import sampler_text
 from harness.search.storage import StoredStudy
@@ -316,7 +317,8 @@ def configurations(search: Search, chosen: Sequence[FrozenTrial]) -> dict[str, E
     }
     if search.study.experiment not in configs.values():
         configs["defaults"] = search.study.experiment
-    return configs
+    # Without validation examples nothing can stop a training early.
+    return {name: dataclasses.replace(config, patience=0) for name, config in configs.items()}
 
 
 def _header(*names: str) -> list[str]:

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.base.goals import Goal
 from harness.base.metric_names import Best
 from harness.execution.callbacks import RecordRun
 from harness.execution.events import Begun, Ending
 from harness.execution.specification import RunSpecification
-from harness.search.objective import Goal
 from harness.search.storage import StoredStudy
 from harness.search.trial_queue import Search
 from harness.tracking.messages import Recorder

@@ -48,7 +48,8 @@ class StudyRequest:
         n_trials: trials to finish in all, earlier ones included.
         workers: how many trainings run at once, each as `execution` says.
         sampler: by default the study's own, or else tpe.
-        pruner: by default median, or none for a study with several objectives.
+        pruner: by default median, or none if the study has several objectives or searches
+            num_epochs.
         timeout: seconds after which no trial is begun.
         warm_start: a stored study whose best configurations are tried first.
         confirm_seeds: how many seeds confirm the best and the defaults.
@@ -93,13 +94,19 @@ class StudyRequest:
             raise BadRequest(
                 f"pruner: {self.pruner} cannot judge an epoch by several objectives; use none."
             )
+        if study.searches("num_epochs") and self.pruner not in (None, "none"):
+            raise BadRequest(
+                f"pruner: {self.pruner} would compare trainings of unequal length, since this "
+                "study searches num_epochs; use none."
+            )
+        unequal = several or study.searches("num_epochs")
         search = Search(
             study=dataclasses.replace(study, experiment=experiment),
             study_name=self.study_name,
             url=self.url,
             n_trials=self.n_trials,
             sampler=sampler,
-            pruner=self.pruner or ("none" if several else "median"),
+            pruner=self.pruner or ("none" if unequal else "median"),
             sampler_seed=self.sampler_seed,
         )
         return dataclasses.replace(search, n_trials=budget(search))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from harness.base.command_line import command_text, run_arguments
 from harness.base.formatting import assignments, metric_text
 from harness.base.trials import metric_in_words
-from harness.execution.callbacks import RecordRun
+from harness.execution.callbacks import RecordRun, StopEarly
 from harness.execution.driver import Callback, Driven
 from harness.execution.events import Begun, Ending
 from harness.execution.failures import ending_of
@@ -83,7 +83,11 @@ class TrialSource:
         )
         report = _ReportTrial(self, claimed, record)
         show = _ShowTrial(self.context.view, progress, index, claimed, name)
-        return Driven(TrainingTask(experiment, with_test=False), [record, report, show])
+        callbacks: list[Callback] = [record, report, show]
+        goal = self.context.goals[0]
+        if experiment.patience and goal.metric.startswith("validation/"):
+            callbacks.insert(1, StopEarly(record, goal))
+        return Driven(TrainingTask(experiment, with_test=False), callbacks)
 
     def _fail(self, index: int, claimed: ClaimedTrial, error: Exception) -> None:
         """Record and end a trial that has no experiment."""

@@ -31,9 +31,9 @@ from experiments.baseline import Baseline
 from harness import FloatDistribution, IntDistribution, Study
 from harness.base import discovery
 from harness.base.errors import BadRequest
+from harness.base.goals import Goal
 from harness.cli import study_progress
 from harness.search.confirmations import Confirmation
-from harness.search.objective import Goal
 from harness.search.opening import open_study
 from harness.search.storage import load_stored, storage_url
 from harness.search.study import edge_warnings, load_study

@@ -256,9 +256,9 @@ class Momentum(DropoutMlp):
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum, nesterov=True)
 
     def scheduler(
-        self, optimizer: torch.optim.Optimizer
+        self, optimizer: torch.optim.Optimizer, num_updates: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
+        return torch.optim.lr_scheduler.StepLR(optimizer, num_updates // self.num_epochs, gamma=0.5)
 
 
 class Adaptive(LeNet):
@@ -270,9 +270,9 @@ class Adaptive(LeNet):
         return torch.optim.Adam(parameters, lr=self.lr)
 
     def scheduler(
-        self, optimizer: torch.optim.Optimizer
+        self, optimizer: torch.optim.Optimizer, num_updates: int
     ) -> torch.optim.lr_scheduler.LRScheduler | None:
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=self.num_epochs)
+        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=num_updates)
 
     def update(
         self,
@@ -307,7 +307,7 @@ def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
         assert resumed.images_seen == whole.images_seen == 3 * len(DIGITS.train)
 
 
-def test_a_schedule_steps_once_an_epoch() -> None:
+def test_a_schedule_steps_after_each_update() -> None:
     training = begin(prepared_on_digits(Momentum(dataset="digits", lr=0.08, num_epochs=4)))
     rates = [training.optimizer.param_groups[0]["lr"] for _ in training.epochs()]
     assert rates == [0.04, 0.02, 0.01, 0.005]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from experiments.baseline import Baseline
 from harness import FloatDistribution, Objective, Study
 from harness.base.errors import BadRequest
-from harness.search.objective import Goal, dominates, goal_of, usual_goal
+from harness.base.goals import Goal, usual_goal
+from harness.search.objective import dominates, goal_of
 from harness.search.opening import open_study
 from harness.search.samplers import SamplerName
 from harness.search.storage import storage_url

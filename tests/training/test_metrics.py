@@ -57,8 +57,8 @@ class Measured(Plain):
 
 
 class Scheduled(Plain):
-    def scheduler(self, optimizer: Any) -> Any:
-        return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    def scheduler(self, optimizer: Any, num_updates: int) -> Any:
+        return torch.optim.lr_scheduler.StepLR(optimizer, num_updates // self.num_epochs, 0.5)
 
 
 def trained(experiment: Experiment) -> Training:
