@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from optuna.distributions import IntDistribution as IntDistribution
 
     from harness.api import run_experiment as run_experiment
+    from harness.api import run_study as run_study
     from harness.base.fields import Count as Count
     from harness.base.fields import Fraction as Fraction
     from harness.base.fields import NonNegative as NonNegative
     from harness.base.fields import Positive as Positive
     from harness.base.fields import Seed as Seed
+    from harness.execution.trained_network import load_model as load_model
     from harness.search.objective import Objective as Objective
     from harness.search.study import Study as Study
     from harness.tracking.frames import epochs as epochs
@@ -51,7 +53,9 @@ _MODULES = {
     "Seed": "harness.base.fields",
     "Study": "harness.search",
     "epochs": "harness.tracking.frames",
+    "load_model": "harness.execution.trained_network",
     "run_experiment": "harness.api",
+    "run_study": "harness.api",
     "runs": "harness.tracking.frames",
 }
 """The module of each public name."""

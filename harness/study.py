@@ -48,9 +48,9 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         with signals.deferred():
             from harness.cli.study_progress import answer_text, study_view
-            from harness.workers.study_run import run_study
+            from harness.workers.study_run import search_and_confirm
 
-        answer, was_finished = run_study(request, recorder, study_view(settings.quiet))
+        answer, was_finished = search_and_confirm(request, recorder, study_view(settings.quiet))
     print(answer_text(answer, was_finished))
     return 0
 

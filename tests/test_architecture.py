@@ -251,7 +251,7 @@ PUBLIC_NAMES = {
         "Seed",
     ),
     *("FloatDistribution", "IntDistribution", "CategoricalDistribution"),
-    *("run_experiment", "runs", "epochs"),
+    *("run_experiment", "run_study", "load_model", "runs", "epochs"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line of a run: built from its parts, and written so that it can be shared."""
+"""The command line of a run or study: built from its parts, written so that it can be shared."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness.base.privacy import mask
 from harness.base.project import ROOT
@@ -18,11 +18,13 @@ NO_DEFAULTS: Mapping[str, Any] = {}
 
 
 def run_arguments(
-    experiment: str,
+    name: str,
     options: Mapping[str, Any],
     defaults: Mapping[str, Any] = NO_DEFAULTS,
+    *,
+    command: Literal["run", "study"] = "run",
 ) -> tuple[str, ...]:
-    """Return the words of the command that trains an experiment with these options.
+    """Return the words of the command that runs an experiment or study with these options.
 
     A tuple gives its flag once for each entry.
 
@@ -32,11 +34,11 @@ def run_arguments(
     >>> run_arguments("baseline", {"lr": 0.5, "capture_graph": True, "quiet": False})
     ('python', '-m', 'harness.run', 'baseline', '--lr', '0.5', '--capture-graph')
     """
-    words = ["python", "-m", "harness.run", experiment]
-    for name, value in options.items():
-        flag = name.replace("_", "-")
+    words = ["python", "-m", f"harness.{command}", name]
+    for option, value in options.items():
+        flag = option.replace("_", "-")
         if isinstance(value, bool):
-            if value != defaults.get(name, False):
+            if value != defaults.get(option, False):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             entries = value if isinstance(value, tuple) else (value,)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 
 from harness.base.errors import BadRequest
+from harness.base.formatting import number_of
 from harness.cli.resume_flags import ContinueFlags, ResumeFlags
 from harness.cli.run_flags import RunSettings
 from harness.cli.run_progress import epochs_view, summary
 from harness.execution.driver import Callback
 from harness.execution.events import Begun
-from harness.execution.launch import GroupResult, RunResult, repeat, run
+from harness.execution.launch import NO_WEIGHTS, GroupResult, RunResult, repeat, run
 from harness.execution.preparation import DataSource, prepare
 from harness.execution.recovery import recover
 from harness.execution.resume import resume, train_further
+from harness.execution.trained_network import fitting, read_weights, trained_run
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader
@@ -49,9 +51,18 @@ def run_as_asked(
         )
     prepared = prepare(experiment, settings.data_root, settings.fallback)
     experiment = prepared.experiment
+    weights, specification = NO_WEIGHTS, settings.specification()
+    if settings.start_from:
+        reader = open_reader()
+        stored = trained_run(settings.start_from, reader, "start_from")
+        weights, others = fitting(experiment, read_weights(stored, reader), stored.run_id)
+        specification = dataclasses.replace(specification, start_from=stored.run_id)
+        if not settings.quiet:
+            print(f"starting from {number_of(len(weights), 'tensor')} of {stored.run_id[:8]}")
+            for phrase in others:
+                print(f"  starts anew: {phrase}")
     recorder.send(OpenStore())
     recover(recorder)
-    specification = settings.specification()
     if command:
         specification = dataclasses.replace(specification, command=command)
     if prepared.fallback_from:
@@ -66,10 +77,13 @@ def run_as_asked(
     group = LocalGroup(DataSource(settings.data_root, prepared), execution, device)
     view = epochs_view(group, experiment.num_epochs, quiet=settings.quiet)
     if settings.repeats == 1:
-        return run(experiment, group, execution, recorder, specification, view)
+        return run(experiment, group, execution, recorder, specification, view, weights=weights)
     seeds = range(experiment.seed, experiment.seed + settings.repeats)
     begun = Begun(describe(device), prepared.data_records())
-    return repeat(experiment, seeds, group, execution, recorder, specification, begun, view)
+    return repeat(
+        *(experiment, seeds, group, execution, recorder, specification, begun, view),
+        weights=weights,
+    )
 
 
 def resume_as_asked(

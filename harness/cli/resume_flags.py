@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,8 +12,9 @@ from tyro.conf import arg
 from harness.base.fields import Count, check_all
 from harness.cli import flags
 from harness.cli.shared_flags import DataFlags
+from harness.execution.trained_network import trained_run
 from harness.tracking import store_address
-from harness.tracking.reader import LAST, open_reader
+from harness.tracking.reader import open_reader
 from harness.tracking.schema import AllowedChange, StoredRun
 
 
@@ -66,7 +68,5 @@ def go_on_with(arguments: Sequence[str]) -> tuple[StoredRun, ResumeFlags | Conti
     store_address.check_address()
     store_address.check_recorded(what)
     reader = open_reader()
-    if what == "continue" and identity == LAST:
-        alone = (run for run in reader.runs() if run.kind == "run" and not run.parent)
-        identity = next((run.run_id for run in alone if run.outcome == "completed"), identity)
-    return reader.find(identity, what), settings
+    find = reader.find if what == "resume" else functools.partial(trained_run, reader=reader)
+    return find(identity, what=what), settings

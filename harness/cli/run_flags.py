@@ -24,6 +24,8 @@ class RunSettings(TrainingFlags):
     """Data set to train on if the requested one is neither on disk nor downloadable."""
     repeats: Annotated[int, Count] = 1
     """Number of seeds to train, counted up from seed, as one group with mean and interval."""
+    start_from: Annotated[str | None, default("RUN", "new weights")] = None
+    """Run whose weights the training starts from; layers that do not fit start anew."""
     run_name: Annotated[
         str | None, Name, default("TEXT", "the fields that differ from their defaults")
     ] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from typing import Annotated
 
 from harness.base.fields import Interval, Name, Positive, Seed, Threads
@@ -66,11 +67,18 @@ class StudySettings(TrainingFlags):
         threads = self.threads or max(1, cores // workers)
         return dataclasses.replace(self.execution(), threads=threads), workers
 
-    def request(self, file: str, declared: Study, experiment: Experiment) -> StudyRequest:
+    def request(
+        self,
+        file: str,
+        declared: Study,
+        experiment: Experiment,
+        command: tuple[str, ...] | None = None,
+    ) -> StudyRequest:
         """The study as it is to be run.
 
         Args:
-            file: name of the study's file.
+            file: name of the study's file; empty for a study of a notebook.
+            command: the command line that goes on with it; by default that of this process.
             experiment: the declared one, with the values of the command line.
 
         Raises:
@@ -97,4 +105,5 @@ class StudySettings(TrainingFlags):
             warm_start=self.warm_start,
             confirm_seeds=self.confirm_seeds,
             release_trials=self.release_trials,
+            command=tuple(sys.argv) if command is None else command,
         )

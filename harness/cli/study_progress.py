@@ -154,5 +154,5 @@ def answer_text(answer: StudyAnswer, was_finished: bool) -> str:
             "a larger --n-trials goes on with it.",
         )
     elif not answer.is_finished:
-        lines.append(f"Go on with the same command: {command_text(sys.argv)}")
+        lines.append(f"Go on with the same command: {command_text(answer.command)}")
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from harness.base.ownership import Owner
 from harness.execution.driver import Callback
 from harness.execution.events import Begun, Ending
 from harness.execution.specification import RunSpecification
+from harness.execution.trained_network import WEIGHTS
 from harness.execution.training_group import TrainingGroup
 from harness.tracking.messages import (
     DrawFigures,
@@ -132,6 +133,8 @@ class RecordRun(Callback):
                 files = {"error.txt": ending.trace.encode()}
                 self.recorder.send(SaveArtifacts(self.run_id, files))
         incomplete = ending.incomplete or self._keep_model(ending)
+        if ending.weights:
+            self.recorder.post(SaveArtifacts(self.run_id, {WEIGHTS: ending.weights}))
         if incomplete:
             tags["incomplete"] = incomplete
             warnings.warn(f"no model or figures: {incomplete}", stacklevel=2)

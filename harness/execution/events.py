@@ -41,6 +41,7 @@ class Ending:
         is_blameless: whether something outside of the training ended it, such as a full disk.
         weights_sha256: digest of the final weights; see `Training.weights_digest`.
         model: the exported network, if the task asked for it.
+        weights: its parameters and buffers, as the content of a file; empty without a model.
         incomplete: why figures or model are missing that the task asked for.
         metrics: of the whole training: seconds of the export, peak memory.
     """
@@ -52,6 +53,7 @@ class Ending:
     is_blameless: bool = False
     weights_sha256: str = ""
     model: ModelRecord | None = None
+    weights: bytes = b""
     incomplete: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, RunFailed
-from harness.base.formatting import number_of
+from harness.base.formatting import duration, html_facts, metric_text, number_of
 from harness.base.goals import usual_goal
+from harness.base.metric_names import judge, quantities
 from harness.base.project import MLRUNS
 from harness.base.signals import Interrupted
 from harness.base.statistics import Summary, summarize
@@ -18,6 +19,7 @@ from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
 from harness.execution.failures import explained
 from harness.execution.specification import RunSpecification
+from harness.execution.trained_network import Weights
 from harness.execution.training_group import Keepsake, TrainingGroup, TrainingTask
 from harness.tracking.messages import EndRun, Recorder, StartRun
 from harness.tracking.schema import DataRecord, Outcome
@@ -26,8 +28,10 @@ from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
 from harness.training.metrics import directions
 
+NO_WEIGHTS: Weights = {}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class RunResult:
     """How a run ended.
 
@@ -58,8 +62,28 @@ class RunResult:
         """Whether the loss was not finite."""
         return self.outcome == "diverged"
 
+    def __repr__(self) -> str:
+        return f"<run {self.run_id[:8]}: {self.experiment}, {', '.join(self._words().values())}>"
 
-@dataclass(frozen=True)
+    def _repr_html_(self) -> str:
+        return html_facts(
+            f"run {self.run_id[:8]}", {"experiment": str(self.experiment)} | self._words()
+        )
+
+    def _words(self) -> dict[str, str]:
+        part = judge(self.metrics)
+        values = (
+            f"{name} {metric_text(self.metrics[f'{part}/{name}'])}"
+            for name in quantities(self.metrics)
+        )
+        return {
+            "outcome": f"{self.outcome} after {number_of(len(self.epochs), 'epoch')}",
+            **({part: f"{', '.join(values)} (n = 1 seed)"} if part else {}),
+            "device": f"{self.device}, {duration(self.seconds)}",
+        }
+
+
+@dataclass(frozen=True, repr=False)
 class GroupResult:
     """How a group of seeds ended.
 
@@ -77,6 +101,12 @@ class GroupResult:
         """Whether one of the trainings has."""
         return any(result.has_diverged for result in self.results)
 
+    def __repr__(self) -> str:
+        return f"<group {self.run_id[:8]}: {number_of(len(self.results), 'seed')}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(f"group {self.run_id[:8]}", self.summaries)
+
 
 def run(
     experiment: Experiment,
@@ -87,12 +117,13 @@ def run(
     view: Callback | None = None,
     *,
     evaluate_each_epoch: bool = True,
+    weights: Weights = NO_WEIGHTS,
 ) -> RunResult:
     """Train one experiment and record it, epoch by epoch.
 
     Each epoch is saved, then recorded, before the next one is trained. Only a run of kind `run` is
     saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation images are
-    looked at once, after the last epoch.
+    looked at once, after the last epoch. `weights` replace initial ones of the network.
 
     Raises:
         RunFailed: the training or its record went wrong; the run is recorded as failed.
@@ -100,7 +131,9 @@ def run(
     """
     specification = specification or RunSpecification()
     record = RecordRun(recorder, specification, experiment, execution, describe=describe_run)
-    driven = driven_run(record, group, view, evaluate_each_epoch=evaluate_each_epoch)
+    driven = driven_run(
+        record, group, view, evaluate_each_epoch=evaluate_each_epoch, weights=weights
+    )
     return drive_run(record, driven, group)
 
 
@@ -110,6 +143,7 @@ def driven_run(
     view: Callback | None,
     *,
     evaluate_each_epoch: bool = True,
+    weights: Weights = NO_WEIGHTS,
     state: bytes | None = None,
 ) -> Driven:
     """A run as the driver takes it: what it keeps follows from its kind."""
@@ -130,6 +164,7 @@ def driven_run(
         evaluate_each_epoch=evaluate_each_epoch,
         keep=keep,
         keep_best=goal if specification.keep_best else None,
+        weights=weights,
         state=state,
     )
     return Driven(task, callbacks)
@@ -184,6 +219,8 @@ def repeat(
     specification: RunSpecification,
     begun: Begun,
     view: Callback | None = None,
+    *,
+    weights: Weights = NO_WEIGHTS,
 ) -> GroupResult:
     """Run an experiment once for each seed, as children of one group run.
 
@@ -212,7 +249,7 @@ def repeat(
             )
             seeded = dataclasses.replace(experiment, seed=seed)
             runs.append(RecordRun(recorder, child, seeded, execution, describe=describe_run))
-            yield driven_run(runs[-1], group, view)
+            yield driven_run(runs[-1], group, view, weights=weights)
 
     try:
         drive(group, InTurn(children()))

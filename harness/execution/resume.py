@@ -19,6 +19,7 @@ from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, drive_run, driven_run
 from harness.execution.preparation import DataSource, prepare
 from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
+from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import Recorder
 from harness.tracking.reader import Reader
@@ -64,7 +65,13 @@ def resume(
         is_described=reader.artifact(stored.run_id, "experiment.json") is not None,
         describe=describe_run,
     )
-    driven = driven_run(record, group, view(group), state=_last_state(stored.run_id))
+    driven = driven_run(
+        record,
+        group,
+        view(group),
+        weights=starting_weights(stored, experiment, reader),
+        state=_last_state(stored.run_id),
+    )
     return drive_run(record, driven, group)
 
 
@@ -138,6 +145,7 @@ def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecificat
         settings=settings,
         figures=settings.get("figures", True),
         keep_best=settings.get("keep_best", False),
+        start_from=settings.get("start_from"),
         checkpoint_every=settings.get("checkpoint_every", 1),
         keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
         command=command,

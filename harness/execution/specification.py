@@ -31,6 +31,7 @@ class RunSpecification:
         user_tags: tags with their whole names.
         tags: tags of the harness, without their prefix.
         settings: how the run was asked for, in JSON's types; a resume reads them.
+        start_from: id of the run whose weights the training starts from.
         figures: whether figures are drawn after training.
         keep_best: whether the logged model is that of the best epoch on the validation examples.
         checkpoint_every: epochs from one checkpoint to the next; the last epoch always has one.
@@ -45,6 +46,7 @@ class RunSpecification:
     user_tags: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    start_from: str | None = None
     system_metrics: bool = False
     figures: bool = True
     keep_best: bool = False
@@ -59,7 +61,11 @@ class RunSpecification:
             experiment=experiment.name,
             name=self.name or experiment.label(),
             kind=self.kind,
-            parameters=experiment.parameters() | execution.parameters(),
+            parameters={
+                **experiment.parameters(),
+                **execution.parameters(),
+                **({"start_from": self.start_from[:8]} if self.start_from else {}),
+            },
             fields=experiment.fields(),
             tags={
                 **begun.machine,
@@ -69,7 +75,7 @@ class RunSpecification:
                 **self.tags,
             },
             data=begun.data,
-            settings=self.settings,
+            settings=self.settings | {"start_from": self.start_from},
             command=self.command,
             about=self._about(experiment),
             parent=self.parent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from harness.base.signals import deferred
 from harness.execution.events import Begun, Ending, Event
 from harness.execution.failures import DIVERGED, ending_of, explained
 from harness.execution.preparation import DataSource
+from harness.execution.trained_network import Weights, encoded_weights
 from harness.tracking.schema import ModelRecord, Outcome
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
@@ -35,6 +36,7 @@ class TrainingTask:
         evaluate_each_epoch: if not, the evaluation images are looked at once, after the last epoch.
         keep: what a completed training leaves beside its numbers.
         keep_best: if given, the model that it leaves is that of the best epoch by this goal.
+        weights: tensors that replace initial ones of the network, by their names.
         state: content of the checkpoint to go on from.
     """
 
@@ -43,6 +45,7 @@ class TrainingTask:
     evaluate_each_epoch: bool = True
     keep: frozenset[Keepsake] = frozenset()
     keep_best: Goal | None = None
+    weights: Weights = field(default_factory=dict)
     state: bytes | None = None
 
 
@@ -108,6 +111,8 @@ class LocalGroup:
                 evaluate_each_epoch=task.evaluate_each_epoch,
                 keep_best=task.keep_best,
             )
+            if task.weights:
+                training.network.load_state_dict(task.weights, strict=False)
             if task.state is not None:
                 training.restore(checkpoint.decode(task.state))
             yield Begun(
@@ -127,7 +132,7 @@ class LocalGroup:
 
     def _end(self, training: Training, task: TrainingTask) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
-        incomplete, model = "", None
+        incomplete, model, weights = "", None, b""
         digest = training.weights_digest()
         metrics: dict[str, float] = {}
         if (peak := peak_memory()) is not None:
@@ -142,6 +147,7 @@ class LocalGroup:
                     started = time.perf_counter()
                     with deferred():  # a library may swallow an interruption as it is imported
                         model = _model(training)
+                        weights = encoded_weights(training.network.state_dict())
                     metrics["time/model_seconds"] = time.perf_counter() - started
             except Exception as error:  # the numbers are whole without figures and model
                 incomplete = str(explained(error, task.experiment))
@@ -150,6 +156,7 @@ class LocalGroup:
             reason=DIVERGED if outcome == "diverged" else "",
             weights_sha256=digest,
             model=model,
+            weights=weights,
             incomplete=incomplete,
             metrics=metrics,
         )

@@ -17,6 +17,7 @@ from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, run
 from harness.execution.preparation import DataSource, prepare
 from harness.execution.specification import RunSpecification
+from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.tracking.reader import Reader
@@ -191,12 +192,14 @@ def verify(
             kind="verify",
             name=f"verify {experiment}",
             tags={"verifies": stored.run_id},
+            start_from=stored.settings.get("start_from"),
             settings=dataclasses.asdict(execution),
             figures=False,
         ),
         view(group),
         # A confirmation looks at the test images once.
         evaluate_each_epoch=stored.kind != "confirm",
+        weights=starting_weights(stored, experiment, reader),
     )
     changes = changes_since(stored, prepared, execution, describe(used))
     return compare_with_record(stored, recorded, result, changes)

@@ -172,7 +172,10 @@ class Study:
 
 def digest_of_source(function: Callable[..., Any]) -> str:
     """The first letters of the SHA-256 of a function's source."""
-    source = inspect.getsource(function)
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):  # typed in, or no plain function
+        source = str(getattr(getattr(function, "__code__", None), "co_code", function))
     return f"digest {hashlib.sha256(source.encode()).hexdigest()[:8]}"
 
 

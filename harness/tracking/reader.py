@@ -215,7 +215,7 @@ class DatabaseReader:
         ) -> dict[str, dict[str, Any]]:
             rows = self._rows(
                 f"SELECT run_uuid, key, {column} FROM {table} "
-                f"WHERE run_uuid IN (SELECT value FROM json_each(?1)) AND {condition}",
+                f"WHERE run_uuid IN (SELECT value FROM json_each(?)) AND {condition}",
                 chosen,
                 *values,
             )
@@ -241,9 +241,9 @@ class DatabaseReader:
         rows = self._rows(
             """
             SELECT run_uuid, key, min(value), max(value) FROM metrics
-            WHERE run_uuid IN (SELECT value FROM json_each(?1)) AND NOT is_nan
+            WHERE run_uuid IN (SELECT value FROM json_each(?)) AND NOT is_nan
                 -- With the plus sign before it, SQLite looks for no index on the key.
-                AND +key IN (SELECT value FROM json_each(?2))
+                AND +key IN (SELECT value FROM json_each(?))
             GROUP BY run_uuid, key
             """,
             chosen,

@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Pipe, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import IO, Any
 
 import psutil
@@ -25,7 +26,7 @@ import torch
 from harness.base.channel import Connection, start_module
 from harness.base.processes import end_tree
 from harness.base.signals import deferred
-from harness.workers.pool import Died, FromWorker, ToWorker, WorkerSetup
+from harness.workers.pool import BeginTraining, Died, FromWorker, ToWorker, WorkerSetup
 from harness.workers.worker import serve_forked
 
 LAST_WORDS = 500
@@ -78,7 +79,7 @@ class LocalPool:
     def send(self, number: int, message: ToWorker) -> None:
         """See `WorkerPool`."""
         with contextlib.suppress(OSError):
-            self._workers[number].connection.send(message)
+            self._workers[number].connection.send_bytes(_pickled(message))
 
     def receive(self, timeout: float | None = None) -> tuple[int, FromWorker] | None:
         """See `WorkerPool`."""
@@ -111,6 +112,22 @@ class LocalPool:
         self._close_in_worker()
         for worker in self._workers.values():
             worker.connection.close()
+
+
+def _pickled(message: ToWorker) -> bytes:
+    """A message as a connection receives it.
+
+    An experiment that is defined in a script or notebook travels with its code: a started worker
+    cannot import it from there.
+    """
+    if (
+        isinstance(message, BeginTraining)
+        and type(message.task.experiment).__module__ == "__main__"
+    ):
+        import cloudpickle  # slow to import, and rarely needed
+
+        return bytes(cloudpickle.dumps(message))
+    return bytes(ForkingPickler.dumps(message))
 
 
 def may_fork() -> bool:

@@ -6,13 +6,12 @@ import dataclasses
 import functools
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.base.command_line import command_text
-from harness.base.formatting import assignments, metric_text, number_of, value_text
+from harness.base.formatting import assignments, html_facts, metric_text, number_of, value_text
 from harness.base.goals import Goal
 from harness.base.signals import deferred
 from harness.base.statistics import Summary, paired_difference
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StudyAnswer:
     """The answer of a study.
 
@@ -42,6 +41,7 @@ class StudyAnswer:
         chosen: the best trial, or the Pareto front of a study with several objectives.
         confirmed: the chosen configurations and the defaults on the test set; empty if the study
             was not confirmed.
+        command: the command line that goes on with the study; empty for one of a notebook.
     """
 
     search: Search
@@ -50,6 +50,30 @@ class StudyAnswer:
     chosen: list[FrozenTrial]
     confirmed: dict[str, Confirmation]
     device: str
+    command: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name}: {text}" for name, text in self._words().items())
+        return f"<study {self.search.study_name}: {words}>"
+
+    def _repr_html_(self) -> str:
+        return html_facts(f"study {self.search.study_name}", self._words())
+
+    def _words(self) -> dict[str, str]:
+        best = self.chosen[0]
+        trials = f"{self.counts.finished} of {self.search.n_trials} trials"
+        if len(self.goals) > 1:
+            return {"trials": trials, "front": number_of(len(self.chosen), "trial")}
+        metric, value = metric_in_words(self.goals[0].metric), metric_text(best.values[0])
+        words = {
+            "trials": trials,
+            "best": f"trial {best.number} ({assignments(best.params)})",
+            "selected by": f"{metric} {value} (n = 1 seed)",
+        }
+        for config, found in self.confirmed.items():
+            name = self.metrics_confirmed[0]
+            words[f"{config}, confirmed"] = f"{metric_in_words(name)} {found.summary(name)}"
+        return words | ({"verdict": self.verdict} if self.confirmed else {})
 
     @property
     def goals(self) -> tuple[Goal, ...]:
@@ -224,7 +248,7 @@ class StudyAnswer:
                 f"Sampler {sampler_text(self.search.sampler)} (seed {self.search.sampler_seed}), "
                 f"pruner {self.search.pruner}. Repeat it with:",
                 "",
-                f"    {command_text(sys.argv)}",
+                f"    {command_text(self.command)}",
             ]
         )
 
@@ -245,7 +269,7 @@ class StudyAnswer:
         plain: dict[str, Any] = study_summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
-            "command": command_text(sys.argv),
+            "command": command_text(self.command),
             "confirmed": {
                 name: {
                     "fields": c.fields,
@@ -294,7 +318,11 @@ class StudyAnswer:
 
 
 def study_answer(
-    search: Search, stored: StoredStudy, seeds: Sequence[int], device: str
+    search: Search,
+    stored: StoredStudy,
+    seeds: Sequence[int],
+    device: str,
+    command: tuple[str, ...] = (),
 ) -> StudyAnswer | None:
     """The answer of a stored study; None if no trial was completed."""
     chosen = trial_queue.chosen(stored)
@@ -302,7 +330,7 @@ def study_answer(
         return None
     confirmed = confirmations(stored, configurations(search, chosen), seeds)
     counts = trial_queue.count(stored.get_trials(deepcopy=False))
-    return StudyAnswer(search, stored, counts, chosen, confirmed, device)
+    return StudyAnswer(search, stored, counts, chosen, confirmed, device, command)
 
 
 def configurations(search: Search, chosen: Sequence[FrozenTrial]) -> dict[str, Experiment]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.command_line import command_text
@@ -54,6 +54,7 @@ class StudyRequest:
         warm_start: a stored study whose best configurations are tried first.
         confirm_seeds: how many seeds confirm the best and the defaults.
         release_trials: whether running trials of other machines are requeued.
+        command: the command line that goes on with it; empty for a study of a notebook.
     """
 
     file: str
@@ -71,6 +72,7 @@ class StudyRequest:
     warm_start: str | None = None
     confirm_seeds: int = 5
     release_trials: bool = False
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
     def search(self) -> Search:
         """The search that the request makes of the declaration.
@@ -112,7 +114,7 @@ class StudyRequest:
         return dataclasses.replace(search, n_trials=budget(search))
 
 
-def run_study(
+def search_and_confirm(
     request: StudyRequest, recorder: RecorderProcess, view: StudyView
 ) -> tuple[StudyAnswer, bool]:
     """Run a study, or go on with it.
@@ -129,7 +131,7 @@ def run_study(
         with failures_told(request.url):
             return _run(request, recorder, view)
     except Interrupted as interruption:
-        again = command_text(sys.argv)
+        again = command_text(request.command)
         interruption.add_note(f"Stopped. Go on with the same command: {again}")
         raise
 
@@ -155,7 +157,7 @@ def _run(
             for i in range(request.confirm_seeds)
         ]
         stored = _open(search, request, view)
-        known = study_answer(search, stored, seeds, str(device))
+        known = study_answer(search, stored, seeds, str(device), request.command)
         if known and known.is_finished and known.is_reported:
             return known, True
         recorder.send(OpenStore())
@@ -171,6 +173,7 @@ def _run(
             name=search.study_name,
             mlflow_experiment=search.study_name,
             user_tags={"harness.study": request.file},
+            command=request.command,
             tags={"objectives": json.dumps({g.metric: g.best for g in search.study.goals})},
         )
         record = specification.record(experiment, request.execution, begun)
@@ -186,7 +189,7 @@ def _run(
             registration.unlink(missing_ok=True)
             raise
     registration.unlink(missing_ok=True)
-    answer = study_answer(search, stored, seeds, str(device))
+    answer = study_answer(search, stored, seeds, str(device), request.command)
     if answer is None:
         reason = f"No trial was completed ({coordinator.context.progress.counts})."
         recorder.send(EndRun(coordinator.context.run_id, "failed", tags={"reason": reason}))

@@ -18,7 +18,8 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/log.md"]
 PYTHON_COMMANDS = [
     command
     for command in re.findall(r"^    (python -m harness[^#\n]*?) *(?:#.*)?$", README, re.MULTILINE)
-    if "--resume" not in command  # needs a run that was interrupted: test_resume.py has them
+    # These need an earlier run: test_resume.py, test_training_length.py, test_from_python.py.
+    if not {"--resume", "--continue", "--start-from"} & set(command.split())
 ]
 NOTEBOOK = "import harness\n"
 PYTHON_BLOCKS, NOTEBOOK_BLOCKS = (
@@ -46,7 +47,7 @@ QUICK = {
 
 def test_the_readme_has_commands_and_examples() -> None:
     assert len(PYTHON_COMMANDS) > 8
-    assert len(PYTHON_BLOCKS) == 2
+    assert len(PYTHON_BLOCKS) == 3
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_every_command_of_the_readme_runs(command: str, store: Path, tmp_path: P
     assert finished.stdout.strip()
 
 
-def test_the_example_experiment_trains(tmp_path: Path) -> None:
+def test_the_example_files_work(tmp_path: Path) -> None:
     name, checkout = "batch_norm_mlp", tmp_path / "checkout"
     checkout.mkdir()
     for folder in ("harness", "experiments", "studies"):
@@ -95,28 +96,28 @@ def test_the_example_experiment_trains(tmp_path: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     (checkout / "experiments" / f"{name}.py").write_text(PYTHON_BLOCKS[0])
-    (checkout / "studies" / "example_search.py").write_text(PYTHON_BLOCKS[1])
+    (checkout / "experiments" / "confident_regression.py").write_text(PYTHON_BLOCKS[1])
+    (checkout / "studies" / "example_search.py").write_text(PYTHON_BLOCKS[2])
     quickly = ["--dataset", "digits", "--num-epochs", "1"]
-    finished = subprocess.run(
-        [sys.executable, "-m", "harness.run", name, *quickly, "--hidden-width", "16"],
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=checkout,
+            env=os.environ | {"PYTHONPATH": str(checkout)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    finished = command("harness.run", name, *quickly, "--hidden-width", "16")
     assert finished.returncode == 0, finished.stderr
     assert "batch_norm_mlp dataset=digits num_epochs=1 hidden_width=16" in finished.stdout
-    listed = subprocess.run(
-        [sys.executable, "-m", "harness.study", "example_search", *quickly, "--dry-run"],
-        cwd=checkout,
-        env=os.environ | {"PYTHONPATH": str(checkout)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    measured = command("harness.run", "confident_regression", *quickly)
+    assert " confidence 0." in measured.stdout, measured.stderr
+    assert " weight_norm " in measured.stdout
+    listed = command("harness.study", "example_search", *quickly, "--dry-run")
     assert "0.001 to 1.0, logarithmic" in listed.stdout, listed.stderr
 
 
@@ -124,6 +125,8 @@ def test_the_notebook_examples_run_one_after_the_other(tmp_path: Path) -> None:
     # Fields of an experiment that takes no time; the rest stands as it is in the README.
     quickly = "Baseline(dataset='digits', num_epochs=2, "
     program = "".join(NOTEBOOK_BLOCKS).replace("Baseline(", quickly)
+    # Thirty trials; test_from_python.py runs studies.
+    program = program.replace('harness.run_study("lr_search")', "harness.run_study")
     finished = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -145,7 +148,8 @@ def test_every_link_leads_to_a_file(document: str) -> None:
 
 
 def test_the_annotated_tree_names_what_there_is() -> None:
-    tree = README.partition("## What is where")[2]
+    tree = README.partition("## Where everything is")[2]
+    assert "mlruns/" in tree
     for name in re.findall(r"\b(\w+\.py)\b", tree):
         assert (ROOT / "harness" / name).is_file(), name
     for folder in re.findall(r"^    (\w+)/", tree, re.MULTILINE):
