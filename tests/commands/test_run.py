@@ -349,7 +349,7 @@ def shown_on_a_terminal(checkout: Checkout, *words: str) -> tuple[int, str]:
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        status = process.wait(timeout=60)
+        status = process.wait(timeout=120)
     finally:
         process.kill()
         reader.join(timeout=10)
@@ -379,7 +379,7 @@ def wait_for_epochs(process: subprocess.Popen[str], n: int) -> None:
     assert process.stdout
     for _ in range(n):
         line = process.stdout.readline()
-        assert line.startswith("epoch"), process.communicate(timeout=30)
+        assert line.startswith("epoch"), process.communicate(timeout=120)
 
 
 def recorder_of(process: subprocess.Popen[str]) -> psutil.Process:
@@ -397,7 +397,7 @@ def test_ctrl_c_ends_a_run_in_order(checkout: Checkout) -> None:
         recorder = recorder_of(process)
         # As a terminal does it, to every process of the group.
         os.killpg(process.pid, signal.SIGINT)
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors == ""
     assert "Go on: " in output
@@ -416,7 +416,7 @@ def test_sigterm_ends_a_group_and_its_run_in_order(checkout: Checkout) -> None:
     with checkout.running("softmax_regression", *ENDLESS, "--repeats", "2") as process:
         wait_for_epochs(process, 1)
         process.terminate()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 143
     assert errors == ""
     runs = checkout.runs()
@@ -445,7 +445,7 @@ def test_a_run_without_its_recorder_fails_and_says_so(checkout: Checkout) -> Non
     with checkout.running("softmax_regression", *ENDLESS) as process:
         wait_for_epochs(process, 1)
         recorder_of(process).kill()
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     (run,) = checkout.runs()
     assert errors == (

@@ -174,7 +174,7 @@ def workers_of(checkout: Checkout, launcher: subprocess.Popen[str]) -> list[int]
     return sorted(set(children_of(launcher.pid)) & set(processes(checkout, "harness.study")))
 
 
-def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
+def wait_until(true: Callable[[], object], seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it did not come to that"
@@ -634,12 +634,12 @@ def test_workers_are_started_where_a_fork_would_lose_a_thread(checkout: Checkout
         read_until(process, ENDED)
         assert len(workers_of(checkout, process)) == 1
         assert processes(checkout, "harness.workers.worker") == []
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     with running(checkout, "started_search", *words) as process:
         read_until(process, ENDED)
         assert workers_of(checkout, process) == []
         assert len(processes(checkout, "harness.workers.worker")) == 1
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     forked, started = (
         [(t.params, t.value) for t in counted(stored(checkout, name))]
         for name in ("forked_search", "started_search")
@@ -657,7 +657,7 @@ def test_an_interruption_while_the_workers_start_ends_them_all(checkout: Checkou
     with running(checkout, *words) as process:
         wait_until(lambda: len(workers_of(checkout, process)) >= 3)
         process.terminate()
-        assert process.wait(timeout=30) == 143
+        assert process.wait(timeout=120) == 143
         assert processes(checkout, "harness") == []
 
 
@@ -730,7 +730,7 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
             assert f"[{before + 1}/14]" in output, "no trial that had finished is run again"
             time.sleep(0.05)
             stop(checkout, process)
-            output += process.communicate(timeout=30)[0]
+            output += process.communicate(timeout=120)[0]
             assert process.returncode == status, output
             assert words in output
             assert "Traceback" not in output
@@ -744,7 +744,7 @@ def test_a_study_that_is_stopped_in_every_way_comes_to_the_same(checkout: Checko
     with running(checkout, *command) as process:
         output = read_until(process, ENDED)
         kill_worker(checkout, process)
-        output += process.communicate(timeout=60)[0]
+        output += process.communicate(timeout=120)[0]
         assert process.returncode == 0, output
     assert "worker 0 died (killed by SIGKILL); its training is queued again" in output
     for name in ("small_search", "uninterrupted"):

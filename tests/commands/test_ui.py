@@ -89,7 +89,7 @@ def test_an_interruption_ends_it_in_order_as_soon_as_it_has_said_that_it_is_read
     browser.write_text("#!/bin/sh\nkill -TERM $PPID\n")
     browser.chmod(0o755)
     with ui(tmp_path, "--port", str(free_port()), browser=f"{browser} %s") as process:
-        output, errors = process.communicate(timeout=30)
+        output, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (0, "")
     assert "Ctrl-C ends it." in output
 
@@ -100,7 +100,7 @@ def test_a_busy_port_is_explained_and_the_next_free_one_offered(tmp_path: Path) 
         taken.listen()
         port = taken.getsockname()[1]
         with ui(tmp_path, "--port", str(port)) as process:
-            _, errors = process.communicate(timeout=30)
+            _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert f"port: {port} is in use" in errors
     assert "--port" in errors.partition("Free:")[2]
@@ -124,7 +124,7 @@ def test_another_host_is_served_on_demand_and_warned_of(tmp_path: Path) -> None:
 
 def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:
     with ui(tmp_path, "--port", str(free_port()), "--experiment", "nobody") as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors.startswith("error: experiment: nothing was recorded in sqlite:///")
     assert "Traceback" not in errors
@@ -133,6 +133,6 @@ def test_an_unknown_experiment_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("port", ["0", "80", "70000", "x"])
 def test_a_port_out_of_range_is_refused(tmp_path: Path, port: str) -> None:
     with ui(tmp_path, "--port", port) as process:
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in errors

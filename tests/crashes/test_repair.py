@@ -140,7 +140,7 @@ def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(
                 found = running_now()
                 assert [run.outcome for run in found] == ["running"]
                 process.send_signal(signal.SIGINT)
-                process.communicate(timeout=60)
+                process.communicate(timeout=120)
                 return found
 
             with pytest.MonkeyPatch.context() as patch:

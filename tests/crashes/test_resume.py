@@ -77,7 +77,7 @@ def stopped_after(process: subprocess.Popen[str], epochs: int, number: signal.Si
     assert process.stdout
     lines = [process.stdout.readline() for _ in range(epochs)]
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=120)
     return "".join(lines) + rest
 
 

@@ -311,7 +311,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_room(
             assert process.stdout
             assert process.stdout.readline().startswith("epoch")
             ballast = fill(mlruns)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=120)
         assert process.returncode == 1, errors
         assert "Traceback" not in errors
         assert "No space left" in errors or "full" in errors
@@ -327,7 +327,7 @@ def test_a_file_too_large_stops_a_run_that_goes_on_without_the_limit(
         assert process.stdout
         assert process.stdout.readline().startswith("epoch")
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "File too large" in errors
     check_whole(checkout.root / "mlruns")

@@ -543,7 +543,7 @@ def child(program: str, root: Path, *prefix: str) -> list[str]:
 
 
 def output(arguments: list[str]) -> str:
-    done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=60)
+    done = subprocess.run(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=120)
     return done.stdout
 
 
