@@ -24,7 +24,10 @@ def make_unusual_store(recorded: Path, path: Path) -> None:
     for values in ([2.0, math.nan, math.inf], [-math.inf, 0.5], [math.nan]):
         run = client.create_run(
             experiment.experiment_id,
-            tags={"harness.kind": "run", "harness.outcome": "diverged", "colour": "blue"},
+            tags={
+                **{"harness.kind": "run", "harness.outcome": "diverged", "colour": "blue"},
+                "harness.metrics": '{"x": null, "loss": "min"}',
+            },
         )
         metrics = [
             Metric(name, value, 1000 + step, step)
