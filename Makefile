@@ -1,4 +1,4 @@
-# One door to everything. The virtual environment is made on first use; PYTHON chooses its Python,
+# One place to start everything. The virtual environment is made on first use; PYTHON chooses its Python,
 # ARGS adds flags: make baseline ARGS="--num-epochs 3"
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install -q --disable-pip-version-check

@@ -55,11 +55,14 @@ def run_experiment(
 
     Raises:
         BadRequest: an option is wrong, or the data set is too small for the experiment.
-        DataUnavailable: the data set cannot be had.
-        RunFailed: the training or its record went wrong; the run is recorded as failed.
+        DataUnavailable: the data set is neither on disk nor can it be downloaded.
+        RunFailed: the training or its record went wrong. The run is recorded as failed, unless its
+            network could not be built.
     """
     if not isinstance(experiment, Experiment):
-        raise BadRequest(f"experiment: {experiment!r} is none; make one: Baseline(lr=0.05)")
+        raise BadRequest(
+            f"experiment: expected an experiment like Baseline(lr=0.05), got {experiment!r}."
+        )
     settings = RunSettings(
         device=device,
         threads=threads,

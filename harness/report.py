@@ -29,8 +29,10 @@ def main(arguments: Sequence[str]) -> int:
     store_address.check_address()
     # Libraries swallow an interruption in the middle of their import, and then fail.
     with signals.deferred():
+        from harness.execution.recovery import recover
         from harness.reporting.building import build
 
+    recover()
     report = build(settings.name, settings.storage)
     output.write_output("out", settings.out, report.page)
     print(f"{settings.out}: the report of the {report.kind} {settings.name}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -127,11 +128,19 @@ class Comparison:
         if any(n < FEWEST_PAIRS for n in pairs):
             notes.append(
                 f"With fewer than {FEWEST_PAIRS} shared seeds, p cannot get below 0.05: too "
-                f"few to tell. Run more: python -m harness.run NAME --repeats {FEWEST_PAIRS}"
+                f"few to tell. Run more: {_more_seeds(reference.latest)}"
             )
         if len(pairs) > 1:
             notes.append(f"p is not corrected for {len(pairs)} comparisons.")
         return notes
+
+
+def _more_seeds(run: StoredRun) -> str:
+    """A command that makes enough runs like this one, with different seeds."""
+    if run.kind == "confirm":
+        name = shlex.quote(run.mlflow_experiment)
+        return f"python -m harness.study {name} --confirm-seeds {FEWEST_PAIRS}"
+    return f"python -m harness.run {run.experiment or 'NAME'} --repeats {FEWEST_PAIRS}"
 
 
 def comparisons(
@@ -244,7 +253,8 @@ def nothing_recorded(reader: Reader) -> str:
     """What to print if there is no run to compare, and how to make some."""
     studies = sorted({run.mlflow_experiment for run in reader.runs() if run.kind == "study"})
     if studies:
-        return f"There are only studies here: python -m harness.compare --study {studies[0]}"
+        name = shlex.quote(studies[0])
+        return f"There are only studies here: python -m harness.compare --study {name}"
     return (
         f"Nothing is recorded yet in {store_address.described()}.\n"
         "Make two runs to compare: python -m harness.run baseline --lr 0.05"

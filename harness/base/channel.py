@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from multiprocessing import Pipe
 from typing import IO, Any
 
+from harness.base import project
 from harness.base.processes import OWN_SESSION
-from harness.base.project import ROOT
 from harness.base.signals import deferred
 
 if sys.platform == "win32":
@@ -57,7 +57,7 @@ def start_module(
                 passing = {"pass_fds": [handle]}
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(handle), *arguments],
-                cwd=ROOT,
+                cwd=project.root(),
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

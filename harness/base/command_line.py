@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.base import project
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 
 NO_DEFAULTS: Mapping[str, Any] = {}
 
@@ -60,15 +60,16 @@ def command_text(arguments: Sequence[str]) -> str:
         module = "harness" if path.stem == "__main__" else f"harness.{path.stem}"
         start = ["python", "-m", module]
     else:
-        start = [_shared_path(program)]
+        script = _quoted(_shared_path(program))
+        start = ["python", script] if path.suffix == ".py" else [script]
     return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
 
 
 def _shared_path(word: str) -> str:
     """Return the word with its path relative to the root, or else to the home folder."""
     flag, equals, path = word.rpartition("=")
-    if os.path.isabs(path) and Path(path).is_relative_to(ROOT):
-        return flag + equals + os.path.relpath(path, ROOT)
+    if os.path.isabs(path) and Path(path).is_relative_to(project.root()):
+        return flag + equals + os.path.relpath(path, project.root())
     home = os.path.expanduser("~").rstrip(r"\/")  # Path.home() fails on machines without one
     if not os.path.isabs(home):
         return word

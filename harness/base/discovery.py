@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from harness.base import project
 from harness.base.errors import BadRequest, nearest
-from harness.base.project import ROOT
 
 
 def names(folder: str) -> list[str]:
     """Return the sorted names of the experiments (or studies) in a folder: its Python files."""
     return sorted(
         path.stem
-        for path in (ROOT / folder).glob("*.py")
+        for path in (project.root() / folder).glob("*.py")
         if path.stem.isidentifier() and not path.stem.startswith("_") and path.is_file()
     )
 
@@ -46,7 +46,7 @@ def find(folder: str, name: str) -> Path:
     known = names(folder)
     if name not in known:
         raise BadRequest(f"There is no {kind} {name!r} in {folder}/. {nearest(name, known)}")
-    path = ROOT / folder / f"{name}.py"
+    path = project.root() / folder / f"{name}.py"
     try:
         compile(importlib.util.decode_source(path.read_bytes()), str(path), "exec")
     except SyntaxError as error:
@@ -65,8 +65,8 @@ def load_module(folder: str, name: str) -> ModuleType:
         BadRequest: The folder has no such file, or importing it fails.
     """
     find(folder, name)
-    if str(ROOT) not in sys.path:
-        sys.path.insert(0, str(ROOT))
+    if str(project.root()) not in sys.path:
+        sys.path.insert(0, str(project.root()))
     try:
         return importlib.import_module(f"{folder}.{name}")
     except (Exception, SystemExit) as error:

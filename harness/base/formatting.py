@@ -27,6 +27,11 @@ def assignments(values: Mapping[str, Any], separator: str = " ") -> str:
     return separator.join(f"{name}={value_text(value)}" for name, value in values.items())
 
 
+def capitalized(text: str) -> str:
+    """Return a text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def metric_text(value: float | None) -> str:
     """Return a metric's value as tables and the screen show it.
 
@@ -37,6 +42,8 @@ def metric_text(value: float | None) -> str:
     """
     if value is None:
         return "none"
+    if abs(value) >= 1e7:
+        return f"{value:.4g}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4f}"
 
 

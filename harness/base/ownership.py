@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base import project
 from harness.base.files import write_whole
 from harness.base.machine import boot_id, machine_digest, process_start
 from harness.base.processes import is_running
-from harness.base.project import MLRUNS
 
-REGISTER = MLRUNS / "processes"
-"""One file for each work of a process, which deletes it when the work has ended in order."""
+
+def register_folder() -> Path:
+    """One file for each work of a process, which deletes it when the work has ended in order."""
+    return project.mlruns() / "processes"
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ def register(work: dict[str, str]) -> Path:
         The file to delete once the work has ended in order. Each work has a file of its own.
     """
     content = json.dumps({"owner": str(Owner.current()), "work": work}).encode()
-    path = REGISTER / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+    path = register_folder() / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
     write_whole(path, content)
     return path
 
 
 def left_behind() -> Iterator[tuple[Path, dict[str, str]]]:
     """Yield what dead processes of this machine worked on: the file that says so, and the work."""
-    for path in sorted(REGISTER.glob("*.json")):
+    for path in sorted(register_folder().glob("*.json")):
         # Another process may have deleted the file, or it may hold anything.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_bytes())

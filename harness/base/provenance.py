@@ -10,8 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base import project
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 
 LONGEST_DIFF = 1_000_000
 """Characters of the recorded changes. A longer patch is cut off, with a note at its end."""
@@ -40,7 +40,7 @@ def source() -> SourceState:
         return SourceState(commit.strip(), "")
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
-        real_index = ROOT / _git("rev-parse", "--git-path", "index").strip()
+        real_index = project.root() / _git("rev-parse", "--git-path", "index").strip()
         if real_index.is_file():
             shutil.copyfile(real_index, index)
         _git("add", "--all", "--intent-to-add", index=index)
@@ -85,7 +85,7 @@ def _git(*arguments: str, index: Path | None = None) -> str:
     try:
         return subprocess.run(
             ["git", *arguments],
-            cwd=ROOT,
+            cwd=project.root(),
             env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"} | extra,
             capture_output=True,
             check=True,

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base import project
-from harness.base.project import MLRUNS
 from harness.benchmark.timed_process import python, python_with_peak, recorded, run_id, say, spread
 from harness.cli.bench_flags import BenchSettings
 
@@ -208,7 +207,7 @@ def _harness(
     words = [word for pair in options.items() for word in pair]
     finished = python(["-m", "harness.run", "baseline", *words], environment)
     metrics = recorded(run_id(finished), environment)
-    shutil.rmtree(MLRUNS / "checkpoints" / run_id(finished), ignore_errors=True)
+    shutil.rmtree(project.mlruns() / "checkpoints" / run_id(finished), ignore_errors=True)
     return Measurement(
         wall=finished.seconds,
         memory=metrics.get("memory/process_peak_bytes", [math.nan])[0],
@@ -227,6 +226,6 @@ def _answer_seconds(command: list[str]) -> float:
     """Return how long a command takes to answer, whatever its exit status."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", *command], cwd=project.ROOT, capture_output=True, check=False
+        [sys.executable, "-m", *command], cwd=project.root(), capture_output=True, check=False
     )
     return time.perf_counter() - started

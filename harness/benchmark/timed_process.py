@@ -35,7 +35,7 @@ def python(arguments: list[str], environment: dict[str, str] | None = None) -> F
         started = time.perf_counter()
         with child_process(
             [sys.executable, *arguments],
-            cwd=project.ROOT,
+            cwd=project.root(),
             env=environment,
             stdout=output,
             stderr=errors,

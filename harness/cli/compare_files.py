@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.analysis.comparison import Comparison
 from harness.analysis.export import comparison_csv, comparison_json
+from harness.base.errors import BadRequest
 from harness.cli.compare_flags import CompareSettings
 from harness.cli.output import check_writable, write_output
 from harness.tracking.reader import Reader
@@ -15,11 +17,14 @@ def check_files(settings: CompareSettings) -> None:
     """Refuse files that cannot be written, before anything is computed.
 
     Raises:
-        BadRequest: one of them cannot.
+        BadRequest: one of them cannot, or two are the same.
     """
+    seen: dict[Path, str] = {}
     for flag in ("csv", "json", "curves"):
         if path := getattr(settings, flag):
             check_writable(flag, path)
+            if (other := seen.setdefault(path.resolve(), flag)) != flag:
+                raise BadRequest(f"{flag}: {path} is the file of --{other}; name another one.")
 
 
 def write_files(settings: CompareSettings, found: Sequence[Comparison], reader: Reader) -> None:

@@ -131,7 +131,7 @@ def _refuse_null_bytes(settings: Any) -> None:
 _REWORDED = {
     r"^Error parsing (--[\w-]+): ": r"\1: ",
     r"^Error parsing \w+: ": "",
-    r"no type matching .*<class '(?:int|float)'>: ": "",
+    r"no type matching .*(?:<class '(?:int|float)'>|\)\]): ": "",
     r"invalid literal for int\(\) with base 10: (.*)$": r"\1 is not a whole number.",
     r"could not convert string to float: (.*)$": r"\1 is not a number.",
     r"^Missing value for argument '(--[\w-]+)'.*$": r"\1: the value is missing.",

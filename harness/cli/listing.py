@@ -19,12 +19,12 @@ def with_summaries(names: Sequence[str], folder: Path) -> str:
 
 def of_folder(folder: str) -> str:
     """The project's `experiments` or `studies`, below a heading."""
-    return f"{folder}:\n{with_summaries(discovery.names(folder), project.ROOT / folder)}"
+    return f"{folder}:\n{with_summaries(discovery.names(folder), project.root() / folder)}"
 
 
 def summary_of(folder: str, name: str) -> str:
     """The first line of the docstring of an experiment's or study's file."""
-    return discovery.first_line(project.ROOT / folder / f"{name}.py")
+    return discovery.first_line(project.root() / folder / f"{name}.py")
 
 
 def take_name(folder: str, arguments: Sequence[str], usage: str) -> tuple[str, list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
-from harness.base.formatting import number_of, value_text
+from harness.base.formatting import metric_text, number_of, value_text
 from harness.base.metric_names import judge, observations, quantities
 from harness.execution.driver import Callback
 from harness.execution.events import Begun, Ending
@@ -85,7 +85,7 @@ class _ImagesBar(Progress):
 
     def _advance_to_now(self, task: Task) -> None:
         history = self.group.training.history if self.group.training else []
-        last = f"loss {history[-1].metrics['train/loss']:.4f}" if history else ""
+        last = f"loss {metric_text(history[-1].metrics['train/loss'])}" if history else ""
         speed = f"{task.speed:,.0f} images/s" if task.speed else ""
         self.update(
             task.id,
@@ -110,7 +110,9 @@ def epoch_line(result: EpochResult, num_epochs: int) -> str:
     parts = [part for part in ("train", judge(metrics)) if part]
     measured = [
         f"  {part} "
-        + " ".join(f"{name} {metrics[f'{part}/{name}']:.4f}" for name in quantities(metrics))
+        + " ".join(
+            f"{name} {metric_text(metrics[f'{part}/{name}'])}" for name in quantities(metrics)
+        )
         for part in parts
     ]
     observed = "".join(f"  {name} {value_text(metrics[name])}" for name in observations(metrics))
@@ -133,7 +135,7 @@ def _of_run(result: RunResult) -> str:
     metrics, evaluated = result.metrics, _evaluated(result)
     on = evaluated.context
     loss, *others = quantities(metrics)
-    values = ", ".join(f"{name} {metrics[f'{on}/{name}']:.4f}" for name in (*others, loss))
+    values = ", ".join(f"{name} {metric_text(metrics[f'{on}/{name}'])}" for name in (*others, loss))
     figures = f"{on} {values} ({evaluated.size:,} images, n = 1 seed)"
     lines = [
         f"{result.experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, "

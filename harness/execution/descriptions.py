@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.base.command_line import command_text
+from harness.base.formatting import metric_text
 from harness.base.metric_names import quantities
 from harness.base.statistics import Summary
 from harness.execution.callbacks import RecordRun
@@ -32,7 +33,7 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
     for context, size in sizes.items():
         part = "train" if context == "training" else context
         if f"{part}/loss" in metrics:
-            values = [f"{metrics[f'{part}/{name}']:.4f}" for name in measured]
+            values = [f"{metric_text(metrics[f'{part}/{name}'])}" for name in measured]
             lines.append(f"| {part} | {' | '.join(values)} | {size:,} |")
     command = command_text(run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])

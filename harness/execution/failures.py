@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import re
+import sysconfig
 import traceback
 from pathlib import Path
 
 import torch
 
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 from harness.base.signals import Interrupted
 from harness.execution.events import Ending
 from harness.training.experiment import Experiment
+
+LIBRARIES = tuple(
+    {
+        Path(__file__).parents[1],
+        *(Path(path) for name, path in sysconfig.get_paths().items() if name.endswith("lib")),
+        Path(torch.__file__).parents[1],
+    }
+)
+"""Folders of code that is not the user's: this package, Python, installed packages."""
+
+OUT_OF_MEMORY = "Out of memory"
 
 DIVERGED = "the loss is not finite"
 
@@ -21,7 +33,7 @@ DIVERGED = "the loss is not finite"
 def ending_of(error: BaseException, experiment: Experiment) -> Ending:
     """How a training ends that raised an error, or was interrupted by one."""
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
-        return Ending("interrupted", reason=repr(error))
+        return Ending("interrupted", reason=str(error) or type(error).__name__)
     return Ending("failed", reason=str(explained(error, experiment)), trace=_trace(error))
 
 
@@ -37,18 +49,32 @@ def explained(error: BaseException, experiment: Experiment) -> BaseException:
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
         smaller = max(1, experiment.batch_size // 2)
         tried = re.search(r"tried to allocate [\d.]+ \w+", text, re.IGNORECASE)
-        amount = f" ({tried[0].lower()})" if tried else ""
+        amount = f" (t{tried[0][1:]})" if tried else ""
         return RunFailed(
-            f"Out of memory with batch_size {experiment.batch_size}{amount}.\n"
+            f"{OUT_OF_MEMORY} with batch_size {experiment.batch_size}{amount}.\n"
             f"Try --batch-size {smaller}, or a smaller network."
         )
     if isinstance(error, BrokenPipeError):
-        return RunFailed("Its output was closed: nobody reads what it prints any more.")
-    place = traceback.extract_tb(error.__traceback__)[-1]
+        return RunFailed("The output was closed: nothing reads what this command prints.")
+    place, is_own = _place(error)
+    if isinstance(error, OSError) and not is_own:
+        return RunFailed(f"The system refused: {error.strerror or error}.")
     return RunFailed(
         f"{experiment.name} failed: {type(error).__name__}: {text} "
         f"({Path(place.filename).name}, line {place.lineno})"
     )
+
+
+def _place(error: BaseException) -> tuple[traceback.FrameSummary, bool]:
+    """Where the user's own code raised an error, or called what raised it; and if it did so."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        frame
+        for frame in frames
+        if not any(Path(frame.filename).is_relative_to(folder) for folder in LIBRARIES)
+        and not frame.filename.startswith("<frozen")
+    ]
+    return (own or frames)[-1], bool(own)
 
 
 def _trace(error: BaseException) -> str:
@@ -56,6 +82,10 @@ def _trace(error: BaseException) -> str:
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
-        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else Path(*path.parts[-2:])
+        place = (
+            path.relative_to(project.root())
+            if path.is_relative_to(project.root())
+            else Path(*path.parts[-2:])
+        )
         lines.append(f"{place}, line {frame.lineno}, in {frame.name}\n    {frame.line}")
     return mask("\n".join([*lines, f"{type(error).__name__}: {error}\n"]))

@@ -6,18 +6,18 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import duration, html_facts, metric_text, number_of
 from harness.base.goals import usual_goal
 from harness.base.metric_names import judge, quantities
-from harness.base.project import MLRUNS
 from harness.base.signals import Interrupted
 from harness.base.statistics import Summary, summarize
 from harness.execution.callbacks import RecordRun, SaveCheckpoints, StopEarly
 from harness.execution.descriptions import describe_group, describe_run
 from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
-from harness.execution.failures import explained
+from harness.execution.failures import OUT_OF_MEMORY, explained
 from harness.execution.specification import RunSpecification
 from harness.execution.trained_network import Weights
 from harness.execution.training_group import Keepsake, TrainingGroup, TrainingTask
@@ -153,7 +153,7 @@ def driven_run(
     if specification.kind == "run":
         keep = frozenset({"model", "figures"} if specification.figures else {"model"})
         # Trials, confirmations and verifications are repeated, not resumed.
-        callbacks.insert(0, SaveCheckpoints(group, record, MLRUNS / "checkpoints"))
+        callbacks.insert(0, SaveCheckpoints(group, record, project.mlruns() / "checkpoints"))
     goal = usual_goal(directions(record.experiment.metrics()))
     if record.experiment.patience:
         callbacks.append(StopEarly(record, goal))
@@ -284,8 +284,9 @@ def repeat(
 
 
 def _failed(record: RecordRun, reason: str, is_resumable: bool) -> RunFailed:
-    if not (is_resumable and record.history):
+    # With the same batch size there would not be more memory.
+    if not (is_resumable and record.history) or reason.startswith(OUT_OF_MEMORY):
         return RunFailed(reason)
     return RunFailed(
-        f"{reason}\nOnce that is mended, go on: python -m harness.run --resume {record.run_id}"
+        f"{reason}\nOnce that is fixed, go on: python -m harness.run --resume {record.run_id}"
     )

@@ -9,9 +9,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from harness.base import project
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
-from harness.base.project import MLRUNS
 from harness.execution.callbacks import RecordLongerRun, RecordResumedRun
 from harness.execution.changes import Change, changes_since
 from harness.execution.descriptions import describe_run
@@ -154,7 +154,7 @@ def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecificat
 
 def _last_state(run_id: str) -> bytes | None:
     """The last intact checkpoint of a run; None if it has none and starts from the beginning."""
-    for path in checkpoint.latest_first(MLRUNS / "checkpoints" / run_id):
+    for path in checkpoint.latest_first(project.mlruns() / "checkpoints" / run_id):
         try:
             content = path.read_bytes()
             checkpoint.decode(content, str(path))

@@ -8,9 +8,9 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.base import project
 from harness.base.discovery import first_line
 from harness.base.ownership import Owner
-from harness.base.project import ROOT
 from harness.execution.events import Begun
 from harness.tracking.schema import Kind, RunRecord
 from harness.training.device import Execution
@@ -90,7 +90,7 @@ class RunSpecification:
         folder, command, file = "experiments", "run", experiment.name
         if self.kind == "study":
             folder, command, file = "studies", "study", self.user_tags["harness.study"]
-        path = ROOT / folder / f"{file}.py"
+        path = project.root() / folder / f"{file}.py"
         if not path.is_file():  # an experiment of a notebook
             return ""
         name = shlex.quote(self.mlflow_experiment or file)

@@ -17,7 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from matplotlib.tri import Triangulation
 from numpy.typing import NDArray
 
-from harness.base.formatting import number_of
+from harness.base.formatting import capitalized, number_of
 from harness.base.goals import Direction
 from harness.base.statistics import summarize
 from harness.base.trials import (
@@ -209,13 +209,9 @@ def _values(rows: Sequence[TrialRow]) -> NDArray[np.float64]:
     return np.array([row.value for row in rows], dtype=float)
 
 
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 @styled()
 def _history(trials: _Trials) -> Figure:
-    figure = trials.figure(MEDIUM, 4.5, f"{_capitalized(trials.objective)} by trial")
+    figure = trials.figure(MEDIUM, 4.5, f"{capitalized(trials.objective)} by trial")
     axes = figure.add_subplot()
     axes.set(xlabel="trial", ylabel=trials.objective)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -237,7 +233,7 @@ def _history(trials: _Trials) -> Figure:
 @styled()
 def _pareto_front(first: _Trials, second: _Trials) -> Figure:
     """Two objectives: the trials, and a line through those that no other one beats."""
-    figure = first.figure(MEDIUM, 4.8, f"{_capitalized(first.objective)} and {second.objective}")
+    figure = first.figure(MEDIUM, 4.8, f"{capitalized(first.objective)} and {second.objective}")
     axes = figure.add_subplot()
     axes.set(
         xlabel=f"{second.objective} ({second.direction}d)",
@@ -265,7 +261,7 @@ def _slices(trials: _Trials) -> Figure:
     count = len(trials.parameters)
     columns = 2 if count in (2, 4) else min(count, 3)
     lines = -(-count // columns)
-    heading = f"{_capitalized(trials.objective)} by searched value"
+    heading = f"{capitalized(trials.objective)} by searched value"
     figure = trials.figure(max(MEDIUM, 3.1 * columns), 1.7 + 2.8 * lines, heading)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for axes in grid.flat[count:]:
@@ -291,7 +287,7 @@ def _slices(trials: _Trials) -> Figure:
 
 @styled()
 def _learning_curves(trials: _Trials) -> Figure:
-    figure = trials.figure(MEDIUM, 4.5, f"{_capitalized(trials.objective)} by epoch")
+    figure = trials.figure(MEDIUM, 4.5, f"{capitalized(trials.objective)} by epoch")
     axes = figure.add_subplot()
     axes.set(xlabel="epoch", ylabel=trials.objective)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -332,7 +328,7 @@ def _expected_best(trials: _Trials, values: Sequence[float]) -> Figure:
 @styled()
 def _contour(trials: _Trials) -> Figure:
     """Two parameters: the trials, coloured by their value, on a surface fitted through them."""
-    heading = f"{_capitalized(trials.objective)} by both searched values"
+    heading = f"{capitalized(trials.objective)} by both searched values"
     figure = trials.figure(MEDIUM, 5.3, heading)
     axes = figure.add_subplot()
     first, second = trials.shared

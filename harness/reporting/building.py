@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.analysis.query import Query, select
 from harness.base import discovery, project
-from harness.base.errors import BadRequest, nearest
+from harness.base.errors import BadRequest
 from harness.base.privacy import mask
 from harness.figures.study_figures import draw_study
 from harness.reporting import experiment_report, study_report
@@ -21,6 +21,7 @@ from harness.search.storage import StoredStudy
 from harness.tracking.messages import SaveArtifacts
 from harness.tracking.reader import Reader, open_reader
 from harness.tracking.recorder_process import RecorderProcess
+from harness.tracking.selection import no_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,11 +53,12 @@ def build(name: str, storage_address: str | None) -> Report:
     recorded = reader.experiments()
     kinds = {run.kind for run in reader.runs(name)} if name in recorded else set()
     if not kinds:
-        raise _nothing_recorded(name, recorded)
+        is_study = name in discovery.names("studies")
+        raise no_runs(name, is_study, recorded, what="report")
     if "study" in kinds:
         return _of_study(name, storage_address, reader)
     runs = select(Query(experiment=name), reader)
-    path = project.ROOT / "experiments" / f"{name}.py"
+    path = project.root() / "experiments" / f"{name}.py"
     question = discovery.first_line(path) if path.is_file() else ""
     return Report(
         experiment_report.experiment_page(name, question, runs, reader).encode(), "experiment"
@@ -132,13 +134,3 @@ def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:
         "device": reader.run(run_id).tag("device"),
         **(json.loads(recorded) if recorded else {}),
     }
-
-
-def _nothing_recorded(name: str, recorded: Sequence[str]) -> BadRequest:
-    for folder, command in (("experiments", "run"), ("studies", "study")):
-        if name in discovery.names(folder):
-            return BadRequest(
-                f"report: {name} has no runs yet. Make some: python -m harness.{command} {name}"
-            )
-    others = [known for known in recorded if known != "Default"]  # MLflow makes that one itself
-    return BadRequest(f"report: there are no runs of {name!r}. {nearest(name, others)}")

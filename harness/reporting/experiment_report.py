@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from harness.analysis.curves import draw_curves
 from harness.analysis.query import images_seen
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
-from harness.base.formatting import duration, number_of, value_text
+from harness.base.formatting import capitalized, duration, metric_text, number_of, value_text
 from harness.base.metric_names import JUDGES
 from harness.reporting import checklist
 from harness.reporting.checklist import Tags
@@ -83,10 +83,10 @@ class _Report:
         for words, found in self.seen.items():
             best = found[0].summary(str(found[0].objective))
             if best:
-                spread = f"± {best.std:.4f}, " if best.n > 1 else ""
+                spread = f"± {metric_text(best.std)}, " if best.n > 1 else ""
                 highest = found[0].best_of(str(found[0].objective)) == "max"
                 name = f"{'Highest' if highest else 'Lowest'} {_name(found[0])}, {words}"
-                facts.append(Fact(name, f"{best.mean:.4f}", f"{spread}n = {best.n}"))
+                facts.append(Fact(name, metric_text(best.mean), f"{spread}n = {best.n}"))
         devices = checklist.each(run.tag("device") for run in self.runs)
         names = checklist.each(run.tag("device_name") for run in self.runs)
         return [
@@ -254,8 +254,7 @@ def _name(row: Row) -> str:
 
 def _listed(row: Row) -> str:
     """What was measured, as a sentence begins: `Accuracy, loss`."""
-    names = ", ".join(name.partition("/")[2] for name in row.judged)
-    return names[:1].upper() + names[1:]
+    return capitalized(", ".join(name.partition("/")[2] for name in row.judged))
 
 
 def _parameter(column: str) -> TableColumn:

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.base import discovery
+from harness.base import discovery, project
 from harness.base.command_line import command_text, run_arguments
-from harness.base.formatting import duration, metric_text, number_of, value_text
+from harness.base.formatting import capitalized, duration, metric_text, number_of, value_text
 from harness.base.goals import Direction
-from harness.base.project import ROOT
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import (
     TrialRow,
@@ -64,7 +63,9 @@ def study_html(
         confirmations: one run of each confirmed configuration that still exists.
         figures: by name, from `harness.figures.study_figures.draw_study`.
     """
-    path = ROOT / "studies" / f"{checklist.own_tags(run).get('study', answer['study'])}.py"
+    path = (
+        project.root() / "studies" / f"{checklist.own_tags(run).get('study', answer['study'])}.py"
+    )
     content = _Content(answer, rows, run, confirmations, figures)
     page = Page(
         title=answer["study"],
@@ -128,7 +129,7 @@ class _Content:
             for config, confirmation in self.confirmed.items():
                 found = _summary(confirmation, self.confirming[0])
                 spread = f"± {metric_text(found.std)}, " if found.n > 1 else ""
-                name = f"{_capitalized(self.reported)}, {config}"
+                name = f"{capitalized(self.reported)}, {config}"
                 facts.append(Fact(name, metric_text(found.mean), f"{spread}n = {found.n}"))
         if difference := self._difference():
             interval = f"95%: {difference.low:+.4f} to {difference.high:+.4f}, "
@@ -446,7 +447,7 @@ class _Content:
         if difference := self._difference():
             rows.append(["difference", *(None for _ in self.names), *_numbers(difference)])
         return Table(
-            f"{_capitalized(self.reported)} after training on all training images",
+            f"{capitalized(self.reported)} after training on all training images",
             [
                 TableColumn("configuration"),
                 *(TableColumn(name, self._digits(name)) for name in self.names),
@@ -492,17 +493,13 @@ def _numbers(summary: Summary) -> list[Value]:
     return [summary.mean, summary.std, summary.low, summary.high, summary.n]
 
 
-def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
 def _cell(value: Any) -> Value:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
 ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
     "confirmation": lambda c: (
-        f"{_capitalized(c.reported)} of each seed, and its mean with a 95% interval: "
+        f"{capitalized(c.reported)} of each seed, and its mean with a 95% interval: "
         + "; ".join(
             f"{name} {' and '.join(str(_summary(found, metric)) for metric in c.confirming)}"
             for name, found in c.confirmed.items()
@@ -510,11 +507,11 @@ ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
         + "."
     ),
     "optimization_history": lambda c: (
-        f"{_capitalized(c.objective)} by trial, {number_of(len(c.rows), 'trial')}; the best value, "
+        f"{capitalized(c.objective)} by trial, {number_of(len(c.rows), 'trial')}; the best value, "
         f"{metric_text(c.chosen[0]['values'][0])}, is that of trial {c.chosen[0]['trial']}."
     ),
     "learning_curves": lambda c: (
-        f"{_capitalized(c.objective)} by epoch: a line for each completed and each pruned trial, "
+        f"{capitalized(c.objective)} by epoch: a line for each completed and each pruned trial, "
         f"the best one in front, which ends at {metric_text(c.chosen[0]['values'][0])}."
     ),
     "pareto_front": lambda c: (
@@ -530,12 +527,12 @@ ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
         + "."
     ),
     "slices": lambda c: (
-        f"{_capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; "
+        f"{capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; "
         f"{'those of the front are stars' if c.is_front else 'the best is a star'}, the default "
         "a line."
     ),
     "contour": lambda c: (
-        f"{_capitalized(c.objective)} over {' and '.join(c.names[:2])}, as colour on a surface "
+        f"{capitalized(c.objective)} over {' and '.join(c.names[:2])}, as colour on a surface "
         "through the completed trials."
     ),
     "parallel_coordinates": lambda c: (

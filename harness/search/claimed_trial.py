@@ -9,7 +9,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from harness.base.errors import RunFailed
-from harness.search.trial_queue import goals_of, requeue, tell
+from harness.search.trial_queue import MOST_RETRIES, goals_of, requeue, tell
 
 Stop = Literal["pruned", "interrupted"]
 
@@ -22,6 +22,7 @@ class ClaimedTrial:
         values: the objectives after the last reported epoch; empty before the first.
         num_epochs: how many epochs were reported.
         training_seconds: in which these were trained and evaluated.
+        is_requeued: whether it was interrupted and its parameters are in the queue again.
     """
 
     def __init__(self, stored: optuna.Study, trial: Trial, worker: int = 0) -> None:
@@ -31,6 +32,7 @@ class ClaimedTrial:
         self.values: list[float] = []
         self.num_epochs = 0
         self.training_seconds = 0.0
+        self.is_requeued = False
 
     def set_run_id(self, run_id: str) -> None:
         """Name the run that records the trial."""
@@ -72,7 +74,9 @@ class ClaimedTrial:
         if frozen.state.is_finished():
             return False
         if outcome == "interrupted":
-            requeue(self.stored, frozen, frozen.user_attrs.get("retries", 0) + is_lost)
+            retries = frozen.user_attrs.get("retries", 0) + is_lost
+            requeue(self.stored, frozen, retries)
+            self.is_requeued = retries <= MOST_RETRIES
             return True
         attributes: dict[str, Any] = {
             "training_seconds": self.training_seconds,

@@ -90,7 +90,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
         values=values if all(map(math.isfinite, values)) else (),
         params=trial.params,
         intermediate_values=trial.intermediate_values,
-        seconds=trial.duration.total_seconds() if trial.duration else None,
+        seconds=_seconds(trial),
         training_seconds=known.get("training_seconds"),
         reason=known.get("reason"),
         retry_of=known.get("retry_of"),
@@ -99,6 +99,13 @@ def _row(trial: FrozenTrial) -> TrialRow:
         worker=known.get("worker"),
         num_epochs=known.get("num_epochs", max(trial.intermediate_values, default=0)),
     )
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    """How long a trial took; unknown if it was interrupted, since others ended it later."""
+    if trial.duration is None or trial.user_attrs.get("outcome") == "interrupted":
+        return None
+    return trial.duration.total_seconds()
 
 
 def _parameter(name: str, distribution: BaseDistribution) -> SearchedParameter:

@@ -18,10 +18,9 @@ from optuna.storages import RDBStorage
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness.base import sqlite
+from harness.base import project, sqlite
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
-from harness.base.project import MLRUNS, ROOT
 
 StoredStudy = optuna.Study
 """A study as its storage holds it."""
@@ -36,9 +35,9 @@ def storage_url(url: str | None) -> str:
         BadRequest: the text is not a database URL, or several processes cannot share the database.
     """
     try:
-        parsed = make_url(url or f"sqlite:///{MLRUNS / 'optuna.db'}")
+        parsed = make_url(url or f"sqlite:///{project.mlruns() / 'optuna.db'}")
         parsed.get_dialect()
-        file = (ROOT / str(parsed.database)).resolve()
+        file = (project.root() / str(parsed.database)).resolve()
     except (SQLAlchemyError, ValueError, ImportError):  # a bad port, an unknown driver
         raise BadRequest(
             f"storage: expected a database URL like sqlite:///mlruns/optuna.db, "
@@ -54,7 +53,7 @@ def storage_url(url: str | None) -> str:
 def lock(url: str, purpose: str = "claims") -> FileLock:
     """The lock under which the processes of this machine take turns on a storage."""
     file = _sqlite_path(url)
-    folder = file.parent if file else MLRUNS
+    folder = file.parent if file else project.mlruns()
     name = hashlib.sha256(f"{url} {purpose}".encode()).hexdigest()[:16]
     return FileLock(folder / f".optuna-{name}.lock")
 
@@ -67,7 +66,7 @@ def open_storage(url: str) -> RDBStorage:
     """
     file = _sqlite_path(url)
     try:
-        (file.parent if file else MLRUNS).mkdir(parents=True, exist_ok=True)
+        (file.parent if file else project.mlruns()).mkdir(parents=True, exist_ok=True)
         if file:
             sqlite.check_usable(file, f"Optuna {optuna.__version__}", "studies")
         with lock(url):
@@ -103,7 +102,7 @@ def failures_told(url: str) -> Iterator[None]:
         reason = mask(str(error.__cause__ or error)).partition("\n")[0]
         raise RunFailed(
             f"The storage {mask(url)} failed: {reason}\n"
-            "Once that is mended, the same command goes on."
+            "Once that is fixed, the same command goes on."
         ) from None
 
 

@@ -174,7 +174,8 @@ def epochs(
             reader, experiment, study=study, run_ids=_listed(run_ids), filter=filter
         )
         chosen = [run.run_id for run in found if run.kind not in PARENTS]
-    return _epochs_frame(reader.history(chosen) if chosen else [])
+    points = reader.history(chosen) if chosen else []
+    return _epochs_frame([point for point in points if point[1] > 0])  # 0: before the first epoch
 
 
 def _listed(run_ids: Iterable[str]) -> list[str]:

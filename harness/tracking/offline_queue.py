@@ -19,11 +19,11 @@ import requests
 from filelock import FileLock, Timeout
 from mlflow.exceptions import MlflowException
 
+from harness.base import project
 from harness.base.errors import RunFailed
 from harness.base.files import write_whole
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 from harness.tracking.store import Store
 from harness.tracking.store_address import spool_folder, stored_id
 from harness.tracking.writer import ServerAway, Writer, answered
@@ -190,7 +190,9 @@ def _refuse(path: Path, what: str, error: Exception) -> None:
 
 def _shown(path: Path) -> str:
     """A path as a message shows it."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return (
+        str(path.relative_to(project.root())) if path.is_relative_to(project.root()) else str(path)
+    )
 
 
 def _warn(text: str) -> None:

@@ -14,10 +14,10 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
 from harness.base.processes import child_process
-from harness.base.project import ROOT
 from harness.tracking import store_address
 
 LOOPBACK = "127.0.0.1"
@@ -92,7 +92,7 @@ def serving(host: str, port: int) -> Iterator[str]:
         child_process(
             command,
             own_session=True,
-            cwd=ROOT,  # artifact locations in the store are relative to it
+            cwd=project.root(),  # artifact locations in the store are relative to it
             env=environment,
             stdout=log,
             stderr=log,

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
-from harness.base.project import MLRUNS, ROOT
 from harness.tracking import store_address
 from harness.tracking.recorder_process import ENVIRONMENT
 from harness.tracking.schema import StoredRun
@@ -187,7 +187,7 @@ class DatabaseReader:
             parts = urlsplit(uri)
             if len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a Windows drive
                 return ClientReader().artifact(run_id, path)
-            file = ROOT / (_path_of(parts.path) if parts.scheme == "file" else uri) / path
+            file = project.root() / (_path_of(parts.path) if parts.scheme == "file" else uri) / path
             return file.read_bytes() if file.is_file() else None
         return None
 
@@ -398,7 +398,7 @@ class ClientReader:
 
     def _stored_id(self, identity: str) -> str:
         """The server's id of a run that began while the server was away, by its id until then."""
-        folder = MLRUNS / "spool" / store_address.fingerprint() / "ids"
+        folder = project.mlruns() / "spool" / store_address.fingerprint() / "ids"
         found = [file for file in folder.glob("*") if identity and file.name.startswith(identity)]
         return found[0].read_text() if len(found) == 1 else identity
 

@@ -210,8 +210,10 @@ class MlflowRecorder:
         assert run_id
         try:
             self._describe(run_id, record, source, tags["harness.command"])
-        except BaseException:
-            self._write(TerminateRun(run_id, STATUS["failed"], _now()))
+        except BaseException as error:
+            reason = {"reason": f"it could not be recorded: {str(error).partition(chr(10))[0]}"}
+            with contextlib.suppress(MlflowException, RunFailed, OSError):
+                self._end(EndRun(run_id, "failed", tags=reason))
             raise
         self._open_runs.add(run_id)
         return run_id
@@ -279,7 +281,8 @@ class MlflowRecorder:
         if monitor := self._monitors.pop(message.run_id, None):
             monitor.finish()
         metrics = dict(message.metrics)
-        if (peak := peak_memory()) is not None:
+        # The numbers of a run that others close are not of its last epoch.
+        if message.epoch and (peak := peak_memory()) is not None:
             metrics["memory/recorder_peak_bytes"] = float(peak)
         tags = {f"harness.{name}": mask(value) for name, value in message.tags.items()}
         tags["harness.outcome"] = message.outcome

@@ -36,7 +36,7 @@ def select_runs(
         return reader.runs(filter=filter, run_ids=run_ids)
     known = reader.experiments()
     if name not in known:
-        raise _no_runs(name, study is not None, known)
+        raise no_runs(name, study is not None, known)
     found = reader.runs(name, filter, run_ids)
     chosen = [run for run in found if (run.kind in OF_STUDIES) == (study is not None)]
     if chosen or filter:
@@ -44,14 +44,15 @@ def select_runs(
     if found:
         this, other = ("study", "an experiment") if study else ("experiment", "a study")
         raise BadRequest(f"{this}: {name} is {other}; ask for it as such.")
-    raise _no_runs(name, study is not None, known)
+    raise no_runs(name, study is not None, known)
 
 
-def _no_runs(name: str, is_study: bool, known: Sequence[str]) -> BadRequest:
-    """What to answer if an experiment or study has no runs."""
+def no_runs(name: str, is_study: bool, known: Sequence[str], what: str = "") -> BadRequest:
+    """What to answer if an experiment or study has no runs; the message starts with `what`."""
     kind, folder, command = (
         ("study", "studies", "study") if is_study else ("experiment", "experiments", "run")
     )
+    kind = what or kind
     if name in discovery.names(folder):
         return BadRequest(
             f"{kind}: {name} has no runs yet. Make some: python -m harness.{command} {name}"

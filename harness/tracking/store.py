@@ -23,10 +23,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 
+from harness.base import project
 from harness.base.errors import RunFailed
 from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 from harness.tracking import store_address
 
 LOCK_SECONDS = 60.0
@@ -185,8 +185,8 @@ class Store:
         if not self.database:
             return
         location = self.database.parent / "artifacts" / experiment_id
-        if location.is_relative_to(ROOT):
-            location = location.relative_to(ROOT)
+        if location.is_relative_to(project.root()):
+            location = location.relative_to(project.root())
         with closing(sqlite3.connect(self.database)) as connection, connection:
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",

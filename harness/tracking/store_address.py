@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
-import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.base import sqlite
+from harness.base import project, sqlite
 from harness.base.errors import BadRequest
 from harness.base.privacy import mask
-from harness.base.project import MLRUNS, ROOT
 
 SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks", "uc")
 """The addresses that MLflow itself can record to; plug-ins add others."""
@@ -20,7 +18,7 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databrick
 
 def tracking_uri() -> str:
     """MLFLOW_TRACKING_URI, or the SQLite file `mlruns/mlflow.db` of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{MLRUNS / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.mlruns() / 'mlflow.db'}"
 
 
 def described() -> str:
@@ -36,12 +34,16 @@ def fingerprint() -> str:
 def database_file() -> Path | None:
     """The file of an embedded store, or None for a server."""
     scheme, separator, path = tracking_uri().partition(":///")
-    return ROOT / path.partition("?")[0] if separator and scheme.startswith("sqlite") else None
+    return (
+        project.root() / path.partition("?")[0]
+        if separator and scheme.startswith("sqlite")
+        else None
+    )
 
 
 def spool_folder() -> Path:
     """Where writes wait while this store, a server, is away; see `offline_queue`."""
-    return MLRUNS / "spool" / fingerprint()
+    return project.mlruns() / "spool" / fingerprint()
 
 
 def stored_id(run_id: str) -> str:
@@ -72,32 +74,15 @@ def _fault(uri: str) -> str:
         return "is not the URL of a record store"
     if scheme == "sqlite":
         file = database_file()
-        return "names no file" if file in (None, ROOT, ROOT / ":memory:") else ""
+        return (
+            "names no file" if file in (None, project.root(), project.root() / ":memory:") else ""
+        )
     try:
         parts = urlsplit(uri)
         _ = parts.port
     except ValueError as error:
         return f"is not a URL ({error})"
     return "names no host" if scheme.startswith("http") and not parts.hostname else ""
-
-
-def check_run(what: str, run_id: str, *others: str) -> None:
-    """Refuse a word that cannot be the id of a run, before anything is imported for it.
-
-    Args:
-        what: The request, for the message.
-        others: Words that may replace an id. Of these only `last` is looked up in the store.
-
-    Raises:
-        BadRequest: It is not an id, or nothing has been recorded yet.
-    """
-    if not re.fullmatch("[0-9a-f]{32}", run_id) and run_id not in others:
-        last = " or last" if "last" in others else ""
-        raise BadRequest(
-            f"{what}: {run_id!r} is not the id of a run (32 of the characters 0-9 and a-f){last}."
-        )
-    if not run_id.startswith("-"):
-        check_recorded(what)
 
 
 def check_recorded(what: str) -> None:

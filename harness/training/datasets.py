@@ -26,9 +26,9 @@ from typing import Literal
 import torch
 from filelock import FileLock
 
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
-from harness.base.project import ROOT
 
 DatasetName = Literal["fashion-mnist", "mnist", "kmnist", "digits"]
 
@@ -165,7 +165,7 @@ def data_root(folder: Path | None = None) -> Path:
 
     A relative path starts at the project's root, not at the current folder.
     """
-    return ROOT / (folder or os.environ.get("HARNESS_DATA_ROOT") or "data")
+    return project.root() / (folder or os.environ.get("HARNESS_DATA_ROOT") or "data")
 
 
 def on_disk(name: DatasetName, root: Path) -> bool:

@@ -156,6 +156,8 @@ class _ShowConfirmation(WatchWorker):
 
     def ended(self, ending: Ending) -> None:
         super().ended(ending)
+        if ending.is_lost and self.confirmation.retries < MOST_RETRIES:
+            self.view.worker_died(self.progress, ending.reason)
         if ending.outcome not in ("completed", "diverged"):
             return
         history = self.record.history

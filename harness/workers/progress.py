@@ -127,7 +127,5 @@ class WatchWorker(Callback):
         return None
 
     def ended(self, ending: Ending) -> None:
-        """Say so if the worker has died."""
+        """The worker is free again."""
         self.progress.workers[self.number] = WorkerState("idle")
-        if ending.is_lost:
-            self.view.worker_died(self.progress, ending.reason)

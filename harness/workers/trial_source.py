@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from harness.base.command_line import command_text, run_arguments
-from harness.base.formatting import assignments, metric_text
+from harness.base.formatting import assignments, capitalized, metric_text
 from harness.base.trials import metric_in_words
 from harness.execution.callbacks import RecordRun, StopEarly
 from harness.execution.driver import Callback, Driven
@@ -112,7 +112,7 @@ class TrialSource:
         return (
             f"**{experiment}**, a trial of the study {self.context.search.study_name}: "
             f"**{ending.outcome}**{reason} after {len(run.history)} of {experiment.num_epochs} "
-            f"epochs. {values[:1].upper()}{values[1:]} ({sizes.get('validation', 0):,} images, "
+            f"epochs. {capitalized(values)} ({sizes.get('validation', 0):,} images, "
             f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
         )
 
@@ -160,12 +160,14 @@ class _ShowTrial(WatchWorker):
 
     def ended(self, ending: Ending) -> None:
         super().ended(ending)
-        if ending.outcome != "interrupted" and not ending.is_blameless:
+        if ending.is_lost and self.claimed.is_requeued:
+            self.view.worker_died(self.progress, ending.reason)
+        elif ending.is_lost or not (ending.outcome == "interrupted" or ending.is_blameless):
             self.view.trial_ended(
                 self.progress,
                 TrainingEnded(
                     self.name,
-                    ending.outcome,
+                    "failed" if ending.is_lost else ending.outcome,
                     {
                         goal.metric: value
                         for goal, value in zip(

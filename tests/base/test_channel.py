@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from harness.base import signals
 from harness.base.channel import Connection, start_module
-from harness.base.project import ROOT
 
 pytestmark = pytest.mark.processes
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import tyro
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.command_line import command_text, run_arguments
-from harness.base.project import ROOT
 
 
 def test_a_run_is_built_from_its_options() -> None:

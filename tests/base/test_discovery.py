@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base import discovery
+from harness.base import discovery, project
 from harness.base.errors import BadRequest
 
 MARK = "raise SystemExit('a list runs no file')\n"
@@ -15,7 +15,7 @@ MARK = "raise SystemExit('a list runs no file')\n"
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with three experiments, and other things in their folder."""
-    monkeypatch.setattr(discovery, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
     folder = tmp_path / "some_experiments"
     folder.mkdir()
     (folder / "good.py").write_text('"""First line.\n\nSecond."""\nVALUE = 3\n')

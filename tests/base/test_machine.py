@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import ROOT
 
 from harness.base import machine
-from harness.base.project import ROOT
 
 
 @pytest.mark.processes

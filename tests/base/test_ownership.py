@@ -117,7 +117,7 @@ def test_a_start_that_is_no_number_is_another_process() -> None:
 def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership, "REGISTER", tmp_path)
+    monkeypatch.setattr(ownership, "register_folder", lambda: tmp_path)
     own, more = (ownership.register(work) for work in ({"store": "here"}, {"study": "s"}))
     assert own != more
     dead = dataclasses.replace(Owner.current(), started="1")

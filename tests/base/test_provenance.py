@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import GIT, Checkout
 
-from harness.base import provenance
+from harness.base import project, provenance
 
 needs_git = pytest.mark.skipif(not GIT, reason="there is no git")
 
@@ -20,7 +20,7 @@ def repository(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> Checkout:
     checkout.git("init", "--quiet")
     checkout.git("add", "--all")
     checkout.git("commit", "--quiet", "--message", "All of it")
-    monkeypatch.setattr(provenance, "ROOT", checkout.root)
+    monkeypatch.setattr(project, "root", lambda: checkout.root)
     for name in [name for name in os.environ if name.startswith("GIT_")]:
         monkeypatch.delenv(name)
     return checkout
@@ -65,7 +65,7 @@ def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
 
 
 def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.source() == provenance.SourceState("", "")
     monkeypatch.setenv("PATH", "")

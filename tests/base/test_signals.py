@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from conftest import ROOT
 
 from harness.base import signals
-from harness.base.project import ROOT
 from harness.base.signals import Interrupted, deferred, raise_pending
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from conftest import ROOT
 
 from harness.base.errors import RunFailed
-from harness.base.project import ROOT
 from harness.benchmark.timed_process import python, python_with_peak
 
 pytestmark = pytest.mark.processes

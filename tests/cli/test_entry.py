@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-
-from harness.base.project import ROOT
+from conftest import ROOT
 
 pytestmark = pytest.mark.processes
 

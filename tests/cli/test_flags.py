@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from conftest import ROOT
 from tyro.conf import Positional, arg
 
 from experiments.baseline import Baseline
 from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
-from harness.base.project import ROOT
 from harness.cli import flags
 from harness.cli.bench_flags import BenchSettings
 from harness.cli.report_flags import ReportSettings

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Checkout, Ended, Recorded, bound_by_file_modes
+from conftest import ROOT, Checkout, Ended, Recorded, bound_by_file_modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experiments.baseline import Baseline
 from harness import run, study
-from harness.base import discovery, project
+from harness.base import discovery
 from harness.base.errors import BadRequest
 from harness.cli import entry, flags
 from harness.cli.run_flags import RunSettings
@@ -748,7 +748,7 @@ def test_a_store_that_cannot_be_opened_is_a_failure(checkout: Checkout, command:
 @pytest.mark.parametrize("command", ["__main__", *START])
 def test_every_command_ends_through_the_one_entry(command: str) -> None:
     """`enter` turns an interruption into 130 or 143; tests/cli/test_entry.py shows that it does."""
-    source = (project.ROOT / "harness" / f"{command}.py").read_text(encoding="utf-8")
+    source = (ROOT / "harness" / f"{command}.py").read_text(encoding="utf-8")
     assert source.endswith('\n\nif __name__ == "__main__":\n    entry.enter(main)\n')
 
 
@@ -822,7 +822,7 @@ def test_a_run_whose_output_nobody_reads_can_go_on_later(checkout: Checkout) -> 
     )
     assert piped.stdout.startswith("epoch")
     message, hint, status = piped.stderr.splitlines()
-    assert message == "error: Its output was closed: nobody reads what it prints any more."
+    assert message == "error: The output was closed: nothing reads what this command prints."
     (run,) = checkout.runs()
     assert hint.endswith(f"python -m harness.run --resume {run.info.run_id}")
     assert status == "status 1"

@@ -8,9 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import children_of
-
-from harness.base.project import ROOT
+from conftest import ROOT, children_of
 
 MEASURING = """
 from harness.cli import entry

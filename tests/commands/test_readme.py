@@ -58,18 +58,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("command", PYTHON_COMMANDS)
 def test_every_command_of_the_readme_runs(command: str, store: Path, tmp_path: Path) -> None:
     _, _, module, *words = shlex.split(command)
-    door = module.removeprefix("harness").removeprefix(".")
-    if door in ("ui", "bench", "compare", "report"):  # there may be no run yet, or different data
+    command_name = module.removeprefix("harness").removeprefix(".")
+    if command_name in (
+        "ui",
+        "bench",
+        "compare",
+        "report",
+    ):  # there may be no run yet, or different data
         words = ["--help"]
     elif words and "--help" not in words:
         name, *rest = words
         given = dict(itertools.pairwise(rest))
-        if door == "study":
+        if command_name == "study":
             rest += ["--storage", f"sqlite:///{tmp_path}/optuna.db"]
-        for flag, value in QUICK[door].items():
+        for flag, value in QUICK[command_name].items():
             if flag not in given:
                 rest += [flag, value]
-        smaller = {**QUICK[door], "--validation-size": "100"}
+        smaller = {**QUICK[command_name], "--validation-size": "100"}
         for flag in given.keys() & smaller.keys():
             rest[rest.index(flag) + 1] = smaller[flag]
         words = [name, *rest]

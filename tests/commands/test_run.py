@@ -153,9 +153,11 @@ def test_the_same_command_from_another_folder_gives_the_same_numbers_in_the_same
     finished: Recorded, tmp_path: Path
 ) -> None:
     checkout, first = finished
-    second = checkout.run("baseline", *QUICK, "--quiet", "--no-figures", folder=tmp_path)
+    inside = checkout.root / "experiments" / "notes"
+    inside.mkdir(exist_ok=True)
+    second = checkout.run("baseline", *QUICK, "--quiet", "--no-figures", folder=inside)
     assert second.status == 0
-    assert list(tmp_path.iterdir()) == []
+    assert list(inside.iterdir()) == []
     with checkout.opened() as client:
         for name in LOSSES_AND_ACCURACIES:
             histories = [
@@ -450,5 +452,5 @@ def test_a_run_without_its_recorder_fails_and_says_so(checkout: Checkout) -> Non
     (run,) = checkout.runs()
     assert errors == (
         "error: The recorder's process died: nothing more can be recorded.\n"
-        f"Once that is mended, go on: python -m harness.run --resume {run.info.run_id}\n"
+        f"Once that is fixed, go on: python -m harness.run --resume {run.info.run_id}\n"
     )

@@ -7,13 +7,12 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Checkout
+from conftest import QUICK, ROOT, Checkout
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.command_line import command_text
 from harness.base.errors import BadRequest, RunFailed
-from harness.base.project import ROOT
 from harness.cli import entry
 from harness.search import storage
 from harness.tracking import store_address

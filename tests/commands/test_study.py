@@ -29,7 +29,7 @@ from scipy import stats
 import studies
 from experiments.baseline import Baseline
 from harness import FloatDistribution, IntDistribution, Study
-from harness.base import discovery
+from harness.base import project
 from harness.base.errors import BadRequest
 from harness.base.goals import Goal
 from harness.cli import study_progress
@@ -352,7 +352,7 @@ def test_a_bad_study_file_is_refused(
 ) -> None:
     (tmp_path / "studies").mkdir()
     (tmp_path / "studies" / "broken.py").write_text(source)
-    monkeypatch.setattr(discovery, "ROOT", tmp_path)
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
     monkeypatch.setattr(studies, "__path__", [str(tmp_path / "studies")])
     monkeypatch.delitem(sys.modules, "studies.broken", raising=False)
     with pytest.raises(BadRequest) as refusal:

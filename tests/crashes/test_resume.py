@@ -16,7 +16,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from harness.base.project import MLRUNS
+from harness.base.project import mlruns
 from harness.training import checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def stopped_after(process: subprocess.Popen[str], epochs: int, number: signal.Si
 
 
 def weights(run_id: str) -> dict[str, torch.Tensor]:
-    path = checkpoint.latest_first(MLRUNS / "checkpoints" / run_id)[0]
+    path = checkpoint.latest_first(mlruns() / "checkpoints" / run_id)[0]
     network: dict[str, torch.Tensor] = checkpoint.load(path)["network"]
     return network
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     words = ["dropout_mlp", *FEW, "--num-epochs", "40", "--hidden-width", "32"]
     stopped_after(store.begin(*words), 3, signal.SIGKILL)
     run_id = wait_until_ended(store, "dropout_mlp").info.run_id
-    latest, _ = checkpoint.latest_first(MLRUNS / "checkpoints" / run_id)
+    latest, _ = checkpoint.latest_first(mlruns() / "checkpoints" / run_id)
     latest.write_bytes(latest.read_bytes()[:-1])
     resumed = store.run("--resume", run_id)
     assert resumed.returncode == 0, resumed.stderr
@@ -152,7 +152,7 @@ def test_fewer_checkpoints_lead_to_the_same_numbers(tmp_path: Path) -> None:
     seldom = ["--checkpoint-every", "7", "--keep-checkpoints", "1"]
     stopped_after(store.begin(*words, *seldom), 9, signal.SIGKILL)
     run_id = wait_until_ended(store, "dropout_mlp").info.run_id
-    folder = MLRUNS / "checkpoints" / run_id
+    folder = mlruns() / "checkpoints" / run_id
     (saved,) = checkpoint.latest_first(folder)
     assert int(saved.stem.partition("-")[2]) % 7 == 0
     assert store.run("--resume", run_id, "--quiet").returncode == 0
@@ -164,7 +164,7 @@ def test_a_run_without_a_checkpoint_begins_anew_and_records_nothing_twice(tmp_pa
     store = Store(tmp_path)
     stopped_after(store.begin("baseline", *FEW, "--num-epochs", "40"), 3, signal.SIGKILL)
     run_id = wait_until_ended(store, "baseline").info.run_id
-    shutil.rmtree(MLRUNS / "checkpoints" / run_id)
+    shutil.rmtree(mlruns() / "checkpoints" / run_id)
     assert store.run("--resume", run_id, "--quiet").returncode == 0
     assert [step for step, _ in store.numbers(run_id)["train/loss"]] == list(range(1, 41))
 

@@ -12,10 +12,10 @@ from fakes import MACHINE, MemoryRecorder, ScriptedGroup, epoch
 
 from experiments.baseline import Baseline
 from experiments.softmax_regression import SoftmaxRegression
+from harness.base import project
 from harness.base.errors import RunFailed
 from harness.base.signals import Interrupted
 from harness.cli.run_progress import summary
-from harness.execution import launch
 from harness.execution.events import Begun, Ending
 from harness.execution.launch import repeat, run
 from harness.execution.preparation import DataSource, prepare
@@ -40,7 +40,7 @@ CONFIRMATION = RunSpecification(kind="confirm", parent="study")
 
 @pytest.fixture(autouse=True)
 def mlruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(launch, "MLRUNS", tmp_path)
+    monkeypatch.setattr(project, "mlruns", lambda: tmp_path)
     return tmp_path
 
 
@@ -126,7 +126,7 @@ def test_an_error_in_the_middle_leaves_a_failed_run_with_its_trace(
 ) -> None:
     failure = Ending("failed", reason="it broke", trace="line 1\n")
     group = ScriptedGroup(lambda _: [epoch(1), failure])
-    with pytest.raises(RunFailed, match=r"it broke\nOnce that is mended, go on: .* --resume run 1"):
+    with pytest.raises(RunFailed, match=r"it broke\nOnce that is fixed, go on: .* --resume run 1"):
         run(EXPERIMENT, group, EXECUTION, recorder)
     assert kinds(recorder) == [StartRun, LogEpoch, SaveArtifacts, EndRun]
     assert recorder.of(SaveArtifacts)[0].files == {"error.txt": b"line 1\n"}
@@ -158,7 +158,7 @@ def test_a_record_that_fails_ends_the_run(mlruns: Path) -> None:
         return RunFailed("the disk is full") if full else None
 
     recorder = MemoryRecorder(fails)
-    with pytest.raises(RunFailed, match="the disk is full\nOnce that is mended"):
+    with pytest.raises(RunFailed, match="the disk is full\nOnce that is fixed"):
         run(EXPERIMENT, ScriptedGroup(lambda _: [epoch(1), epoch(2)]), EXECUTION, recorder)
     assert recorder.of(EndRun)[0].tags["reason"] == "the disk is full"
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -31,7 +32,6 @@ from experiments.dropout_mlp import DropoutMlp
 from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness.base.inspection import FirstLayer, Inspection, Mistakes
-from harness.base.project import ROOT
 from harness.figures import run_figures, style
 from harness.training.datasets import CLASS_NAMES, open_dataset
 from harness.training.device import Execution

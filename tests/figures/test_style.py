@@ -9,10 +9,10 @@ from pathlib import Path
 
 import matplotlib
 import pytest
+from conftest import ROOT
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from harness.base.project import ROOT
 from harness.figures import style
 
 MATPLOTLIBRC = """\

@@ -15,12 +15,12 @@ from typing import Any
 
 import optuna
 import pytest
+from conftest import ROOT
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from experiments.baseline import Baseline
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import Owner
-from harness.base.project import ROOT
 from harness.search import (
     CategoricalDistribution,
     FloatDistribution,

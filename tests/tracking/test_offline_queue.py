@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from records import dead_owner, use_store
 
+from harness.base import project
 from harness.base.errors import RunFailed
 from harness.tracking import store_address
 from harness.tracking.offline_queue import OfflineQueue
@@ -50,7 +51,7 @@ def server() -> Server:
 
 @pytest.fixture
 def queue(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OfflineQueue:
-    monkeypatch.setattr(store_address, "MLRUNS", tmp_path / "mlruns")
+    monkeypatch.setattr(project, "mlruns", lambda: tmp_path / "mlruns")
     return queue_to(server, tmp_path, monkeypatch)
 
 

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from unusual_store import make_unusual_store
 
 import harness
+from harness.base import project
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import Owner
 from harness.tracking import pages, reader
@@ -162,7 +163,7 @@ def test_artifacts_are_read_from_their_folder(
 ) -> None:
     checkout, ended = group
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{checkout.store}")
-    monkeypatch.setattr(reader, "ROOT", checkout.root)
+    monkeypatch.setattr(project, "root", lambda: checkout.root)
     monkeypatch.chdir(checkout.root)
     for source in (DatabaseReader(checkout.store), ClientReader()):
         content = source.artifact(ended.run_id, "experiment.json")
@@ -273,7 +274,7 @@ def test_a_run_that_began_while_the_server_was_away_keeps_its_first_id(
     served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", served)
-    monkeypatch.setattr(reader, "MLRUNS", tmp_path)
+    monkeypatch.setattr(project, "mlruns", lambda: tmp_path)
     group = next(run for run in ClientReader().runs() if run.kind == "group")
     key = "ab" * 16
     ids = tmp_path / "spool" / fingerprint() / "ids"

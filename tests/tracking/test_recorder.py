@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import GIT, SECRETS, USER, Recorded
+from conftest import GIT, ROOT, SECRETS, USER, Recorded
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from records import dead_owner, record, use_store
@@ -27,7 +27,6 @@ from records import dead_owner, record, use_store
 from experiments.baseline import Baseline
 from harness.base import provenance
 from harness.base.ownership import Owner
-from harness.base.project import ROOT
 from harness.tracking.messages import (
     EndRun,
     LogEpoch,

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import QUICK, Checkout, Ended
+from conftest import QUICK, ROOT, Checkout, Ended
 from mlflow import MlflowClient
 from records import record, use_store
 
 from harness.base import ownership
 from harness.base.errors import BadRequest, RunFailed
-from harness.base.project import ROOT
 from harness.tracking import recorder_process
 from harness.tracking.messages import EndRun, LogEpoch, OpenStore, SaveArtifacts, StartRun
 from harness.tracking.recorder_process import RecorderProcess
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.processes
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(ownership, "REGISTER", tmp_path / "processes")
+    monkeypatch.setattr(ownership, "register_folder", lambda: tmp_path / "processes")
     return use_store(tmp_path / "store", monkeypatch)
 
 
@@ -130,7 +129,7 @@ sys.path.insert(0, "tests/tracking")
 from pathlib import Path
 from records import record
 from harness.base import ownership
-ownership.REGISTER = Path(sys.argv[1])
+ownership.register_folder = lambda: Path(sys.argv[1])
 from harness.tracking.messages import LogEpoch, StartRun
 from harness.tracking.recorder_process import RecorderProcess
 

@@ -24,14 +24,13 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import bound_by_file_modes
+from conftest import ROOT, bound_by_file_modes
 from hypothesis import given
 from hypothesis import strategies as st
 from torchvision import datasets as torchvision_datasets
 from torchvision import transforms
 
 from harness.base.errors import BadRequest
-from harness.base.project import ROOT
 from harness.training import datasets
 from harness.training.datasets import Dataset, DatasetName, DataUnavailable, Images
 

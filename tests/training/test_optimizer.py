@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -19,7 +20,6 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from harness.base.project import ROOT
 from harness.training.optimizer import VanillaSGD
 
 SHAPES = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=4)

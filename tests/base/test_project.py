@@ -1,0 +1,71 @@
+"""Which folder is the project: the nearest one upwards, or the one that is named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.base import project
+from harness.base.errors import BadRequest
+
+
+@pytest.fixture(autouse=True)
+def unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is known of a project, before or after the test."""
+    monkeypatch.delenv(project.VARIABLE, raising=False)
+    project.root.cache_clear()
+    yield
+    project.root.cache_clear()
+
+
+def make(folder: Path) -> Path:
+    for name in project.FOLDERS:
+        (folder / name).mkdir(parents=True)
+    return folder.resolve()
+
+
+def test_it_is_the_nearest_folder_upwards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = make(tmp_path)
+    inner = make(tmp_path / "inner")
+    (inner / "experiments" / "deep").mkdir()
+    for here, expected in (
+        (inner / "experiments" / "deep", inner),
+        (inner, inner),
+        (outer / "studies", outer),
+    ):
+        project.root.cache_clear()
+        monkeypatch.chdir(here)
+        assert project.root() == expected
+        assert project.mlruns() == expected / "mlruns"
+
+
+def test_it_stays_the_same_wherever_a_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make(tmp_path / "one"))
+    first = project.root()
+    monkeypatch.chdir(make(tmp_path / "two"))
+    assert project.root() == first
+
+
+def test_one_of_the_two_folders_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "studies").write_text("a file")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(BadRequest, match="Make one: python -m harness init"):
+        project.root()
+
+
+def test_a_variable_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(project.VARIABLE, "own")
+    assert project.root() == folder
+    project.root.cache_clear()
+    monkeypatch.setenv(project.VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(BadRequest, match=r"HARNESS_PROJECT: .*nowhere is no project"):
+        project.root()
