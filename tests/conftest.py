@@ -24,6 +24,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+from harness.base import project
 from harness.base.machine import process_start
 from harness.base.processes import end_tree
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 ROOT = Path(__file__).resolve().parent.parent
+
+project.root()  # found once: tests change the current folder
 
 PARTS = ("harness", "experiments", "studies", "pyproject.toml", ".gitignore")
 """What a copy of the project is made of; what runs leave behind is not part of it."""

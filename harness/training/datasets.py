@@ -1,7 +1,8 @@
 """Image data sets: found on disk or downloaded, checked, memory-mapped, split.
 
 torchvision downloads, checks and extracts. The extracted files are mapped as they are, so all
-processes of a machine share one copy. Opening a data set that is on disk imports no torchvision.
+processes of a machine share one copy; files that are there as gzip only are extracted once, into
+the project's store. Opening a data set that is on disk imports no torchvision.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import os
 import shutil
 import socket
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +54,17 @@ PIXELS = SIDE * SIDE
 
 DIGITS_TEST_SIZE = 360
 """The last 360 of the 1,797 digits are the test set."""
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Where Debian's package dataset-fashion-mnist has the gzip files."""
+
+FASHION_MNIST_SHA256 = (
+    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+)
+"""Digests of the four published files of Fashion-MNIST, extracted: the package is another gzip."""
 
 SILENCE_SECONDS = 10.0
 """How long a download server may stay silent, including while connecting."""
@@ -169,8 +182,8 @@ def data_root(folder: Path | None = None) -> Path:
 
 
 def on_disk(name: DatasetName, root: Path) -> bool:
-    """Whether all files of a data set exist; they may still be damaged."""
-    return name == "digits" or all(map(os.path.exists, _paths(name, root)))
+    """Whether all files of a data set exist, extracted or not; they may still be damaged."""
+    return name == "digits" or bool(_extracted_files(name, root) or _gzip_files(name, root))
 
 
 def open_dataset(name: DatasetName, root: Path, *, with_test: bool = True) -> Dataset:
@@ -187,7 +200,8 @@ def open_dataset(name: DatasetName, root: Path, *, with_test: bool = True) -> Da
     else:
         if not on_disk(name, root):
             _download(name, root)
-        train_images, train_labels, test_images, test_labels = _paths(name, root)
+        files = _extracted_files(name, root) or _extracted(_gzip_files(name, root))
+        train_images, train_labels, test_images, test_labels = files
         train = read_images(train_images, train_labels)
         test = read_images(test_images, test_labels) if with_test else train
     return Dataset(name, train, test if with_test else dataclasses.replace(train, rows=_no_rows()))
@@ -216,10 +230,72 @@ def _as_float(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.view(-1, 1, SIDE, SIDE).to(torch.float32).div_(255)
 
 
-def _paths(name: str, root: Path) -> list[Path]:
-    raw = root / TORCHVISION_CLASSES[name] / "raw"
+def _raw(name: str, root: Path) -> Path:
+    """Where torchvision keeps the files of a data set."""
+    return root / TORCHVISION_CLASSES[name] / "raw"
+
+
+def _files(folder: Path, ending: str = "") -> list[Path]:
     parts = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-    return [raw / f"{part}-ubyte" for part in parts]
+    return [folder / f"{part}-ubyte{ending}" for part in parts]
+
+
+def _extracted_files(name: str, root: Path) -> list[Path]:
+    """The four files, as torchvision lays them out or in the folder itself; empty if one lacks."""
+    found = (_files(folder) for folder in (_raw(name, root), root))
+    return next((files for files in found if all(map(os.path.exists, files))), [])
+
+
+def _gzip_files(name: str, root: Path) -> list[Path]:
+    """The same as gzip files; those of Debian's package last."""
+    folders = [_raw(name, root), root, *([DEBIAN_FOLDER] if name == "fashion-mnist" else [])]
+    found = (_files(folder, ".gz") for folder in folders)
+    return next((files for files in found if all(map(os.path.exists, files))), [])
+
+
+def _extracted(files: Sequence[Path]) -> list[Path]:
+    """Gzip files as extracted ones in the project's store, made once: their own folder may be
+    read-only.
+
+    Raises:
+        DataUnavailable: a file is damaged, or the store cannot be written.
+    """
+    known = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    key = hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+    folder = project.mlruns() / "datasets" / key
+    if folder.is_dir():
+        return _files(folder)
+    staging = folder.with_name(f".{key}")
+    try:
+        staging.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(staging.with_suffix(".lock")):
+            if not folder.is_dir():
+                shutil.rmtree(staging, ignore_errors=True)
+                staging.mkdir()
+                for file, target in zip(files, _files(staging), strict=True):
+                    _extract(file, target)
+                staging.replace(folder)
+    except OSError as error:
+        full = error.errno == errno.ENOSPC
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise DataUnavailable(f"{staging.parent}: cannot be written ({reason}).") from None
+    return _files(folder)
+
+
+def _extract(file: Path, target: Path) -> None:
+    sha256 = hashlib.sha256()
+    with target.open("wb") as out:
+        try:
+            with gzip.open(file) as packed:
+                while part := packed.read(1 << 20):
+                    sha256.update(part)
+                    out.write(part)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _damaged(file, f"cannot be extracted ({error})") from None
+    if not target.stat().st_size:
+        raise _damaged(file, "cannot be extracted (it is empty)")
+    if file.parent == DEBIAN_FOLDER and sha256.hexdigest() not in FASHION_MNIST_SHA256:
+        raise _damaged(file, "its content is not that of Fashion-MNIST")
 
 
 def _map_idx(path: Path, magic: int, item_shape: tuple[int, ...]) -> torch.Tensor:
@@ -303,7 +379,8 @@ def _download(name: DatasetName, root: Path) -> None:
             shutil.rmtree(staging, ignore_errors=True)
             try:
                 _fetch(folder, staging)
-                for path, target in zip(_paths(name, staging), _paths(name, root), strict=True):
+                pairs = zip(_files(_raw(name, staging)), _files(_raw(name, root)), strict=True)
+                for path, target in pairs:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     path.replace(target)
             finally:
@@ -313,9 +390,14 @@ def _download(name: DatasetName, root: Path) -> None:
         reason = "the disk is full" if full else " ".join(mask(str(error)).split())
         raise DataUnavailable(
             f"{name} is not in {root} and cannot be downloaded: {reason}\n"
-            f"Ways out: a --data-root (or HARNESS_DATA_ROOT) that holds {folder}/raw, a mirror "
-            "(HARNESS_DATA_MIRROR=URL), --dataset digits, or harness.run's --fallback digits."
+            f"Ways out: a --data-root (or HARNESS_DATA_ROOT) that holds {folder}/raw or the four "
+            f"files themselves, {_package(name)}a mirror (HARNESS_DATA_MIRROR=URL), "
+            "--dataset digits, or harness.run's --fallback digits."
         ) from None
+
+
+def _package(name: str) -> str:
+    return "Debian's package dataset-fashion-mnist, " if name == "fashion-mnist" else ""
 
 
 def _fetch(class_name: str, root: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from harness.base import project
 from harness.base.errors import BadRequest
@@ -13,11 +14,13 @@ from harness.base.errors import BadRequest
 
 @pytest.fixture(autouse=True)
 def unknown(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing is known of a project, before or after the test."""
+    """Nothing is known of a project at the beginning; at the end it is the checkout again."""
     monkeypatch.delenv(project.VARIABLE, raising=False)
     project.root.cache_clear()
     yield
+    monkeypatch.undo()
     project.root.cache_clear()
+    assert project.root() == ROOT
 
 
 def make(folder: Path) -> Path:

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from torchvision import datasets as torchvision_datasets
 from torchvision import transforms
 
+from harness.base import project
 from harness.base.errors import BadRequest
 from harness.training import datasets
 from harness.training.datasets import Dataset, DatasetName, DataUnavailable, Images
@@ -352,6 +353,78 @@ def test_on_disk_means_all_four_files(tmp_path: Path) -> None:
     assert not datasets.on_disk("mnist", tmp_path)
     (raw(tmp_path) / TEST_LABELS).unlink()
     assert not datasets.on_disk("fashion-mnist", tmp_path)
+
+
+# Files as people have them
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "mlruns"
+    monkeypatch.setattr(project, "mlruns", lambda: folder)
+    return folder
+
+
+def pack(folder: Path, files: dict[str, bytes] = FILES) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+
+
+@pytest.mark.parametrize("place", ["FashionMNIST/raw", "."])
+def test_gzip_files_are_extracted_once_into_the_store(
+    tmp_path: Path, store: Path, place: str
+) -> None:
+    root = tmp_path / "data"
+    pack(root / place)
+    before = sorted(root.rglob("*"))
+    assert datasets.on_disk("fashion-mnist", root)
+    assert is_published(datasets.open_dataset("fashion-mnist", root))
+    assert sorted(root.rglob("*")) == before, "the data root may be read-only"
+    (folder,) = (path for path in (store / "datasets").iterdir() if path.is_dir())
+    extracted = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert is_published(datasets.open_dataset("fashion-mnist", root))
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == extracted
+
+
+def test_other_gzip_files_are_extracted_anew(tmp_path: Path, store: Path) -> None:
+    root = tmp_path / "data"
+    pack(root)
+    first = datasets.open_dataset("fashion-mnist", root).train.digest
+    pack(root, published(7, 3))
+    second = datasets.open_dataset("fashion-mnist", root).train
+    assert (len(second), second.digest != first) == (7, True)
+
+
+def test_extracted_files_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
+    for name, content in FILES.items():
+        (tmp_path / name).write_bytes(content)
+    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+
+
+def test_debians_package_is_found_and_checked_by_its_content(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    pack(package)
+    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", package)
+    with pytest.raises(DataUnavailable, match="its content is not that of Fashion-MNIST"):
+        datasets.open_dataset("fashion-mnist", tmp_path / "data")
+    known = tuple(hashlib.sha256(content).hexdigest() for content in FILES.values())
+    monkeypatch.setattr(datasets, "FASHION_MNIST_SHA256", known)
+    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path / "data"))
+    assert not datasets.on_disk("mnist", tmp_path / "data")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"no gzip", lambda b: b""])
+def test_a_damaged_gzip_file_is_named(tmp_path: Path, store: Path, damage: Any) -> None:
+    pack(tmp_path)
+    path = tmp_path / f"{TEST_LABELS}.gz"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataUnavailable, match=r"t10k-labels-idx1-ubyte.gz: cannot be extracted"):
+        datasets.open_dataset("fashion-mnist", tmp_path)
+    pack(tmp_path)
+    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 # Damaged files
