@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.base import signals
+from harness.base.errors import BadRequest
 from harness.cli import entry, flags, listing
 from harness.cli.recording import optional_recorder, recorder_process
 
@@ -22,11 +23,17 @@ usage: python -m harness.run NAME [--field value ...]
 Runs an experiment, prints every epoch and records all of it in MLflow."""
 
 
+GOING_ON = ("--resume", "--continue")
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run the experiment that the first argument names; return the exit status."""
-    if arguments and arguments[0].partition("=")[0] in ("--resume", "--continue"):
+    if arguments and arguments[0].partition("=")[0] in GOING_ON:
         return _go_on(arguments)
     name, rest = listing.take_name("experiments", arguments, USAGE)
+    for flag in (word.partition("=")[0] for word in rest):
+        if flag in GOING_ON:
+            raise BadRequest(f"{flag} takes no experiment: python -m harness.run {flag} RUN")
     with optional_recorder(rest) as recorder:
         # Libraries swallow an interruption in the middle of their import, and then fail.
         with signals.deferred():

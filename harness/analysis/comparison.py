@@ -111,7 +111,7 @@ class Comparison:
                 f"{number_of(repeats, 'run')} left out: a later one has the same fields and seed."
             )
         if any(run.outcome not in (*FINISHED, "pruned") for run in runs):
-            notes.append("Each run that has not finished has a row of its own, with what it has.")
+            notes.append("A run that has not completed has its own row, with the epochs it has.")
         if len({data_seen(run) for run in runs}) > 1:
             notes.append("The rows saw different images: their numbers are not comparable.")
         if self.reference:

@@ -1,6 +1,6 @@
 """What psutil does not tell about this machine and its processes.
 
-A process is told from a later one with the same id by its start, which must not move when somebody
+A process and a later one with the same id differ by their start, which must not move when somebody
 sets the clock. Linux counts it in ticks since the boot, so there the boot needs a name as well. On
 Windows and macOS it is the time of day that the system wrote down at the start and never changes:
 it differs from boot to boot by itself.
@@ -61,7 +61,7 @@ def boot_id() -> str:
 
 
 def peak_memory() -> int | None:
-    """Return the most memory, in bytes, that this process has taken; None if nothing tells."""
+    """Return the most memory, in bytes, that this process has taken; None if it is unknown."""
     if sys.platform == "win32":
         return int(psutil.Process().memory_info().peak_wset)
     if sys.platform == "linux":

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from harness.base.errors import BadRequest, RunFailed
+from harness.base.errors import RunFailed
 from harness.base.formatting import number_of
 from harness.cli.run_flags import RunSettings
 from harness.execution.events import Ending
@@ -23,6 +23,9 @@ from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
 from harness.workers.study_run import StudyRequest
 
+PUBLISHED_SIZE = 60_000
+"""Training images of a data set that is yet to be downloaded."""
+
 
 def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
     """Fields, sizes and updates of a run, and where it would be recorded.
@@ -34,11 +37,11 @@ def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
     device = settings.execution().apply()
     root = data_root(settings.data_root)
     available = on_disk(experiment.dataset, root)
-    size = len(open_dataset(experiment.dataset, root).train) if available else 60_000
-    if experiment.validation_size >= size:
-        raise BadRequest(
-            f"validation_size: {experiment.validation_size} leaves none of {size} training images."
-        )
+    size = PUBLISHED_SIZE
+    if available:
+        dataset = open_dataset(experiment.dataset, root)
+        dataset.split(experiment.validation_size, experiment.split_seed)
+        size = len(dataset.train)
     batches = math.ceil((size - experiment.validation_size) / experiment.batch_size)
     try:
         parameters = sum(p.numel() for p in experiment.network().parameters())
@@ -85,7 +88,7 @@ def study_dry_run(request: StudyRequest) -> str:
             **{f"search {name}": words for name, words in space.items()},
             "budget": (
                 f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
-                "no pruning counted"
+                "if none is pruned"
             ),
             "objective": ", ".join(f"{g.metric} ({g.direction})" for g in search.study.goals),
             "sampler": (
@@ -94,7 +97,7 @@ def study_dry_run(request: StudyRequest) -> str:
             ),
             "workers": f"{workers} with {execution.threads} threads on {device}",
             "images": (
-                f"{len(prepared.train):,} to train on, {len(prepared.evaluation):,} to select on"
+                f"{len(prepared.train):,} for training, {len(prepared.evaluation):,} for selection"
             ),
             "one epoch": f"{seconds:.2f} s, measured alone",
             "estimate": f"{total / 60:.1f} min, and the confirmation after it",

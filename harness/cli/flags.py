@@ -134,6 +134,7 @@ _REWORDED = {
     r"no type matching .*(?:<class '(?:int|float)'>|\)\]): ": "",
     r"invalid literal for int\(\) with base 10: (.*)$": r"\1 is not a whole number.",
     r"could not convert string to float: (.*)$": r"\1 is not a number.",
+    r"^Unrecognized options: (.*)$": r"There is no flag or argument \1.",
     r"^Missing value for argument '(--[\w-]+)'.*$": r"\1: the value is missing.",
 }
 """tyro's messages, and what the user reads instead."""

@@ -129,7 +129,9 @@ class RecordRun(Callback):
         if ending.weights_sha256:
             tags["weights_sha256"] = ending.weights_sha256
         if ending.trace:
-            with contextlib.suppress(RunFailed):  # as on a full disk, which is the news
+            with contextlib.suppress(
+                RunFailed
+            ):  # on a full disk, say, which is the error to report
                 files = {"error.txt": ending.trace.encode()}
                 self.recorder.send(SaveArtifacts(self.run_id, files))
         incomplete = ending.incomplete or self._keep_model(ending)

@@ -18,11 +18,11 @@ from harness.tracking.schema import Outcome
 from harness.training.loop import EpochResult
 
 POLL_SECONDS = 0.2
-"""Between two questions to a source that has nothing to give while others work."""
+"""How often to ask a source again that has no training to give while other workers are busy."""
 
 
 class Callback:
-    """Hears what happens to one training; every method does nothing unless overridden."""
+    """Is called with each event of one training; every method does nothing unless overridden."""
 
     def begun(self, event: Begun) -> None:
         """The training is about to begin."""
@@ -118,7 +118,7 @@ def _end(driven: Driven, callbacks: Sequence[Callback], error: BaseException) ->
     """Tell callbacks that a training ends for a reason that is not its own."""
     ending = replace(ending_of(error, driven.task.experiment), is_blameless=True)
     for callback in callbacks:
-        with contextlib.suppress(RunFailed):  # the first error is the news
+        with contextlib.suppress(RunFailed):  # the first error matters more
             callback.ended(ending)
 
 

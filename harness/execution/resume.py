@@ -177,13 +177,13 @@ def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "
             f"after {number_of(stored.num_epochs or 0, 'epoch')}; "
-            "there is nothing left of it."
+            "nothing is left to train. To train it further: --continue"
         )
     owner = stored.owner
     if stored.outcome == "running" and not (owner and owner.is_dead):
         is_here = owner is not None and owner.is_here
         where = f"process {owner.pid}" if owner and is_here else "a process of another machine"
-        raise BadRequest(f"resume: {stored.run_id} is still run by {where}.")
+        raise BadRequest(f"resume: {stored.run_id} is still running, in {where}.")
 
 
 def _refuse_what_cannot_be_longer(

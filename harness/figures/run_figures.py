@@ -24,8 +24,10 @@ from harness.figures.style import (
     DIVERGING_MAP,
     GREEN,
     GREY,
+    LIGHT_GREY,
     MARGIN,
     NARROW,
+    PALE_BLUE,
     SEQUENTIAL_MAP,
     VERMILLION,
     headed_figure,
@@ -213,7 +215,7 @@ def confusion_matrix(
     axes.grid(False)
     points = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
     for (row, column), count in np.ndenumerate(counts):
-        colour = "black" if norm(shares[row, column]) > 0.5 else "white" if count else "#8A93A8"
+        colour = "black" if norm(shares[row, column]) > 0.5 else "white" if count else PALE_BLUE
         axes.text(
             column,
             row,
@@ -385,7 +387,7 @@ def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -
     # A few much larger weights would make all others look white; the bar has arrows for them.
     scale = float(np.quantile(sizes, 0.995)) if sizes.any() else 1.0
     image = axes.imshow(mosaic, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, aspect="auto")
-    axes.plot(*zip(*frames, strict=True), color="#B0B0B0", linewidth=0.6)
+    axes.plot(*zip(*frames, strict=True), color=LIGHT_GREY, linewidth=0.6)
     axes.set_xlim(-0.5, columns * wide - 0.5)
     axes.set_ylim(rows * high - 0.5, -0.5)
     bar = place_axes(figure, MARGIN + full_width + 0.08, HEADING, 0.11, full_height)

@@ -25,6 +25,12 @@ DARK_VERMILLION = "#B34700"
 GREY = "#595959"
 """For axes, subtitles and whatever stands back."""
 
+LIGHT_GREY = "#B0B0B0"
+"""For frames."""
+
+PALE_BLUE = "#8A93A8"
+"""For zeros on the dark end of the sequential map."""
+
 CURVE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, AMBER, SKY, "#000000", GREY)
 """Colours of curves that share one pair of axes, in this order."""
 

@@ -175,7 +175,7 @@ class _Report:
             Item(
                 "Choice of the best",
                 "none is chosen: configurations are sorted by their mean, and the highest of "
-                "several flatters itself"
+                "several is too optimistic"
                 if chosen
                 else "one configuration, nothing was chosen",
                 not (chosen and on_test),

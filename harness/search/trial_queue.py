@@ -270,7 +270,7 @@ def completed(stored: optuna.Study) -> list[FrozenTrial]:
 
 
 def forgive_failures(stored: optuna.Study) -> None:
-    """Forget earlier failures: a study that they have stopped goes on, the cause may be gone."""
+    """Forget earlier failures, so that a study that they stopped can continue."""
     stored.set_user_attr("forgiven", len(_ended(stored.get_trials(deepcopy=False))))
 
 

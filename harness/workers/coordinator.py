@@ -80,7 +80,7 @@ class Coordinator:
                     context.recorder.send(end)
             except RunFailed:
                 if error is None:
-                    raise  # otherwise what ended the block is the news
+                    raise  # otherwise the error that ended the block matters more
 
     def begin(self, record: RunRecord) -> None:
         """Begin the study's own run, or go on with the one that the stored study names."""

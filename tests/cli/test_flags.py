@@ -79,7 +79,7 @@ def test_values_are_parsed_by_their_types() -> None:
         ("x --scale wide", "--scale: 'wide' is not a number.\nAll flags: program --help"),
         ("x --limit y", "--limit: 'y' is not a whole number.\nAll flags: program --help"),
         ("x --count 0", "count: 0 is not allowed, it must be at least 1."),
-        ("x y z", "Unrecognized options: y, z\nAll flags: program --help"),
+        ("x y z", "There is no flag or argument y, z.\nAll flags: program --help"),
         ("x --folder a\0b", r"folder: 'a\x00b' holds a null byte."),
     ],
 )

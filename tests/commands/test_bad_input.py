@@ -201,7 +201,7 @@ BY_THEIR_FLAGS = [
     asked("harness.ui", "--prot 5000", "There is no flag --prot. Did you mean --port or --host?"),
     asked("harness.ui", "--port 5000 --port 5001", "--port is given 2 times"),
     asked("harness.ui", "baseline", "baseline"),
-    asked("harness.ui", "--no-browser=maybe", "Unrecognized options: maybe"),
+    asked("harness.ui", "--no-browser=maybe", "There is no flag or argument maybe"),
     asked(
         "harness.ui", "--host example.org", "host: 'example.org' is not an address of this machine"
     ),
@@ -302,7 +302,7 @@ BY_THEIR_CONTENT = [
     with_flags("--device toaster", "device: 'toaster' is not one of this machine's: auto, cpu"),
     with_flags("--device cuda:99", "device: 'cuda:99' is not one of this machine's"),
     with_flags("--matmul-precision low", "highest"),
-    with_flags("--capture-graph=maybe", "Unrecognized options: maybe"),
+    with_flags("--capture-graph=maybe", "There is no flag or argument maybe"),
     with_flags("--fallback mnist", "digits"),
     with_flags("extra", "extra"),
     with_flags("-x", "-x"),
@@ -623,7 +623,7 @@ SAME_MISTAKE = {
         r"data_root: 'a\x00b' holds a null byte.",
     ),
     "surplus argument": ("run study report verify sync ui bench", "{} surplus", "surplus"),
-    "switch with a value": ("run study verify", "{} --quiet=x", "Unrecognized options: x"),
+    "switch with a value": ("run study verify", "{} --quiet=x", "There is no flag or argument x"),
     "no name": ("run study report", "", "Missing: NAME."),
     "no id": ("verify", "", "Missing: RUN."),
     "a flag in place of a name": ("run study", "--quick", "Missing: NAME."),
@@ -768,8 +768,8 @@ def test_a_run_that_is_not_there_or_has_finished_is_not_resumed(finished: Record
     before = state(checkout.root)
     for run_id, message in (
         ("0" * 32, f"resume: there is no run '{'0' * 32}' here"),
-        (ended.run_id, "nothing left"),
-        (ended.run_id[:8], "nothing left"),
+        (ended.run_id, "nothing is left"),
+        (ended.run_id[:8], "nothing is left"),
     ):
         check(
             asked("harness.run", f"--resume {run_id}", message),

@@ -172,7 +172,7 @@ def test_a_run_without_a_checkpoint_begins_anew_and_records_nothing_twice(tmp_pa
 def test_a_finished_or_unknown_run_is_refused(store: Store) -> None:
     finished = run_id_of(store.run("softmax_regression", *FEW, "--num-epochs", "1").stdout)
     before = store.numbers(finished)
-    for run_id, message in ((finished, "nothing left"), ("0" * 32, "there is no run")):
+    for run_id, message in ((finished, "nothing is left"), ("0" * 32, "there is no run")):
         refused = store.run("--resume", run_id)
         assert refused.returncode == 2
         assert message in refused.stderr
