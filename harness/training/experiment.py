@@ -13,10 +13,10 @@ import inspect
 import re
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, dataclass_transform
+from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform
 
 import torch
 from torch import nn
@@ -30,11 +30,25 @@ from harness.training.metrics import ACCURACY, Metric
 from harness.training.optimizer import VanillaSGD
 from harness.training.schedule import Schedule, ScheduleName
 
-if TYPE_CHECKING:
-    from harness.training.loop import Training
-
 CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
 """Fields that say on what data, how long and with which seed; the others say what is trained."""
+
+
+class ObservedTraining(Protocol):
+    """What `Experiment.observe` sees of a training; it may read everything and change nothing.
+
+    Attributes:
+        scheduler: None if there is no schedule.
+    """
+
+    network: nn.Module
+    loss_fn: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+
+    @property
+    def history(self) -> Sequence[Any]:
+        """The epochs so far, each with its number `epoch` and its `metrics` by name."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -136,11 +150,10 @@ class Experiment(ABC):
         """
         return {"accuracy": ACCURACY}
 
-    def observe(self, training: Training) -> dict[str, float]:
+    def observe(self, training: ObservedTraining) -> dict[str, float]:
         """Further numbers of the epoch that has just ended, recorded under their own names.
 
-        `training` has the attributes `network`, `loss_fn`, `optimizer`, `scheduler` and `history`;
-        the gradients are those of the last batch. By default there are none.
+        The gradients are those of the last batch. By default there are no such numbers.
         """
         return {}
 
