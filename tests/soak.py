@@ -237,7 +237,7 @@ class Soak:
         run = self.client.get_run(run_id)
         numbers: dict[str, Any] = {"weights": run.data.tags.get("harness.weights_sha256")}
         for name in run.data.metrics:
-            if not name.startswith(("time/", "memory/")):
+            if not name.startswith(("time/", "memory/", "model/")):
                 history = self.client.get_metric_history(run_id, name)
                 numbers[name] = sorted((metric.step, metric.value) for metric in history)
         return numbers

@@ -15,11 +15,12 @@ from harness.execution.launch import NO_WEIGHTS, GroupResult, RunResult, repeat,
 from harness.execution.preparation import DataSource, prepare
 from harness.execution.recovery import recover
 from harness.execution.resume import resume, train_further
-from harness.execution.trained_network import fitting, read_weights, trained_run
+from harness.execution.trained_network import fitting, read_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import OpenStore, Recorder
 from harness.tracking.reader import open_reader
 from harness.tracking.schema import StoredRun
+from harness.tracking.selection import trained_run
 from harness.training.device import describe
 from harness.training.experiment import Experiment
 

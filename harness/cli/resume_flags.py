@@ -12,10 +12,10 @@ from tyro.conf import arg
 from harness.base.fields import Count, check_all
 from harness.cli import flags
 from harness.cli.shared_flags import DataFlags
-from harness.execution.trained_network import trained_run
 from harness.tracking import store_address
 from harness.tracking.reader import open_reader
 from harness.tracking.schema import AllowedChange, StoredRun
+from harness.tracking.selection import trained_run
 
 
 @dataclass(frozen=True, kw_only=True)

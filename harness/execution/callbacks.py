@@ -124,7 +124,8 @@ class RecordRun(Callback):
             self.begun(self.if_never_begun)
         if not self.run_id:
             return
-        self.metrics |= ending.metrics
+        assert self.begun_event
+        self.metrics |= self.begun_event.metrics | ending.metrics
         tags = {"reason": ending.reason} if ending.reason else {}
         if ending.weights_sha256:
             tags["weights_sha256"] = ending.weights_sha256
@@ -157,8 +158,7 @@ class RecordRun(Callback):
         self.run_id = self.recorder.send(StartRun(record))
 
     def _log(self, result: EpochResult) -> None:
-        once = self.begun_event.metrics if self.begun_event and result.epoch == 1 else {}
-        self._deliver(LogEpoch(self.run_id, result.epoch, once | result.metrics))
+        self._deliver(LogEpoch(self.run_id, result.epoch, result.metrics))
 
     def _deliver(self, message: LogEpoch | EndRun) -> None:
         if self.waits:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from harness.base.errors import BadRequest, RunFailed
-from harness.tracking.reader import LAST, Reader, open_reader
+from harness.tracking.reader import Reader, open_reader
 from harness.tracking.schema import StoredRun
+from harness.tracking.selection import trained_run
 from harness.training.experiment import Experiment, load_experiment
 
 WEIGHTS = "weights.pt"
@@ -133,23 +134,6 @@ def _built(experiment: Experiment) -> nn.Module:
     """The experiment's network; the caller's random generators stay as they are."""
     with torch.random.fork_rng(devices=[]):
         return experiment.network()
-
-
-def trained_run(identity: str, reader: Reader, what: str = "run") -> StoredRun:
-    """A run by its id, whole or its first letters, or `last` for the latest completed one.
-
-    Args:
-        what: starts the message of an error.
-
-    Raises:
-        BadRequest: no run or more than one is meant.
-    """
-    if identity == LAST:
-        completed = (r for r in reader.runs() if r.kind == "run" and r.outcome == "completed")
-        identity = next((found.run_id for found in completed), "")
-        if not identity:
-            raise BadRequest(f"{what}: there is no run here that has completed.")
-    return reader.find(identity, what)
 
 
 def _experiment_of(stored: StoredRun) -> Experiment:

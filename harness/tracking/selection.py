@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.base import discovery
 from harness.base.errors import BadRequest, nearest
-from harness.tracking.reader import Reader
+from harness.tracking.reader import LAST, Reader
 from harness.tracking.schema import StoredRun
 
 OF_STUDIES = ("study", "trial", "confirm")
@@ -60,3 +60,20 @@ def no_runs(name: str, is_study: bool, known: Sequence[str], what: str = "") -> 
     # MLflow creates an experiment named Default by itself.
     others = [entry for entry in known if entry not in (name, "Default")]
     return BadRequest(f"{kind}: there are no runs of {name!r}. {nearest(name, others)}")
+
+
+def trained_run(identity: str, reader: Reader, what: str = "run") -> StoredRun:
+    """A run by its id, whole or its first letters, or `last` for the latest completed one.
+
+    Args:
+        what: starts the message of an error.
+
+    Raises:
+        BadRequest: no run or more than one is meant.
+    """
+    if identity == LAST:
+        completed = (r for r in reader.runs() if r.kind == "run" and r.outcome == "completed")
+        identity = next((found.run_id for found in completed), "")
+        if not identity:
+            raise BadRequest(f"{what}: there is no run here that has completed.")
+    return reader.find(identity, what)

@@ -18,8 +18,9 @@ DOCUMENTS = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/log.md"]
 PYTHON_COMMANDS = [
     command
     for command in re.findall(r"^    (python -m harness[^#\n]*?) *(?:#.*)?$", README, re.MULTILINE)
-    # These need an earlier run: test_resume.py, test_training_length.py, test_from_python.py.
-    if not {"--resume", "--continue", "--start-from"} & set(command.split())
+    # These need an earlier run, or a folder: test_resume.py, test_training_length.py,
+    # test_from_python.py, test_init.py.
+    if not {"--resume", "--continue", "--start-from", "init"} & set(command.split())
 ]
 NOTEBOOK = "import harness\n"
 PYTHON_BLOCKS, NOTEBOOK_BLOCKS = (

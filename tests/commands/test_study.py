@@ -331,7 +331,7 @@ def suggesting(text: str) -> str:
         (space("'lr': (0.1, 1.0)"), "cannot use the distribution tuple"),
         (space("'dataset': CategoricalDistribution(['fashion-mnist', 'mnist'])"),
          "dataset cannot be searched"),
-        (space("'num_epochs': IntDistribution(1, 20)"), "num_epochs cannot be searched"),
+        (space("'split_seed': IntDistribution(1, 20)"), "split_seed cannot be searched"),
         (space(""), "needs either a space"),
         (IMPORTS + "study = Study(experiment=Baseline, space={'lr': FloatDistribution(.1, 1)})",
          "expected an experiment with its values"),
@@ -339,8 +339,8 @@ def suggesting(text: str) -> str:
          "n_trials=0)", "n_trials: 0 is not allowed"),
         (suggesting("return {'lr': trial.suggest_float('lr', -1, 1)}"), "lr: -0."),
         (suggesting("return {'rate': trial.suggest_float('lr', 0.1, 1)}"), "no field 'rate'"),
-        (suggesting("return {'num_epochs': trial.suggest_int('num_epochs', 1, 20)}"),
-         "num_epochs cannot be searched"),
+        (suggesting("return {'split_seed': trial.suggest_int('split_seed', 1, 20)}"),
+         "split_seed cannot be searched"),
         (suggesting("trial.suggest_float('lr', 0.1, 1)"), "must return a dict of field values"),
         (suggesting("return {'lr': trial.suggest('lr')}"), "suggest(trial) fails: AttributeError"),
         (suggesting("return {'lr': 10 ** trial.suggest_float('log_lr', -3, -2)}"),
@@ -376,7 +376,7 @@ def test_what_is_refused_and_what_is_only_looked_at_touches_no_store(checkout: C
         "search lr",
         "0.01 to 1.0, logarithmic",
         "7 trials of 2 epochs",
-        "1,198 to train",
+        "1,198 for training",
     ):
         assert words in looked_at.output
     assert looked_at.errors == ""
@@ -474,7 +474,7 @@ def check_confirmation(
         assert sorted(json.loads(text)["num_images"] for text in profiles) == [360, 1437]
     assert [sorted(found) for found in accuracies.values()] == [[0, 1, 2]] * 2
     for config, found in accuracies.items():
-        assert summary["confirmed"][config]["test_accuracy"] == {
+        assert summary["confirmed"][config]["values"]["test/accuracy"] == {
             str(k): v for k, v in found.items()
         }
 
@@ -485,8 +485,8 @@ def check_confirmation(
         name: parent.data.metrics[f"confirm/difference/{name}"] for name in ("mean", "low", "high")
     }
     assert recorded == pytest.approx({"mean": mean, "low": low, "high": high}, abs=1e-12)
-    assert f"{100 * mean:+.2f} points" in ended.output
-    assert f"95% interval {100 * low:+.2f} to {100 * high:+.2f}" in ended.output
+    assert f"{mean:+.4f} of test accuracy" in ended.output
+    assert f"95% interval {low:+.4f} to {high:+.4f}" in ended.output
     assert summary["verdict"] in ended.output
     assert summary["verdict"] in parent.data.tags["mlflow.note.content"]
 

@@ -57,7 +57,7 @@ class Store:
         return {
             name: [(m.step, m.value) for m in self.client.get_metric_history(run_id, name)]
             for name in self.client.get_run(run_id).data.metrics
-            if not name.startswith(("time/", "memory/"))
+            if not name.startswith(("time/", "memory/", "model/"))
         }
 
 

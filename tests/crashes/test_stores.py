@@ -269,7 +269,7 @@ def numbers(checkout: Checkout, run_id: str) -> dict[str, list[tuple[int, float]
         return {
             name: [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
             for name in client.get_run(run_id).data.metrics
-            if not name.startswith(("time/", "memory/"))
+            if not name.startswith(("time/", "memory/", "model/"))
         }
 
 
@@ -380,7 +380,9 @@ def test_a_moved_checkout_shows_its_figures(finished: Recorded, tmp_path: Path) 
     moved = Checkout(tmp_path / "another" / "place")
     shutil.copytree(recorded.root, moved.root)
     port = free_port()
-    process = moved.start("harness.ui", "--no-browser", "--port", str(port), cwd=tmp_path)
+    process = moved.start(
+        "harness.ui", "--no-browser", "--port", str(port), cwd=moved.root / "studies"
+    )
     try:
         assert process.stdout
         assert str(port) in process.stdout.readline()

@@ -27,7 +27,7 @@ def numbers(client: MlflowClient, run_id: str) -> dict[str, list[tuple[int, floa
             for m in sorted(client.get_metric_history(run_id, name), key=lambda m: m.step)
         ]
         for name in client.get_run(run_id).data.metrics
-        if not name.startswith(("time/", "memory/"))
+        if not name.startswith(("time/", "memory/", "model/"))
     }
 
 

@@ -41,12 +41,13 @@ PROGRAM = """if True:
     mistakes = Mistakes(np.zeros((0, 28, 28), np.uint8), nothing, nothing, nothing, nothing)
     found = Inspection("test", labels, labels, np.ones(10, np.float32), mistakes, None)
     history = [(1, {"train/loss": 1e9}), (2, {"train/loss": 1e12})]
-    rows = [TrialRow(n, "completed", n / 10, {"lr": 10.0**-n}, {1: n / 10}) for n in range(4)]
+    rows = [TrialRow(n, "completed", (n / 10,), {"lr": 10.0**-n}, {1: n / 10}) for n in range(4)]
     curve = comparison_figures.Curve("lr=1", 2, {"test/loss": [(1, 1e3, 0.1), (2, 0.1, 0.01)]})
     figures = [
         *run_figures.draw_run("run", "digits", "0123456789", history, found).values(),
         *study_figures.draw_study(
-            "study", rows, [SearchedParameter("lr", log=True)], {"lr": 1.0}, {"best": [0.5, 0.6]},
+            "study", rows, [SearchedParameter("lr", log=True)], {"lr": 1.0},
+            {"best": {"test/accuracy": [0.5, 0.6]}}, {"validation/accuracy": "maximize"}, [3],
             importances={"lr": 1.0},
         ).values(),
     ]

@@ -122,6 +122,8 @@ def test_the_charts_show_the_curves_of_all_runs_together(
     page.goto(f"{address}&compareRunsMode=CHART")
     title = page.get_by_text("test/accuracy", exact=True).first
     chart = title.locator("xpath=ancestor::*[.//*[contains(@class, 'js-plotly-plot')]][1]")
+    # Charts are drawn when they come into view.
+    page.get_by_placeholder("Search metric charts").fill("test/accuracy")
     expect(chart.locator(".scatterlayer .trace")).not_to_have_count(0)
     for name in ("lr=0.5 hidden_width=64", "lr=0.05", "dataset=digits num_epochs=2"):
         expect(chart.get_by_text(re.compile(f"^{name}"))).to_be_visible()
