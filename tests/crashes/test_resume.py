@@ -188,7 +188,7 @@ def test_a_run_that_still_runs_is_refused(tmp_path: Path) -> None:
         process.stdout.readline()
         refused = store.run("--resume", store.only_run("baseline").info.run_id)
         assert refused.returncode == 2
-        assert f"still run by process {process.pid}" in refused.stderr
+        assert f"is still running, in process {process.pid}" in refused.stderr
     finally:
         process.kill()
         process.communicate()
