@@ -23,8 +23,8 @@ class SourceState:
 
     Attributes:
         commit: Full hash, or "" outside a git checkout.
-        changes: A patch from that commit to the files, untracked ones included; "" if nothing
-            changed.
+        changes: A patch from that commit to the project's files, untracked ones included; "" if
+            nothing changed. What lies beside the project in a larger checkout is left out.
     """
 
     commit: str
@@ -36,17 +36,17 @@ def source() -> SourceState:
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return SourceState("", "")
-    if not _git("status", "--porcelain", "--untracked-files=normal"):
+    if not _git("status", "--porcelain", "--untracked-files=normal", "--", "."):
         return SourceState(commit.strip(), "")
     with tempfile.TemporaryDirectory() as folder:
         index = Path(folder) / "index"
         real_index = project.root() / _git("rev-parse", "--git-path", "index").strip()
         if real_index.is_file():
             shutil.copyfile(real_index, index)
-        _git("add", "--all", "--intent-to-add", index=index)
+        _git("add", "--all", "--intent-to-add", "--", ".", index=index)
         # The user's git settings (colours, an external diff program) would spoil the patch.
         plain = ("--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/")
-        changes = _git("diff", *plain, "HEAD", index=index)
+        changes = _git("diff", *plain, "--relative", "HEAD", index=index)
     if len(changes) > LONGEST_DIFF:
         changes = f"{changes[:LONGEST_DIFF]}\n[cut off: {len(changes)} characters in all]\n"
     return SourceState(commit.strip(), mask(changes))
@@ -59,7 +59,7 @@ def files_changed_since(commit: str) -> list[str]:
     """
     if not commit or commit == "none":
         return []
-    changed = _git("diff", "--name-only", commit, "--", "*.py").splitlines()
+    changed = _git("diff", "--name-only", "--relative", commit, "--", "*.py").splitlines()
     return changed + _git("ls-files", "--others", "--exclude-standard", "--", "*.py").splitlines()
 
 

@@ -64,6 +64,28 @@ def test_a_clean_checkout_has_no_changes(repository: Checkout) -> None:
     assert source == provenance.SourceState(repository.git("rev-parse", "HEAD").strip(), "")
 
 
+@needs_git
+def test_what_lies_beside_the_project_in_a_larger_checkout_is_left_out(
+    repository: Checkout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = repository.root / "experiments"
+    monkeypatch.setattr(project, "root", lambda: own)
+    (repository.root / "letters.txt").write_text("private")
+    (repository.root / "new.py").write_text("")
+    with (repository.root / "harness" / "run.py").open("a") as file:
+        file.write("# changed\n")
+    clean = provenance.source()
+    assert (bool(clean.commit), clean.changes) == (True, "")
+    assert provenance.files_changed_since(clean.commit) == []
+    with (own / "baseline.py").open("a") as file:
+        file.write("# changed\n")
+    (own / "own.py").write_text("VALUE = 3\n")
+    changes = provenance.source().changes
+    names = [line for line in changes.splitlines() if line.startswith("+++ ")]
+    assert names == ["+++ b/baseline.py", "+++ b/own.py"]
+    assert provenance.files_changed_since(clean.commit) == ["baseline.py", "own.py"]
+
+
 def test_outside_of_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
