@@ -6,6 +6,7 @@ python -m harness.init FOLDER
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     if set(arguments) & {"-h", "--help"}:
         print(USAGE)
         return 0
-    if len(arguments) > 1 or any(word.startswith("-") for word in arguments):
-        raise BadRequest(f"init: expected one folder, got {' '.join(arguments)}.\n\n{USAGE}")
+    if len(arguments) > 1 or any(not word or word.startswith("-") for word in arguments):
+        raise BadRequest(f"init: expected one folder, got {shlex.join(arguments)}.\n\n{USAGE}")
     print(make_project(Path(arguments[0] if arguments else ".")))
     return 0
 

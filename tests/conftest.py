@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 
+os.environ.pop(project.VARIABLE, None)  # another project than this checkout
 project.root()  # found once: tests change the current folder
 
 PARTS = ("harness", "experiments", "studies", "pyproject.toml", ".gitignore")

@@ -39,7 +39,7 @@ def start_module(
     An interruption that arrives during the call ends the child and is raised.
 
     Args:
-        environment: The whole environment of the child.
+        environment: The whole environment of the child, but for the name of the project.
         errors: Takes the child's standard output and standard error; by default it shares this
             process's.
     """
@@ -58,7 +58,7 @@ def start_module(
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(handle), *arguments],
                 cwd=project.root(),
-                env=environment,
+                env={**environment, **project.environment_for_children()},
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

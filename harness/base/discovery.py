@@ -6,6 +6,7 @@ import ast
 import importlib
 import importlib.util
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -58,6 +59,18 @@ def find(folder: str, name: str) -> Path:
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
 
 
+def put_project_first() -> None:
+    """Have Python import from the project, whatever else it finds under the same names."""
+    root = str(project.root())
+    if sys.path[:1] != [root]:
+        sys.path.insert(0, root)
+    for folder in project.FOLDERS:
+        spec = PathFinder.find_spec(folder, [root])
+        # A folder without `__init__.py` would yield to any later one that has it.
+        if spec and not spec.loader and folder not in sys.modules:
+            sys.modules[folder] = importlib.util.module_from_spec(spec)
+
+
 def load_module(folder: str, name: str) -> ModuleType:
     """Import the module of an experiment (or study).
 
@@ -65,8 +78,7 @@ def load_module(folder: str, name: str) -> ModuleType:
         BadRequest: The folder has no such file, or importing it fails.
     """
     find(folder, name)
-    if str(project.root()) not in sys.path:
-        sys.path.insert(0, str(project.root()))
+    put_project_first()
     try:
         return importlib.import_module(f"{folder}.{name}")
     except (Exception, SystemExit) as error:

@@ -13,6 +13,11 @@ FOLDERS = ("experiments", "studies")
 
 VARIABLE = "HARNESS_PROJECT"
 
+NONE_HERE = (
+    "There is no project here: neither this folder nor one above it holds experiments/ and "
+    "studies/.\nMake one: python -m harness init"
+)
+
 
 @functools.cache
 def root() -> Path:
@@ -25,26 +30,31 @@ def root() -> Path:
         BadRequest: there is no project here.
     """
     if named := os.environ.get(VARIABLE):
-        folder = Path(named).expanduser().resolve()
+        folder = Path(os.path.realpath(os.path.expanduser(named)))
         if not is_project(folder):
             raise BadRequest(
                 f"{VARIABLE}: {named} is no project; expected a folder with experiments/ and "
                 "studies/."
             )
         return folder
-    here = Path.cwd().resolve()
+    try:
+        here = Path.cwd().resolve()
+    except OSError:  # the current folder was deleted
+        raise BadRequest(NONE_HERE) from None
     found = next((folder for folder in (here, *here.parents) if is_project(folder)), None)
     if found is None:
-        raise BadRequest(
-            "There is no project here: neither this folder nor one above it holds experiments/ "
-            "and studies/.\nMake one: python -m harness init"
-        )
+        raise BadRequest(NONE_HERE)
     return found
 
 
+def environment_for_children() -> dict[str, str]:
+    """What a process that is started elsewhere needs to work in the same project."""
+    return {VARIABLE: str(root())}
+
+
 def is_project(folder: Path) -> bool:
-    """Whether a folder holds experiments and studies."""
-    return all((folder / name).is_dir() for name in FOLDERS)
+    """Whether a folder holds experiments and studies; one that cannot be read does not."""
+    return all(os.path.isdir(folder / name) for name in FOLDERS)
 
 
 def mlruns() -> Path:

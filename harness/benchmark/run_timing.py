@@ -226,6 +226,10 @@ def _answer_seconds(command: list[str]) -> float:
     """Return how long a command takes to answer, whatever its exit status."""
     started = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", *command], cwd=project.root(), capture_output=True, check=False
+        [sys.executable, "-m", *command],
+        cwd=project.root(),
+        env=os.environ | project.environment_for_children(),
+        capture_output=True,
+        check=False,
     )
     return time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import statistics
 import sys
@@ -36,7 +37,7 @@ def python(arguments: list[str], environment: dict[str, str] | None = None) -> F
         with child_process(
             [sys.executable, *arguments],
             cwd=project.root(),
-            env=environment,
+            env={**(environment or os.environ), **project.environment_for_children()},
             stdout=output,
             stderr=errors,
         ) as process:

@@ -37,10 +37,10 @@ def make_project(folder: Path) -> str:
             else:
                 made.append(name)
     except (OSError, ValueError) as error:  # a null byte in the name
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
         raise BadRequest(f"init: {folder} cannot be made a project: {reason}") from None
     lines = [f"{folder.resolve()}:"]
     lines += [f"  made  {name}" for name in made] + [f"  kept  {name}" for name in kept]
-    enter = [] if folder.resolve() == Path.cwd() else [f"cd {shlex.quote(str(folder))}"]
+    enter = [] if folder.samefile(".") else [f"cd {shlex.quote(str(folder))}"]
     next_steps = [*enter, "python -m harness.run baseline --dataset digits"]
     return "\n".join([*lines, "Next:", *(f"  {step}" for step in next_steps)])

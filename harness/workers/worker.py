@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.base.channel import Connection, inherited_connection
+from harness.base.discovery import put_project_first
 from harness.execution.events import Ending
 from harness.execution.preparation import DataSource
 from harness.execution.training_group import LocalGroup, TrainingTask
@@ -128,6 +129,7 @@ def main() -> NoReturn:
     """Serve the connection that the command line names."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = inherited_connection(sys.argv[1])
+    put_project_first()
     try:
         serve(connection, connection.recv())
     except BaseException:

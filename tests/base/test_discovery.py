@@ -49,6 +49,19 @@ def test_a_file_is_found_or_refused_without_being_run(root: Path) -> None:
         discovery.find("some_experiments", "broken")
 
 
+def test_the_project_comes_before_a_package_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / "own_experiments", tmp_path / "other" / "own_experiments"):
+        folder.mkdir(parents=True)
+        (folder / "mine.py").write_text(f"PLACE = {str(folder)!r}\n")
+    (tmp_path / "other" / "own_experiments" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "other")
+    monkeypatch.setattr(project, "FOLDERS", ("own_experiments",))
+    found = discovery.load_module("own_experiments", "mine").PLACE
+    assert found == str(tmp_path / "own_experiments")
+
+
 def test_a_module_is_imported_or_its_failure_told_in_one_line() -> None:
     assert discovery.load_module("some_experiments", "good").VALUE == 3
     with pytest.raises(BadRequest) as refused:

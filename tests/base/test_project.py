@@ -72,3 +72,33 @@ def test_a_variable_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(project.VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(BadRequest, match=r"HARNESS_PROJECT: .*nowhere is no project"):
         project.root()
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/own", "x" * 5000, "file"])
+def test_a_name_that_no_folder_can_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(project.VARIABLE, name)
+    with pytest.raises(BadRequest, match="is no project"):
+        project.root()
+
+
+def test_a_folder_that_was_deleted_is_in_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(BadRequest, match="There is no project here"):
+        project.root()
+
+
+def test_processes_that_are_started_elsewhere_get_the_same_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(project.VARIABLE, "own")
+    assert project.environment_for_children() == {project.VARIABLE: str(folder)}

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ QUICK = ("--dataset", "digits", "--num-epochs", "1", "--threads", "1")
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package as its wheel installs it, in a folder of its own."""
+    """The package as pip builds and installs it, in a folder of its own."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
@@ -52,21 +51,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source / name)
-    program = (
-        "from setuptools import build_meta; import sys; print(build_meta.build_wheel(sys.argv[1]))"
-    )
+    target = folder / "installed"
+    words = ("--no-deps", "--no-index", "--no-build-isolation", "--target", str(target))
     built = subprocess.run(
-        [sys.executable, "-c", program, str(folder)],
-        cwd=source,
+        [sys.executable, "-m", "pip", "install", *words, str(source)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert built.returncode == 0, built.stderr
-    (wheel,) = folder.glob("*.whl")
-    target = folder / "installed"
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(target)
     return target
 
 
@@ -87,9 +80,9 @@ def call(
 
 
 def test_the_wheel_holds_the_package_alone(installed: Path) -> None:
-    assert {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")} == {
-        "harness"
-    }
+    top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
+    assert top == {"harness", "bin"}
+    assert [path.name for path in (installed / "bin").iterdir()] == ["harness"]
     parts = {
         path.relative_to(ROOT / "harness")
         for path in (ROOT / "harness").rglob("*")
@@ -101,8 +94,7 @@ def test_the_wheel_holds_the_package_alone(installed: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert there == parts
-    (scripts,) = installed.glob("*.dist-info/entry_points.txt")
-    assert "harness = harness.__main__:start" in scripts.read_text()
+    assert {Path("py.typed"), Path("reporting/page.html"), Path("templates/study.txt")} <= there
 
 
 def test_the_templates_are_the_shipped_files() -> None:
@@ -114,9 +106,15 @@ def test_the_templates_are_the_shipped_files() -> None:
         assert (templates / template).read_text() == (ROOT / path).read_text(), f"copy {path}"
 
 
+def files_of(installed: Path) -> dict[Path, int]:
+    """Everything in the package but what Python compiles, with its time."""
+    files = [path for path in installed.rglob("*") if "__pycache__" not in path.parts]
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+
 def test_a_project_is_made_and_used(installed: Path, tmp_path: Path) -> None:
-    package = {path: path.stat().st_mtime_ns for path in sorted(installed.rglob("*.py"))}
-    console = ("-c", "import harness.__main__ as m; m.start()")
+    package = files_of(installed)
+    console = str(installed / "bin" / "harness")
     outside = call(installed, tmp_path, "-m", "harness.run", "baseline")
     assert (outside.returncode, outside.stdout) == (2, "")
     assert outside.stderr.endswith("Make one: python -m harness init\n")
@@ -143,11 +141,18 @@ def test_a_project_is_made_and_used(installed: Path, tmp_path: Path) -> None:
     # From a subfolder, by module and by the console command.
     ran = call(installed, project / "studies", "-m", "harness.run", "own", *QUICK)
     assert ran.returncode == 0, ran.stderr
-    ran = call(installed, project, *console, "run", "baseline", *QUICK, "--no-figures")
+    ran = call(installed, project, console, "run", "baseline", *QUICK, "--no-figures")
     assert ran.returncode == 0, ran.stderr
+    # Somewhere on the path is a package of the same name; and workers are not forked.
+    other = tmp_path / "other"
+    (other / "experiments").mkdir(parents=True)
+    (other / "experiments" / "__init__.py").touch()
+    (other / "sitecustomize.py").write_text("import os\n\ndel os.fork\n")
+    with_others = {"PYTHONPATH": f"{other}{os.pathsep}{installed}"}
     studied = call(
-        *(installed, project / "experiments", *console, "study", "own_search"),
+        *(installed, project / "experiments", console, "study", "own_search"),
         *("--threads", "1", "--workers", "2", "--confirm-seeds", "1"),
+        **with_others,
     )
     assert studied.returncode == 0, studied.stderr
     reader = DatabaseReader(project / "mlruns" / "mlflow.db")
@@ -156,16 +161,19 @@ def test_a_project_is_made_and_used(installed: Path, tmp_path: Path) -> None:
     assert sorted({run.kind for run in runs}) == ["confirm", "run", "study", "trial"]
     (baseline,) = (run for run in runs if run.experiment == "baseline")
     assert baseline.command.startswith("python -m harness.run baseline --dataset digits")
+    # A relative name of the project holds for the processes that are started in the project, too.
     elsewhere = call(
-        *(installed, tmp_path, "-m", "harness.verify", baseline.run_id),
-        HARNESS_PROJECT=str(project),
+        *(installed, other, "-m", "harness.verify", baseline.run_id),
+        HARNESS_PROJECT="../my project",
+        **with_others,
     )
     assert elsewhere.returncode == 0, elsewhere.stderr
-    assert {path.name for path in tmp_path.iterdir()} == {"my project"}
-    assert {path: path.stat().st_mtime_ns for path in sorted(installed.rglob("*.py"))} == package
+    assert {path.name for path in tmp_path.iterdir()} == {"my project", "other"}
+    assert not (other / "mlruns").exists()
+    assert files_of(installed) == package
 
 
-@pytest.mark.parametrize("words", [("a", "b"), ("--force",)])
+@pytest.mark.parametrize("words", [("a", "b"), ("--force",), ("",)])
 def test_one_folder_is_made_a_project(installed: Path, tmp_path: Path, words: tuple[str]) -> None:
     ended = call(installed, tmp_path, "-m", "harness.init", *words)
     assert ended.returncode == 2
@@ -174,8 +182,9 @@ def test_one_folder_is_made_a_project(installed: Path, tmp_path: Path, words: tu
 
 
 def test_a_folder_that_cannot_be_made_is_refused(installed: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    ended = call(installed, tmp_path, "-m", "harness.init", "file")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "studies").write_text("")
+    ended = call(installed, tmp_path, "-m", "harness.init", "own")
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: init: file cannot be made a project: ")
+    assert ended.stderr.startswith("error: init: own cannot be made a project: own/studies: ")
     assert len(ended.stderr.splitlines()) == 1
