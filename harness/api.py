@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.base.command_line import run_arguments
+from harness.base.command_line import repeatable, run_arguments
 from harness.base.errors import BadRequest
 from harness.cli.experiment_run import run_as_asked
 from harness.cli.run_flags import RunSettings
@@ -141,7 +141,7 @@ def run_study(
     given = {
         name: value for name, value in options.items() if value != getattr(StudySettings, name)
     }
-    command = run_arguments(file, given, command="study") if file else ()
+    command = repeatable(run_arguments(file, given, command="study")) if file else ()
     request = settings.request(file, declared, declared.experiment, command)
     with _ONE_AT_A_TIME, closing(RecorderProcess()) as recorder:
         answer, _ = study_run.search_and_confirm(request, recorder, study_view(quiet))
@@ -167,4 +167,4 @@ def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:
         "tag": settings.tag,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(experiment)}
-    return run_arguments(name, options, defaults)
+    return repeatable(run_arguments(name, options, defaults))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
@@ -46,8 +47,30 @@ def run_arguments(
     return tuple(words)
 
 
-def command_text(arguments: Sequence[str]) -> str:
+def repeatable(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Return a command line with the meaning that it has in the current folder, for any other one.
+
+    >>> repeatable(("run.py", "baseline", "--data-root", "/data"))
+    ('run.py', 'baseline', '--data-root', '/data')
+    """
+    if os.path.samefile(".", project.root()):  # where relative paths are the best to share
+        return tuple(arguments)
+    words = []
+    for before, word in itertools.pairwise(["", *arguments]):
+        flag, _, path = word.partition("=")
+        if before.replace("_", "-") == "--data-root":
+            word = os.path.abspath(word)
+        elif flag.replace("_", "-") == "--data-root" and path:
+            word = f"{flag}={os.path.abspath(path)}"
+        words.append(word)
+    return tuple(words)
+
+
+def command_text(arguments: Sequence[str], folder: Path | None = None) -> str:
     """Return a command line that can be shared: relative paths, no credentials.
+
+    Args:
+        folder: where it is to be repeated; by default in the project's root.
 
     >>> command_text(("/somewhere/harness/run.py", "baseline", "--lr", "0.05"))
     'python -m harness.run baseline --lr 0.05'
@@ -55,21 +78,22 @@ def command_text(arguments: Sequence[str]) -> str:
     if not arguments:
         return ""
     program, *rest = arguments
+    folder = folder or project.root()
     path = Path(program)
     if path.parent.name == "harness":
         module = "harness" if path.stem == "__main__" else f"harness.{path.stem}"
         start = ["python", "-m", module]
     else:
-        script = _quoted(_shared_path(program))
+        script = _quoted(_shared_path(program, folder))
         start = ["python", script] if path.suffix == ".py" else [script]
-    return mask(" ".join([*start, *(_quoted(_shared_path(word)) for word in rest)]))
+    return mask(" ".join([*start, *(_quoted(_shared_path(word, folder)) for word in rest)]))
 
 
-def _shared_path(word: str) -> str:
-    """Return the word with its path relative to the root, or else to the home folder."""
+def _shared_path(word: str, folder: Path) -> str:
+    """Return the word with its path relative to the folder, or else to the home folder."""
     flag, equals, path = word.rpartition("=")
-    if os.path.isabs(path) and Path(path).is_relative_to(project.root()):
-        return flag + equals + os.path.relpath(path, project.root())
+    if os.path.isabs(path) and Path(path).is_relative_to(folder):
+        return flag + equals + os.path.relpath(path, folder)
     home = os.path.expanduser("~").rstrip(r"\/")  # Path.home() fails on machines without one
     if not os.path.isabs(home):
         return word

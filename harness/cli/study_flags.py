@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Annotated
 
+from harness.base.command_line import repeatable
 from harness.base.fields import Interval, Name, Positive, Seed, Threads
 from harness.cli.shared_flags import default
 from harness.cli.training_flags import TrainingFlags
@@ -105,5 +106,5 @@ class StudySettings(TrainingFlags):
             warm_start=self.warm_start,
             confirm_seeds=self.confirm_seeds,
             release_trials=self.release_trials,
-            command=tuple(sys.argv) if command is None else command,
+            command=repeatable(sys.argv) if command is None else command,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -154,5 +155,5 @@ def answer_text(answer: StudyAnswer, was_finished: bool) -> str:
             "a larger --n-trials goes on with it.",
         )
     elif not answer.is_finished:
-        lines.append(f"Go on with the same command: {command_text(answer.command)}")
+        lines.append(f"Go on with the same command: {command_text(answer.command, Path.cwd())}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from harness.base import project
+from harness.base.command_line import repeatable
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
 from harness.execution.callbacks import RecordLongerRun, RecordResumedRun
@@ -110,7 +111,7 @@ def train_further(
         )
     execution, group, changed = _prepared(stored, experiment, "continue", allow, root)
     specification = dataclasses.replace(
-        _specification(stored, tuple(sys.argv)),
+        _specification(stored, repeatable(sys.argv)),
         tags={
             "continues": stored.run_id,
             **({"allowed_changes": " ".join(changed)} if changed else {}),

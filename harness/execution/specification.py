@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.base import project
+from harness.base.command_line import repeatable
 from harness.base.discovery import first_line
 from harness.base.ownership import Owner
 from harness.execution.events import Begun
@@ -52,7 +53,7 @@ class RunSpecification:
     keep_best: bool = False
     checkpoint_every: int = 1
     keep_checkpoints: int = CHECKPOINTS_KEPT
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+    command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
 
     def record(self, experiment: Experiment, execution: Execution, begun: Begun) -> RunRecord:
         """The run as a store begins it."""

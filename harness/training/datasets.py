@@ -176,9 +176,12 @@ class Dataset:
 def data_root(folder: Path | None = None) -> Path:
     """The folder of the data sets: `folder`, or HARNESS_DATA_ROOT, or `data` in the project.
 
-    A relative path starts at the project's root, not at the current folder.
+    A relative `folder`, which is typed, starts at the current folder. HARNESS_DATA_ROOT is set for
+    all folders of a project and starts at its root.
     """
-    return project.root() / (folder or os.environ.get("HARNESS_DATA_ROOT") or "data")
+    if folder is not None:
+        return folder.absolute()
+    return project.root() / (os.environ.get("HARNESS_DATA_ROOT") or "data")
 
 
 def on_disk(name: DatasetName, root: Path) -> bool:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.base.command_line import command_text
+from harness.base.command_line import command_text, repeatable
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
@@ -72,7 +72,7 @@ class StudyRequest:
     warm_start: str | None = None
     confirm_seeds: int = 5
     release_trials: bool = False
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+    command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
 
     def search(self) -> Search:
         """The search that the request makes of the declaration.
@@ -131,7 +131,7 @@ def search_and_confirm(
         with failures_told(request.url):
             return _run(request, recorder, view)
     except Interrupted as interruption:
-        again = command_text(request.command)
+        again = command_text(request.command, Path.cwd())
         interruption.add_note(f"Stopped. Go on with the same command: {again}")
         raise
 

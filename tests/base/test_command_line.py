@@ -13,7 +13,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.command_line import command_text, run_arguments
+from harness.base.command_line import command_text, repeatable, run_arguments
 
 
 def test_a_run_is_built_from_its_options() -> None:
@@ -74,6 +74,20 @@ def test_a_command_is_told_from_the_root_and_the_home_folder(
     assert told.endswith(" ~/'my data'")
     assert command_text(("/elsewhere/harness/__main__.py",)) == "python -m harness"
     assert command_text(()) == ""
+
+
+@pytest.mark.parametrize("words", [("--data-root", "sets"), ("--data_root=sets",)])
+def test_a_command_keeps_its_meaning_in_another_folder(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    typed = ("run.py", "baseline", *words, "--run-name", "sets")
+    monkeypatch.chdir(ROOT)
+    assert repeatable(typed) == typed
+    monkeypatch.chdir(ROOT / "tests" / "base")
+    first = words[-1].removesuffix("sets")
+    told = ("run.py", "baseline", *words[:-1], f"{first}tests/base/sets", "--run-name", "sets")
+    assert command_text(repeatable(typed)) == command_text(told)
+    assert command_text(repeatable(typed), ROOT / "tests" / "base") == command_text(typed)
 
 
 @pytest.mark.parametrize("home", ["/", ""])

@@ -324,12 +324,14 @@ def test_opening_from_disk_writes_nothing(tmp_path: Path) -> None:
 # The data root
 
 
-def test_a_relative_data_root_starts_at_the_root_of_the_project(
+def test_a_relative_data_root_starts_at_the_current_folder_if_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert datasets.data_root() == ROOT / "data"
-    assert datasets.data_root(Path("sets")) == ROOT / "sets"
+    assert datasets.data_root(Path("sets")) == tmp_path / "sets"
+    monkeypatch.setenv("HARNESS_DATA_ROOT", "sets")
+    assert datasets.data_root() == ROOT / "sets"
     assert datasets.data_root(tmp_path) == tmp_path
 
 
