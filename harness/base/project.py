@@ -48,8 +48,14 @@ def root() -> Path:
 
 
 def environment_for_children() -> dict[str, str]:
-    """What a process that is started elsewhere needs to work in the same project."""
-    return {VARIABLE: str(root())}
+    """What a process that is started in the project needs to be of the same project and package."""
+    environment = {VARIABLE: str(root())}
+    source = Path(__file__).resolve().parents[2]
+    # A checkout that is not installed is found from its own folder alone.
+    if source != root() and os.path.samefile(".", source):
+        others = os.environ.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{source}{os.pathsep}{others}" if others else str(source)
+    return environment
 
 
 def is_project(folder: Path) -> bool:

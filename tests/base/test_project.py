@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,10 +96,19 @@ def test_a_folder_that_was_deleted_is_in_no_project(
         project.root()
 
 
-def test_processes_that_are_started_elsewhere_get_the_same_project(
+def test_processes_that_are_started_get_the_same_project_and_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(project.VARIABLE, "own")
+    monkeypatch.setenv("PYTHONPATH", "others")
     assert project.environment_for_children() == {project.VARIABLE: str(folder)}
+    monkeypatch.chdir(ROOT)
+    assert project.environment_for_children() == {
+        project.VARIABLE: str(folder),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}others",
+    }
+    project.root.cache_clear()
+    monkeypatch.delenv(project.VARIABLE)
+    assert project.environment_for_children() == {project.VARIABLE: str(ROOT)}
