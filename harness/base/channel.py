@@ -58,7 +58,7 @@ def start_module(
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(handle), *arguments],
                 cwd=project.root(),
-                env={**environment, **project.environment_for_children()},
+                env=project.environment_for_child(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from harness.base.errors import BadRequest
@@ -47,15 +48,15 @@ def root() -> Path:
     return found
 
 
-def environment_for_children() -> dict[str, str]:
-    """What a process that is started in the project needs to be of the same project and package."""
-    environment = {VARIABLE: str(root())}
+def environment_for_child(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is started in the project's root, of the same package."""
+    changes = {VARIABLE: str(root())}
     source = Path(__file__).resolve().parents[2]
     # A checkout that is not installed is found from its own folder alone.
     if source != root() and os.path.samefile(".", source):
-        others = os.environ.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{source}{os.pathsep}{others}" if others else str(source)
-    return environment
+        others = environment.get("PYTHONPATH")
+        changes["PYTHONPATH"] = f"{source}{os.pathsep}{others}" if others else str(source)
+    return {**environment, **changes}
 
 
 def is_project(folder: Path) -> bool:

@@ -228,7 +228,7 @@ def _answer_seconds(command: list[str]) -> float:
     subprocess.run(
         [sys.executable, "-m", *command],
         cwd=project.root(),
-        env=os.environ | project.environment_for_children(),
+        env=project.environment_for_child(os.environ),
         capture_output=True,
         check=False,
     )

@@ -37,7 +37,7 @@ def python(arguments: list[str], environment: dict[str, str] | None = None) -> F
         with child_process(
             [sys.executable, *arguments],
             cwd=project.root(),
-            env={**(environment or os.environ), **project.environment_for_children()},
+            env=project.environment_for_child(environment or os.environ),
             stdout=output,
             stderr=errors,
         ) as process:

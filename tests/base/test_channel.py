@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from harness.base import signals
+from harness.base import project, signals
 from harness.base.channel import Connection, start_module
 
 pytestmark = pytest.mark.processes
@@ -41,6 +41,9 @@ while True:
             close_fds=False)
         connection.send(child.pid)
         os._exit(0)
+    elif message == "project":
+        from harness.base import project
+        connection.send(project.root())
     elif message == "complain":
         print("to the error file", file=sys.stderr, flush=True)
         connection.send("done")
@@ -72,6 +75,27 @@ def test_a_child_is_spoken_with_both_ways_and_ends_when_this_end_is_closed(start
         connection.send(message)
         assert connection.recv() == message
     connection.close()
+    assert process.wait(timeout=20) == 7
+
+
+def test_a_child_is_of_the_same_project_although_its_folder_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "echo_child.py").write_text(textwrap.dedent(ECHO))
+    own = tmp_path / "own"
+    for folder in project.FOLDERS:
+        (own / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(project, "root", lambda: own)
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        project.VARIABLE: "own",
+    }
+    process, connection = start_module("echo_child", environment=environment)
+    with connection:
+        assert connection.recv()["folder"] == str(own)
+        connection.send("project")
+        assert connection.recv() == own
     assert process.wait(timeout=20) == 7
 
 

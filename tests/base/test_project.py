@@ -102,13 +102,12 @@ def test_processes_that_are_started_get_the_same_project_and_package(
     folder = make(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(project.VARIABLE, "own")
-    monkeypatch.setenv("PYTHONPATH", "others")
-    assert project.environment_for_children() == {project.VARIABLE: str(folder)}
+    others = {"PYTHONPATH": "others", project.VARIABLE: "own"}
+    named = {"PYTHONPATH": "others", project.VARIABLE: str(folder)}
+    assert project.environment_for_child(others) == named
     monkeypatch.chdir(ROOT)
-    assert project.environment_for_children() == {
-        project.VARIABLE: str(folder),
-        "PYTHONPATH": f"{ROOT}{os.pathsep}others",
-    }
+    found = {"PYTHONPATH": f"{ROOT}{os.pathsep}others"}
+    assert project.environment_for_child(others) == named | found
     project.root.cache_clear()
     monkeypatch.delenv(project.VARIABLE)
-    assert project.environment_for_children() == {project.VARIABLE: str(ROOT)}
+    assert project.environment_for_child({}) == {project.VARIABLE: str(ROOT)}
