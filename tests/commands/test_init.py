@@ -64,7 +64,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(
-    installed: Path, folder: Path, *words: str, **changes: str
+    installed: Path, folder: Path, /, *words: str, **changes: str
 ) -> subprocess.CompletedProcess[str]:
     foreign = ("MLFLOW_", "HARNESS_", "PYTHON")
     kept = {name: text for name, text in os.environ.items() if not name.startswith(foreign)}
