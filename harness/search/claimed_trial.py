@@ -9,6 +9,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 
 from harness.base.errors import RunFailed
+from harness.base.goals import Goal
 from harness.search.trial_queue import MOST_RETRIES, goals_of, requeue, tell
 
 Stop = Literal["pruned", "interrupted"]
@@ -25,10 +26,21 @@ class ClaimedTrial:
         is_requeued: whether it was interrupted and its parameters are in the queue again.
     """
 
-    def __init__(self, stored: optuna.Study, trial: Trial, worker: int = 0) -> None:
-        """`worker` is the number of this process's worker that trains the trial."""
+    def __init__(
+        self,
+        stored: optuna.Study,
+        trial: Trial,
+        worker: int = 0,
+        goals: tuple[Goal, ...] | None = None,
+    ) -> None:
+        """A trial that is claimed.
+
+        Args:
+            worker: the number of this process's worker that trains the trial.
+            goals: what the study optimises; read from the storage if not given.
+        """
         self.stored, self.trial, self.worker = stored, trial, worker
-        self.goals = goals_of(stored)
+        self.goals = goals or goals_of(stored)
         self.values: list[float] = []
         self.num_epochs = 0
         self.training_seconds = 0.0
@@ -81,8 +93,9 @@ class ClaimedTrial:
         attributes: dict[str, Any] = {
             "training_seconds": self.training_seconds,
             "worker": self.worker,
-            "num_epochs": self.num_epochs,
         }
+        if len(self.goals) > 1:  # otherwise the reported values say it
+            attributes["num_epochs"] = self.num_epochs
         if reason:
             attributes["reason"] = reason
         try:

@@ -33,6 +33,8 @@ from harness.search.study import SamplerFactory, Study, digest_of_source
 CONSTRAINT = "is finite"
 """The constraint of a trial, by its name in the storage: violated above 0."""
 
+NEED_NO_CONSTRAINT = (TPESampler, RandomSampler, QMCSampler, CmaEsSampler)
+
 HAS_CONSTRAINTS = hasattr(Trial, "set_constraint")  # from Optuna 5 on
 
 SamplerName = Literal["tpe", "gp", "cmaes", "random", "qmc", "grid"]
@@ -111,11 +113,14 @@ def check_sampler(name: SamplerName | SamplerFactory) -> None:
         raise BadRequest("sampler: cmaes needs the package cmaes: pip install cmaes")
 
 
-def constrain(trial: Trial, *, is_feasible: bool) -> None:
-    """Tell the samplers whether a trial that has ended is one that they may come near to.
+def constrain(trial: Trial, sampler: BaseSampler, *, is_feasible: bool) -> None:
+    """Tell a sampler whether a trial that has ended is one that it may come near to.
 
-    Every trial needs it: Optuna compares the constraints of all.
+    To most samplers a trial without a constraint is feasible; others, such as Gaussian processes,
+    compare the constraints of all trials.
     """
+    if is_feasible and isinstance(sampler, NEED_NO_CONSTRAINT):
+        return
     if HAS_CONSTRAINTS:
         trial.set_constraint(CONSTRAINT, 0.0 if is_feasible else 1.0)
     else:

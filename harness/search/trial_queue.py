@@ -221,7 +221,7 @@ def tell(
         stored.tell(trial, state=TrialState.FAIL)
         return
     is_feasible = outcome != "diverged" and all(map(math.isfinite, values))
-    constrain(trial, is_feasible=is_feasible)
+    constrain(trial, stored.sampler, is_feasible=is_feasible)
     if outcome == "pruned":
         stored.tell(trial, state=TrialState.PRUNED)
     else:
@@ -234,29 +234,28 @@ def goals_of(stored: optuna.Study) -> tuple[Goal, ...]:
     return tuple(Goal(metric, direction) for metric, direction in objectives.items())
 
 
-def best(stored: optuna.Study) -> FrozenTrial | None:
-    """The best completed trial by the first objective; the earliest if several are equal."""
-    sign = goals_of(stored)[0].sign
-    return max(
-        completed(stored), key=lambda trial: (sign * trial.values[0], -trial.number), default=None
-    )
-
-
-def chosen(stored: optuna.Study) -> list[FrozenTrial]:
+def chosen(stored: optuna.Study, goals: tuple[Goal, ...] | None = None) -> list[FrozenTrial]:
     """The answer of a study: its best trial, or with several objectives its Pareto front.
 
     The front holds the completed trials that no other one beats in all objectives, the best by the
     first objective first; of trials with equal values the earliest.
+
+    Args:
+        goals: what the study optimises; read from the storage if not given.
     """
-    goals, found = goals_of(stored), completed(stored)
+    goals, found = goals or goals_of(stored), completed(stored)
     if len(goals) == 1:
-        first = best(stored)
-        return [first] if first else []
+        return _best(found, goals[0])[:1]
     front: dict[tuple[float, ...], FrozenTrial] = {}
     for trial in found:
         if not any(dominates(other.values, trial.values, goals) for other in found):
             front.setdefault(tuple(trial.values), trial)
-    return sorted(front.values(), key=lambda trial: -goals[0].sign * trial.values[0])
+    return _best(list(front.values()), goals[0])
+
+
+def _best(trials: Sequence[FrozenTrial], goal: Goal) -> list[FrozenTrial]:
+    """Trials, the best by an objective first; the earlier of equals first."""
+    return sorted(trials, key=lambda trial: (-goal.sign * trial.values[0], trial.number))
 
 
 def completed(stored: optuna.Study) -> list[FrozenTrial]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 from harness.base.errors import RunFailed
+from harness.base.goals import Goal
 from harness.base.ownership import Owner
 from harness.base.signals import Interrupted, deferred
 from harness.execution.driver import drive
@@ -53,7 +54,7 @@ class Coordinator:
             search.study.goals,
             search.n_trials,
             counts,
-            _best_value(stored),
+            _best_value(stored, search.study.goals),
             counts.finished,
             [WorkerState() for _ in range(group.size)],
         )
@@ -148,7 +149,10 @@ class Coordinator:
         """Count, and record how far the study is, once for each number of finished trials."""
         context, progress = self.context, self.context.progress
         before = progress.counts.finished
-        progress.counts, best_value = _counts(context.stored), _best_value(context.stored)
+        progress.counts, best_value = (
+            _counts(context.stored),
+            _best_value(context.stored, context.goals),
+        )
         if progress.counts.finished == before:
             return
         metrics: dict[str, float] = {
@@ -163,10 +167,11 @@ class Coordinator:
         context.recorder.post(LogEpoch(context.run_id, progress.counts.finished, metrics))
 
 
-def _best_value(stored: StoredStudy) -> float | None:
+def _best_value(stored: StoredStudy, goals: tuple[Goal, ...]) -> float | None:
     """The best value of a single objective; with several there is none."""
-    chosen = trial_queue.chosen(stored)
-    return chosen[0].values[0] if chosen and len(chosen[0].values) == 1 else None
+    if len(goals) > 1:
+        return None
+    return next((trial.values[0] for trial in trial_queue.chosen(stored, goals)), None)
 
 
 def _counts(stored: StoredStudy) -> Counts:

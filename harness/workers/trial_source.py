@@ -57,7 +57,7 @@ class TrialSource:
                 break
             if trial is None:
                 return None
-            claimed = ClaimedTrial(self.context.stored, trial, index)
+            claimed = ClaimedTrial(self.context.stored, trial, index, self.context.goals)
             try:
                 experiment = self.context.search.study.suggested(trial)
             except Exception as error:  # whatever the study's own function raises

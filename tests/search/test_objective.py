@@ -22,7 +22,7 @@ from harness.search.objective import dominates, goal_of
 from harness.search.opening import open_study
 from harness.search.samplers import SamplerName
 from harness.search.storage import storage_url
-from harness.search.trial_queue import Search, best, chosen, claim, tell
+from harness.search.trial_queue import Search, chosen, claim, tell
 
 KNOWN: dict[str, Any] = {"accuracy": "max", "largest": None, "loss": "min"}
 
@@ -132,13 +132,12 @@ def test_the_answer_of_several_objectives_is_their_front(tmp_path: Path) -> None
 def test_the_best_has_the_lowest_value_if_that_is_the_objective(tmp_path: Path) -> None:
     search = search_of(tmp_path, [Objective("validation/loss")])
     stored = open_study(search)
-    assert best(stored) is None
+    assert chosen(stored) == []
     for value in (0.5, 0.25, 0.75):
         trial = claim(search, stored)
         assert trial
         tell(stored, trial, "completed", [value], {})
-    lowest = best(stored)
-    assert lowest
+    (lowest,) = chosen(stored)
     assert lowest.number == 1
 
 
