@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from harness.search.study import Study as Study
     from harness.tracking.frames import epochs as epochs
     from harness.tracking.frames import runs as runs
+    from harness.training.dataset import Dataset as Dataset
     from harness.training.experiment import Experiment as Experiment
     from harness.training.metrics import Metric as Metric
 
 _MODULES = {
     "CategoricalDistribution": "harness.search",
     "Count": "harness.base.fields",
+    "Dataset": "harness.training.dataset",
     "Experiment": "harness.training.experiment",
     "FloatDistribution": "harness.search",
     "Fraction": "harness.base.fields",

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     from harness.benchmark.compare_timing import time_comparison
     from harness.benchmark.run_timing import time_runs
     from harness.benchmark.study_timing import time_studies
-    from harness.training.datasets import data_root
+    from harness.training.builtin_datasets import data_root
 
     if settings.compare:
         print(time_comparison(settings))

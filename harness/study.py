@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             f"python -m harness.study {name}",
             listing.summary_of("studies", name),
         )
-        request = settings.request(name, declared, experiment)
+        request = settings.request(name, declared, experiment, forks=True)
         if recorder is None or settings.dry_run:
             from harness.cli.dry_run import study_dry_run
 

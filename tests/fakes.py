@@ -60,7 +60,7 @@ def epoch(number: int, accuracy: float = 0.5, loss: float = 1.0, on: str = "test
             **{"train/loss": loss, "train/accuracy": accuracy},
             **{f"{on}/loss": loss, f"{on}/accuracy": accuracy},
             **{"time/train_seconds": 0.2, "time/evaluate_seconds": 0.05},
-            "time/images_per_second": 500.0,
+            "time/examples_per_second": 500.0,
         },
     )
 

@@ -13,7 +13,7 @@ from harness.analysis.differences import SeedDifference, differences, reference_
 from harness.analysis.query import (
     Query,
     data_seen,
-    images_seen,
+    judged_on,
     refuse_mixed_data,
     select,
     with_children,
@@ -26,7 +26,7 @@ from harness.tracking import store_address
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 
-PARTS = {"trial": "trials", "confirm": "confirmations on the test images"}
+PARTS = {"trial": "trials", "confirm": "confirmations on the test examples"}
 """Kinds of runs that have a table of their own; all others share one."""
 
 SHOWN_ROWS = 100
@@ -80,9 +80,9 @@ class Comparison:
 
     @property
     def heading(self) -> str:
-        """What is compared, how many runs, on which images and device, in which order."""
+        """What is compared, how many runs, on which examples and device, in which order."""
         runs = [run for row in self.rows for run in row.runs]
-        seen = sorted({words for run in runs if (words := images_seen(run))})
+        seen = sorted({words for run in runs if (words := judged_on(run))})
         where = sorted(
             {
                 f"{run.tag('device_name')}, {number_of(int(run.tag('threads') or 0), 'thread')}"
@@ -113,7 +113,7 @@ class Comparison:
         if any(run.outcome not in (*FINISHED, "pruned") for run in runs):
             notes.append("A run that has not completed has its own row, with the epochs it has.")
         if len({data_seen(run) for run in runs}) > 1:
-            notes.append("The rows saw different images: their numbers are not comparable.")
+            notes.append("The rows saw different examples: their numbers are not comparable.")
         if self.reference:
             notes += self._about_differences(self.reference)
         return notes
@@ -158,7 +158,7 @@ def comparisons(
     Args:
         against: run, group or label of the row that all others are compared with.
         sort: column to sort by, otherwise the objective.
-        mixed_data: compare runs that saw different images.
+        mixed_data: compare runs that saw different examples.
 
     Raises:
         BadRequest: no run meets the query, or the runs cannot be compared.

@@ -7,7 +7,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from harness.analysis.query import images_seen
+from harness.analysis.query import judged_on
 from harness.analysis.rows import Row
 from harness.base.formatting import number_of
 from harness.figures.comparison_figures import MOST_CURVES, Curve, draw_comparison
@@ -28,9 +28,9 @@ def draw_curves(
     """
     judged = [(row, label) for row, label in zip(rows, labels, strict=True) if row.objective]
     shown = judged[:MOST_CURVES]
-    images = "; ".join(dict.fromkeys(images_seen(row.runs[0]) for row, _ in shown))
+    examples = "; ".join(dict.fromkeys(judged_on(row.runs[0]) for row, _ in shown))
     some = f"the first {len(shown)} of {number_of(len(rows), 'row')}, "
-    subtitle = f"{some if len(shown) < len(rows) else ''}{images}"
+    subtitle = f"{some if len(shown) < len(rows) else ''}{examples}"
     curves = curves_of([row for row, _ in shown], [label for _, label in shown], reader)
     return draw_comparison(curves, title, subtitle, kind)
 

@@ -1,5 +1,5 @@
 """Which runs are compared: those asked for, groups as their runs, and never by accident runs that
-saw different images."""
+saw different examples."""
 
 from __future__ import annotations
 
@@ -82,24 +82,24 @@ def with_children(found: Iterable[StoredRun], reader: Reader) -> list[StoredRun]
     return sorted(chosen.values(), key=lambda run: (-run.start, run.run_id))
 
 
-def images_seen(run: StoredRun) -> str:
-    """The images that judged a run, in words: `mnist, test images`; "" if not recorded."""
+def judged_on(run: StoredRun) -> str:
+    """The examples that judged a run, in words: `mnist, test examples`; "" if not recorded."""
     part = next((part for part in ("validation", "test") if part in run.data), None)
-    return f"{run.dataset}, {part} images" if part else ""
+    return f"{run.dataset}, {part} examples" if part else ""
 
 
 def data_seen(run: StoredRun) -> tuple[str | None, ...]:
-    """The images that judged a run, in words, then the SHA-256 of each part; () if not recorded."""
-    words = images_seen(run)
+    """What judged a run, in words, then the SHA-256 of each part; () if not recorded."""
+    words = judged_on(run)
     parts = ("training", "validation", "test")
     return (words, *(run.data.get(part) for part in parts)) if words else ()
 
 
 def refuse_mixed_data(runs: Iterable[StoredRun]) -> None:
-    """Numbers that were measured on different images cannot be compared.
+    """Numbers that were measured on different examples cannot be compared.
 
     Raises:
-        BadRequest: the runs were trained or judged on different images.
+        BadRequest: the runs were trained or judged on different examples.
     """
     seen = Counter(saw for run in runs if (saw := data_seen(run)))
     if len(seen) < 2:
@@ -112,7 +112,7 @@ def refuse_mixed_data(runs: Iterable[StoredRun]) -> None:
     names = {str(words).partition(",")[0] for words, *_ in seen}
     way = "--dataset NAME" if len(names) > 1 else "--filter \"params.validation_size = '0'\""
     raise BadRequest(
-        f"These runs saw {len(seen)} different sets of images:\n"
+        f"These runs saw {len(seen)} different sets of examples:\n"
         + "\n".join(lines)
         + f"\nChoose one of them with {way}, or compare them anyway with --mixed-data."
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.query import images_seen
+from harness.analysis.query import judged_on
 from harness.base.metric_names import Best
 from harness.base.statistics import Summary, summarize
 from harness.tracking.frames import run_columns
@@ -118,7 +118,7 @@ class Row:
             "name": self.label,
             "n": self.n,
             "seeds": " ".join(str(run.seed) for run in self.runs if run.seed is not None),
-            "images": images_seen(self.runs[0]),
+            "examples": judged_on(self.runs[0]),
         }
         for column in dict.fromkeys(name for values in columns for name in values):
             values: list[Any] = [run.get(column) for run in columns]
@@ -153,8 +153,8 @@ def rows_of(runs: Sequence[StoredRun]) -> list[Row]:
     """The rows that runs make; the newest runs come first.
 
     A row holds finished runs of the same experiment, by the same file, with the same parameters
-    except the seed, on the same images, device and number of threads. Trials of a study, runs that
-    have not finished, and runs that the harness did not record have a row each.
+    except the seed, on the same examples, device and number of threads. Trials of a study, runs
+    that have not finished, and runs that the harness did not record have a row each.
     """
     together: dict[Any, list[StoredRun]] = {}
     for run in runs:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """A row's values by column."""
 
-OWN = ("row", "name", "n", "seeds", "images")
+OWN = ("row", "name", "n", "seeds", "examples")
 """Columns that rows have and runs do not; they come first."""
 
 GAP = 2
@@ -137,12 +137,12 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
     if several:
         columns.append(_column(shown, "n", "n"))
     columns += given("seeds", "seeds", 8)
-    columns += given("images", "images", 3)
+    columns += given("examples", "examples", 3)
     for name in known:
         if name.startswith("params.") and name != "params.dataset":
             columns += given(name, _lines(name.removeprefix("params.")))
     for name in ("data.training", "data.validation", "data.test"):
-        if not differs("images"):
+        if not differs("examples"):
             columns += given(name, f"{name.removeprefix('data.')}\nimages")
     for metric in objectives:
         columns.append(_column(shown, f"metrics.{metric}", _lines(metric)))
@@ -304,7 +304,7 @@ def _one_line(header: str) -> str:
 def _column(shown: Sequence[Record], name: str, header: str, rank: int = 0) -> Column:
     values = [record.get(name) for record in shown]
     numeric = all(isinstance(v, int | float) or str(v).isdecimal() or v is None for v in values)
-    wraps = name in ("name", "verdict", "outcome", "images")
+    wraps = name in ("name", "verdict", "outcome", "examples")
     return Column(header, tuple(_cell(name, v) for v in values), rank, numeric, wraps)
 
 

@@ -31,7 +31,7 @@ MANY_RUNS = 10_000
 
 METRICS = (
     *("train/loss", "train/accuracy", "test/loss", "test/accuracy"),
-    *("time/train_seconds", "time/evaluate_seconds", "time/images_per_second"),
+    *("time/train_seconds", "time/evaluate_seconds", "time/examples_per_second"),
     "memory/device_peak_bytes",
 )
 """The metrics of each epoch."""

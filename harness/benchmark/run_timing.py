@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from harness.base import project
@@ -50,7 +51,7 @@ class Measurement:
 
 def time_runs(settings: BenchSettings, root: Path) -> str:
     """Time the plain script and the harness, alternating; return the table."""
-    from harness.training.datasets import open_dataset
+    from harness.training.builtin_datasets import open_dataset
 
     size = len(open_dataset(settings.dataset, root).train)
     with tempfile.TemporaryDirectory() as folder:
@@ -67,20 +68,22 @@ def time_runs(settings: BenchSettings, root: Path) -> str:
         # small digits, is not timed.
         python(["-m", "harness.run", "baseline", "--dataset", "digits", "--quiet"], environment)
         measured: dict[str, list[Measurement]] = {kind: [] for kind in kinds}
-        floors = []
+        floors: list[float] = []
+        tallies: list[dict[str, float]] = []
         for number in range(1, settings.rounds + 1):
             for kind, measure in kinds.items():
                 measured[kind].append(measure())
                 say(f"round {number}/{settings.rounds} {kind}: {measured[kind][-1].wall:.1f} s")
             floors.append(matrix_product_seconds(size, settings.threads))
+            tallies.append(metric_seconds(size, settings.threads))
         light = {
             what: [_answer_seconds(command) for _ in range(settings.rounds)]
             for what, command in LIGHT_COMMANDS.items()
         }
-    return report(settings, size, measured, floors, light)
+    return report(settings, size, measured, floors, tallies, light)
 
 
-def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 256) -> float:
+def matrix_product_seconds(num_examples: int, threads: int = 0, batch_size: int = 256) -> float:
     """Return the seconds that the matrix products of one baseline epoch take alone.
 
     No training can be faster. A batch needs five products: two in the forward pass, two for the
@@ -101,7 +104,7 @@ def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 
         torch.mm(logits, second)
         torch.mm(hidden.t(), images)
 
-    batches = -(-num_images // batch_size)
+    batches = -(-num_examples // batch_size)
     for _ in range(batches // 4):
         products()
     started = time.perf_counter()
@@ -110,11 +113,44 @@ def matrix_product_seconds(num_images: int, threads: int = 0, batch_size: int = 
     return time.perf_counter() - started
 
 
+def metric_seconds(num_examples: int, threads: int = 0, batch_size: int = 256) -> dict[str, float]:
+    """Return the seconds that metrics of ten classes take in one epoch of training, by name.
+
+    What is timed is the loss alone, the accuracy of every experiment, and, where torchmetrics is
+    installed, its macro-averaged F1 score; the last two without the loss.
+    """
+    import torch
+
+    from harness.training.metrics import ACCURACY, Metric, MetricTally
+
+    if threads:
+        torch.set_num_threads(threads)
+    metrics: dict[str, dict[str, Metric]] = {"loss": {}, "accuracy": {"accuracy": ACCURACY}}
+    if find_spec("torchmetrics"):
+        from torchmetrics.classification import MulticlassF1Score
+
+        metrics["macro F1"] = {"macro_f1": Metric(lambda: MulticlassF1Score(num_classes=10))}
+    logits, labels = torch.randn(batch_size, 10), torch.arange(batch_size) % 10
+    loss = torch.tensor(2.3)
+    seconds: dict[str, float] = {}
+    for name, chosen in metrics.items():
+        tally = MetricTally(chosen, torch.device("cpu"))
+        tally.update(logits, loss, labels)
+        tally.values()
+        started = time.perf_counter()
+        for _ in range(-(-num_examples // batch_size)):
+            tally.update(logits, loss, labels)
+        tally.values()
+        seconds[name] = time.perf_counter() - started - seconds.get("loss", 0.0)
+    return seconds
+
+
 def report(
     settings: BenchSettings,
     size: int,
     measured: dict[str, list[Measurement]],
     floors: list[float],
+    tallies: list[dict[str, float]],
     light: dict[str, list[float]],
 ) -> str:
     """Return the table: medians, ranges, ratios to the plain script, and the machine."""
@@ -124,7 +160,7 @@ def report(
 
     machine = describe(torch.device("cpu"))
     lines = [
-        f"{settings.dataset}, {size:,} training images, baseline, {settings.num_epochs} epochs, "
+        f"{settings.dataset}, {size:,} training examples, baseline, {settings.num_epochs} epochs, "
         f"n = {settings.rounds} processes of each kind in turn",
         f"{machine['processor']}, {settings.threads or machine['threads']} threads, "
         f"torch {machine['torch']}, Python {sys.version.partition(' ')[0]}",
@@ -158,6 +194,7 @@ def report(
     row("export and log the model, s", lambda m: m.model)
     row("draw and log the figures, s", lambda m: m.figures)
     floor = statistics.median(floors)
+    trained = statistics.median(m.train for m in measured["exact"])
     lines += [
         "",
         f"matrix products of an epoch alone, s: {spread(floors, 3)}, "
@@ -168,6 +205,14 @@ def report(
             for kind in measured
         ),
         "",
+        "metrics of an epoch alone, s, and their share of exact training:",
+        *(
+            f"  {name:<24}{spread(seconds, 4):>22}"
+            f"{100 * statistics.median(seconds) / trained:>8.2f} %"
+            for name in tallies[0]
+            for seconds in [[tally[name] for tally in tallies]]
+        ),
+        "",
         "answers without training, s:",
         *(f"  {what:<24}{spread(seconds, 2):>22}" for what, seconds in light.items()),
     ]
@@ -175,7 +220,7 @@ def report(
 
 
 def _plain(settings: BenchSettings, root: Path) -> Measurement:
-    from harness.training.datasets import TORCHVISION_CLASSES
+    from harness.training.builtin_datasets import TORCHVISION_CLASSES
 
     options = {
         "--dataset": TORCHVISION_CLASSES[settings.dataset],

@@ -84,7 +84,7 @@ def time_studies(settings: BenchSettings, root: Path) -> str:
 
 
 def _usual(settings: BenchSettings, root: Path, cores: int) -> StudyMeasurement:
-    from harness.training.datasets import TORCHVISION_CLASSES
+    from harness.training.builtin_datasets import TORCHVISION_CLASSES
 
     options = {
         "--dataset": TORCHVISION_CLASSES[settings.dataset],

@@ -30,7 +30,7 @@ class CompareSettings:
     dataset: Annotated[str | None, default("NAME", "all")] = None
     """Only runs on this data set."""
     mixed_data: bool = False
-    """Compare runs even if they saw different images."""
+    """Compare runs even if they saw different examples."""
 
     against: Annotated[str | None, default("RUN", "no comparison")] = None
     """Run, group or name of a row to compare all others with, seed by seed."""

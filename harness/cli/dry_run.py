@@ -17,37 +17,50 @@ from harness.execution.training_group import LocalGroup, TrainingTask
 from harness.search.samplers import sampler_text
 from harness.search.study import describe_space
 from harness.tracking.store_address import described
-from harness.training.datasets import data_root, on_disk, open_dataset
+from harness.training.builtin_datasets import data_root, on_disk
+from harness.training.data_checks import shape_text
 from harness.training.device import choose
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
+from harness.training.misfits import check_fit
 from harness.workers.study_run import StudyRequest
 
 PUBLISHED_SIZE = 60_000
-"""Training images of a data set that is yet to be downloaded."""
+"""Training examples of a data set that is yet to be downloaded."""
 
 
 def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
     """Fields, sizes and updates of a run, and where it would be recorded.
 
     Raises:
-        BadRequest: the data set is too small for the experiment's `validation_size`.
-        RunFailed: the network cannot be built.
+        BadRequest: something is wrong with the data, or they are too few.
+        DataUnavailable: the experiment has its own data, and they are unavailable.
+        RunFailed: the network cannot be built, or does not fit the data.
     """
     device = settings.execution().apply()
     root = data_root(settings.data_root)
-    available = on_disk(experiment.dataset, root)
-    size = PUBLISHED_SIZE
-    if available:
-        dataset = open_dataset(experiment.dataset, root)
-        dataset.split(experiment.validation_size, experiment.split_seed)
-        size = len(dataset.train)
-    batches = math.ceil((size - experiment.validation_size) / experiment.batch_size)
+    name = experiment.fields().get("dataset")
     try:
-        parameters = sum(p.numel() for p in experiment.network().parameters())
+        network = experiment.network()
+        parameters = sum(p.numel() for p in network.parameters())
     except Exception as error:
         raise explained(error, experiment) from error
-    found = "on disk" if available else f"to be downloaded to {root}"
+    if name and not on_disk(name, root):
+        size = PUBLISHED_SIZE - experiment.validation_size
+        found = f"{PUBLISHED_SIZE:,} training examples, to be downloaded to {root}"
+    else:
+        # Without the test examples, if validation examples are set aside.
+        prepared = DataSource(settings.data_root).prepare(
+            experiment, with_test=not experiment.validation_size
+        )
+        check_fit(network, prepared.train)
+        size = len(prepared.train)
+        item = shape_text(prepared.train.item_shape)
+        found = (
+            f"{size:,} training examples of {item} and {len(prepared.evaluation):,} "
+            f"{prepared.evaluated_on} examples of {prepared.dataset.name}"
+        )
+    batches = math.ceil(size / experiment.batch_size)
     return _listed(
         str(experiment),
         {
@@ -56,7 +69,7 @@ def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
             "network": f"{parameters:,} parameters",
             "updates": f"{batches * experiment.num_epochs * settings.repeats:,} "
             f"({settings.repeats} x {experiment.num_epochs} epochs x {batches} batches)",
-            "data": f"{size:,} training images, {found}",
+            "data": found,
             "computed on": str(device),
             "recorded in": described(),
         },
@@ -75,7 +88,7 @@ def study_dry_run(request: StudyRequest) -> str:
     execution.apply()
     search = request.search()
     experiment = search.study.experiment
-    data = DataSource(request.root)
+    data = request.data
     prepared = data.prepare(experiment, with_test=False)
     task = TrainingTask(experiment, with_test=False)
     seconds = _epoch_seconds(LocalGroup(data, execution, device), task)
@@ -96,7 +109,7 @@ def study_dry_run(request: StudyRequest) -> str:
                 f"pruner {search.pruner}"
             ),
             "workers": f"{workers} with {execution.threads} threads on {device}",
-            "images": (
+            "examples": (
                 f"{len(prepared.train):,} for training, {len(prepared.evaluation):,} for selection"
             ),
             "one epoch": f"{seconds:.2f} s, measured alone",

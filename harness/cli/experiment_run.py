@@ -12,7 +12,7 @@ from harness.cli.run_progress import epochs_view, summary
 from harness.execution.driver import Callback
 from harness.execution.events import Begun
 from harness.execution.launch import NO_WEIGHTS, GroupResult, RunResult, repeat, run
-from harness.execution.preparation import DataSource, prepare
+from harness.execution.preparation import DataSource
 from harness.execution.recovery import recover
 from harness.execution.resume import resume, train_further
 from harness.execution.trained_network import fitting, read_weights
@@ -47,10 +47,11 @@ def run_as_asked(
     dataclasses.replace(experiment, seed=experiment.seed + settings.repeats - 1)
     if settings.keep_best and not experiment.validation_size:
         raise BadRequest(
-            "keep_best: it needs validation images, and validation_size is 0. Set some aside: "
+            "keep_best: it needs validation examples, and validation_size is 0. Set some aside: "
             "--validation-size 10000"
         )
-    prepared = prepare(experiment, settings.data_root, settings.fallback)
+    data = DataSource(settings.data_root)
+    prepared = data.prepare(experiment, fallback=settings.fallback)
     experiment = prepared.experiment
     weights, specification = NO_WEIGHTS, settings.specification()
     if settings.start_from:
@@ -75,7 +76,7 @@ def run_as_asked(
                 f"{prepared.fallback_from} is unavailable: training on {experiment.dataset} "
                 "instead, as --fallback allows."
             )
-    group = LocalGroup(DataSource(settings.data_root, prepared), execution, device)
+    group = LocalGroup(data, execution, device)
     view = epochs_view(group, experiment.num_epochs, quiet=settings.quiet)
     if settings.repeats == 1:
         return run(experiment, group, execution, recorder, specification, view, weights=weights)

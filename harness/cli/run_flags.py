@@ -35,7 +35,7 @@ class RunSettings(TrainingFlags):
     system_metrics: bool = False
     """Record the use of processor, memory, disk and network every second."""
     keep_best: bool = False
-    """Log the model of the best epoch on the validation images instead of the last one."""
+    """Log the model of the best epoch on the validation examples instead of the last one."""
     no_figures: bool = False
     """Draw no figures after training."""
     checkpoint_every: Annotated[int, Count] = 1

@@ -58,7 +58,7 @@ class LiveEpochs(Callback):
 
 
 class _ImagesBar(Progress):
-    """A bar over all images of all epochs, read from the training whenever it is drawn."""
+    """A bar over all examples of all epochs, read from the training whenever it is drawn."""
 
     def __init__(self, group: LocalGroup, size: int, num_epochs: int, console: Console) -> None:
         self.group, self.num_epochs = group, num_epochs
@@ -75,7 +75,7 @@ class _ImagesBar(Progress):
 
     @property
     def _images_seen(self) -> int:
-        return self.group.training.images_seen if self.group.training else 0
+        return self.group.training.examples_seen if self.group.training else 0
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """Bring the bar up to date, then draw it."""
@@ -86,7 +86,7 @@ class _ImagesBar(Progress):
     def _advance_to_now(self, task: Task) -> None:
         history = self.group.training.history if self.group.training else []
         last = f"loss {metric_text(history[-1].metrics['train/loss'])}" if history else ""
-        speed = f"{task.speed:,.0f} images/s" if task.speed else ""
+        speed = f"{task.speed:,.0f} examples/s" if task.speed else ""
         self.update(
             task.id,
             completed=self._images_seen,
@@ -121,7 +121,7 @@ def epoch_line(result: EpochResult, num_epochs: int) -> str:
     return (
         f"epoch {result.epoch:>{width}}/{num_epochs}"
         f"{''.join(measured)}{observed}"
-        f"  {metrics['time/images_per_second']:>9,.0f} images/s  {seconds:.2f} s"
+        f"  {metrics['time/examples_per_second']:>9,.0f} examples/s  {seconds:.2f} s"
     )
 
 
@@ -136,11 +136,11 @@ def _of_run(result: RunResult) -> str:
     on = evaluated.context
     loss, *others = quantities(metrics)
     values = ", ".join(f"{name} {metric_text(metrics[f'{on}/{name}'])}" for name in (*others, loss))
-    figures = f"{on} {values} ({evaluated.size:,} images, n = 1 seed)"
+    figures = f"{on} {values} ({evaluated.size:,} examples, n = 1 seed)"
     lines = [
         f"{result.experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, "
         f"{figures}",
-        f"{result.experiment.dataset} on {result.device}, {result.seconds:.1f} s",
+        f"{evaluated.name} on {result.device}, {result.seconds:.1f} s",
     ]
     if result.outcome == "diverged":
         lines.append(DIVERGED_ADVICE)
@@ -156,7 +156,7 @@ def _of_group(group: GroupResult) -> str:
     width = max(map(len, names))
     seconds = sum(result.seconds for result in results)
     lines = [
-        f"{first.experiment}: {len(results)} seeds on {first.experiment.dataset}",
+        f"{first.experiment}: {len(results)} seeds on {_evaluated(first).name}",
         *(f"  {name:<{width}}  {group.summaries[name]}" for name in names),
         f"{first.device}, {seconds:.1f} s",
     ]

@@ -15,7 +15,7 @@ from harness.search.objective import Objective
 from harness.search.samplers import PrunerName, SamplerName
 from harness.search.storage import storage_url
 from harness.search.study import Study
-from harness.training.datasets import data_root
+from harness.training.builtin_datasets import data_root
 from harness.training.device import Execution, choose
 from harness.training.experiment import Experiment
 from harness.workers.study_run import StudyRequest
@@ -74,6 +74,8 @@ class StudySettings(TrainingFlags):
         declared: Study,
         experiment: Experiment,
         command: tuple[str, ...] | None = None,
+        *,
+        forks: bool = False,
     ) -> StudyRequest:
         """The study as it is to be run.
 
@@ -81,6 +83,7 @@ class StudySettings(TrainingFlags):
             file: name of the study's file; empty for a study of a notebook.
             command: the command line that goes on with it; by default that of this process.
             experiment: the declared one, with the values of the command line.
+            forks: whether workers may be forked from this process.
 
         Raises:
             BadRequest: the storage is not a database URL, or this machine has no such device.
@@ -107,4 +110,5 @@ class StudySettings(TrainingFlags):
             confirm_seeds=self.confirm_seeds,
             release_trials=self.release_trials,
             command=repeatable(sys.argv) if command is None else command,
+            forks=forks,
         )

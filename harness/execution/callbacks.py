@@ -29,7 +29,6 @@ from harness.tracking.messages import (
 )
 from harness.tracking.schema import FiguresRecord, Outcome, RunRecord, StoredRun
 from harness.training import checkpoint
-from harness.training.datasets import CLASS_NAMES
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult, best_epoch
@@ -107,11 +106,10 @@ class RecordRun(Callback):
 
     def inspected(self, inspection: Inspection) -> None:
         """Have the figures drawn; the network is exported meanwhile."""
-        dataset = self.experiment.dataset
+        assert self.begun_event
         figures = FiguresRecord(
             title=str(self.experiment),
-            dataset=dataset,
-            class_names=CLASS_NAMES[dataset],
+            dataset=self.begun_event.data[0].name,
             history=[(result.epoch, result.metrics) for result in self.history],
             inspection=inspection,
         )

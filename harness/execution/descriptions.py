@@ -22,12 +22,12 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
     metrics = run.history[-1].metrics if run.history else {}
     measured = quantities(metrics)
     lines = [
-        f"**{experiment}** on {experiment.dataset} "
-        f"({sizes['training']:,} training images), {machine['device']}, "
+        f"**{experiment}** on {run.begun_event.data[0].name} "
+        f"({sizes['training']:,} training examples), {machine['device']}, "
         f"{machine['threads']} CPU threads: **{ending.outcome}** after "
         f"{len(run.history)} of {experiment.num_epochs} epochs.",
         "",
-        f"| set | {' | '.join(measured)} | images |",
+        f"| set | {' | '.join(measured)} | examples |",
         f"| --- |{' --- |' * len(measured)} --- |",
     ]
     for context, size in sizes.items():

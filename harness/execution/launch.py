@@ -122,7 +122,7 @@ def run(
     """Train one experiment and record it, epoch by epoch.
 
     Each epoch is saved, then recorded, before the next one is trained. Only a run of kind `run` is
-    saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation images are
+    saved, and leaves a model and figures. Without `evaluate_each_epoch` the evaluation examples are
     looked at once, after the last epoch. `weights` replace initial ones of the network.
 
     Raises:

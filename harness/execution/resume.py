@@ -18,7 +18,7 @@ from harness.execution.changes import Change, changes_since
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, drive_run, driven_run
-from harness.execution.preparation import DataSource, prepare
+from harness.execution.preparation import DataSource
 from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
 from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
@@ -133,10 +133,11 @@ def _prepared(
     names = [field.name for field in dataclasses.fields(Execution)]
     execution = Execution(**{name: stored.settings[name] for name in names})
     device = execution.apply()
-    prepared = prepare(experiment, root)
+    data = DataSource(root)
+    prepared = data.prepare(experiment)
     changed = _by_kind(changes_since(stored, prepared, execution, describe(device)))
     _refuse_changes(stored, changed, command, allow)
-    return execution, LocalGroup(DataSource(root, prepared), execution, device), tuple(changed)
+    return execution, LocalGroup(data, execution, device), tuple(changed)
 
 
 def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecification:
@@ -216,7 +217,7 @@ def _by_kind(changes: dict[str, Change]) -> dict[AllowedChange, str]:
     if "experiment_sha256" in changes:
         found["experiment"] = "its file changed"
     if any(name.startswith("data.") for name in changes):
-        found["data"] = "its images changed"
+        found["data"] = "its data changed"
     numerics: tuple[AllowedChange, ...] = ("device", "threads", "torch")
     for name in numerics:
         if name in changes:

@@ -63,6 +63,7 @@ class RunSpecification:
             name=self.name or experiment.label(),
             kind=self.kind,
             parameters={
+                **({"dataset": begun.data[0].name} if begun.data else {}),
                 **experiment.parameters(),
                 **execution.parameters(),
                 **({"start_from": self.start_from[:8]} if self.start_from else {}),

@@ -32,8 +32,9 @@ class TrainingTask:
     """A training as data: what a group needs to begin it, wherever it is.
 
     Attributes:
-        with_test: whether the test images may be read.
-        evaluate_each_epoch: if not, the evaluation images are looked at once, after the last epoch.
+        with_test: whether the test examples may be read.
+        evaluate_each_epoch: if not, the evaluation examples are looked at once, after the last
+            epoch.
         keep: what a completed training leaves beside its numbers.
         keep_best: if given, the model that it leaves is that of the best epoch by this goal.
         weights: tensors that replace initial ones of the network, by their names.
@@ -128,9 +129,11 @@ class LocalGroup:
         except (Exception, SystemExit) as error:
             yield ending_of(error, task.experiment)
             return
-        yield from self._end(training, task)
+        yield from self._end(training, task, prepared.dataset.classes)
 
-    def _end(self, training: Training, task: TrainingTask) -> Iterator[Event]:
+    def _end(
+        self, training: Training, task: TrainingTask, classes: tuple[str, ...] | None
+    ) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
         incomplete, model, weights = "", None, b""
         digest = training.weights_digest()
@@ -141,12 +144,12 @@ class LocalGroup:
             try:
                 if "figures" in task.keep:
                     with deferred():
-                        inspection = inspect(training)
+                        inspection = inspect(training, classes)
                     yield inspection
                 if "model" in task.keep:
                     started = time.perf_counter()
                     with deferred():  # a library may swallow an interruption as it is imported
-                        model = _model(training)
+                        model = _model(training, classes)
                         weights = encoded_weights(training.network.state_dict())
                     metrics["time/model_seconds"] = time.perf_counter() - started
             except Exception as error:  # the numbers are whole without figures and model
@@ -162,14 +165,24 @@ class LocalGroup:
         )
 
 
-def _model(training: Training) -> ModelRecord:
+def _model(training: Training, classes: tuple[str, ...] | None) -> ModelRecord:
     """The network after its last epoch, or if its best weights were kept, after its best one."""
     epoch = len(training.history)
     if training.keep_best and training.best_weights:
         training.network.load_state_dict(training.best_weights)
         epoch = best_epoch(training.history, training.keep_best)
-    # Two images, so that the batch size stays free; the same one twice if there is but one.
-    positions = torch.arange(2, device=training.device) % len(training.train_images)
-    example, _ = training.train_images.batch(positions)
-    content = exported(training.network, example)
-    return ModelRecord(content, str(torch.__version__), example.cpu().tolist(), epoch)
+    # Two examples, so that the batch size stays free; the same one twice if there is but one.
+    positions = torch.arange(2, device=training.device) % len(training.train_examples)
+    example, _ = training.train_examples.batch(positions)
+    content, output = exported(training.network, example)
+    return ModelRecord(
+        content,
+        str(torch.__version__),
+        example.tolist(),
+        str(example.dtype).removeprefix("torch."),
+        training.train_examples.inputs.dtype == torch.uint8,
+        tuple(output.shape[1:]),
+        str(output.dtype).removeprefix("torch."),
+        classes,
+        epoch,
+    )

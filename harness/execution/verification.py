@@ -15,7 +15,7 @@ from harness.base.formatting import number_of
 from harness.execution.changes import NUMERICS, Change, changes_since
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, run
-from harness.execution.preparation import DataSource, prepare
+from harness.execution.preparation import DataSource
 from harness.execution.specification import RunSpecification
 from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
@@ -181,8 +181,9 @@ def verify(
     experiment = _experiment(stored)
     execution = _execution(stored, device, threads)
     used = execution.apply()
-    prepared = prepare(experiment, root, with_test=not experiment.validation_size)
-    group = LocalGroup(DataSource(root, prepared), execution, used)
+    data = DataSource(root)
+    prepared = data.prepare(experiment, with_test=not experiment.validation_size)
+    group = LocalGroup(data, execution, used)
     result = run(
         experiment,
         group,
@@ -197,7 +198,7 @@ def verify(
             figures=False,
         ),
         view(group),
-        # A confirmation looks at the test images once.
+        # A confirmation looks at the test examples once.
         evaluate_each_epoch=stored.kind != "confirm",
         weights=starting_weights(stored, experiment, reader),
     )

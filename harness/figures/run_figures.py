@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.base.formatting import csv_text, number_of
-from harness.base.inspection import FirstLayer, Inspection, Mistakes
+from harness.base.inspection import (
+    FirstLayer,
+    Inspection,
+    Mistakes,
+    PredictedClasses,
+    PredictedNumbers,
+)
 from harness.base.metric_names import quantities
 from harness.figures.style import (
     BLUE,
@@ -52,6 +58,12 @@ PART_COLOURS = {"train": VERMILLION, "validation": GREEN, "test": BLUE}
 PREDICTED, TRUE = DARK_VERMILLION, BLUE
 """Colours of the words for predicted and true classes."""
 
+MOST_NAMED = 60
+"""The most classes whose names and accuracies are shown."""
+
+MOST_OUTPUTS = 6
+"""The most outputs of a regression that have a panel."""
+
 HEADING = heading_height(["run", "data"])
 """Inches that the heading of every figure takes."""
 
@@ -62,51 +74,56 @@ Z95 = statistics.NormalDist().inv_cdf(0.975)
 def draw_run(
     run_title: str,
     dataset: str,
-    class_names: Sequence[str],
     history: History,
     inspection: Inspection,
 ) -> dict[str, Figure]:
     """All figures of a run, by file name.
 
-    The heading of each says what it shows, of which run, and how many images of which dataset it
-    is based on. There are no weights if those of the first layer cannot be shown as images.
+    The heading of each says what it shows, of which run, and how many examples of which dataset it
+    is based on. What cannot be shown of these data or this network has no figure.
 
     Args:
         run_title: the name of the run, as `baseline lr=0.05`.
-        class_names: by label. Further outputs of the network go by their numbers.
     """
-    n = len(inspection.labels)
-    images = number_of(n, f"{inspection.evaluated_on} image")
-    lines = [run_title, f"{dataset}, n = {images}, 1 seed"]
-    names = _names(class_names, inspection)
-    figures = {
-        "learning_curves": learning_curves(history, lines),
-        "confusion_matrix": confusion_matrix(confusion(inspection, len(names)), names, lines),
-        "class_accuracy": class_accuracy(inspection, names, lines),
-        "confident_mistakes": confident_mistakes(inspection.mistakes, names, lines),
-    }
+    n = number_of(inspection.size, f"{inspection.evaluated_on} example")
+    lines = [run_title, f"{dataset}, n = {n}, 1 seed"]
+    names: list[str] = []
+    figures = {"learning_curves": learning_curves(history, lines)}
+    match inspection.predicted:
+        case PredictedClasses() as predicted:
+            names = _names(predicted)
+            counts = confusion(predicted, len(names))
+            figures["confusion_matrix"] = confusion_matrix(counts, names, lines)
+            figures["class_accuracy"] = class_accuracy(predicted, names, lines)
+            if predicted.mistakes.images is not None:
+                figures["confident_mistakes"] = confident_mistakes(predicted.mistakes, names, lines)
+        case PredictedNumbers() as predicted:
+            figures["predicted_numbers"] = predicted_numbers(predicted, lines)
     if inspection.first_layer:
         figures["first_layer"] = first_layer(inspection.first_layer, names, lines)
     return {f"figures/{name}.png": figure for name, figure in figures.items()}
 
 
-def tables(class_names: Sequence[str], history: History, inspection: Inspection) -> dict[str, str]:
+def tables(history: History, inspection: Inspection) -> dict[str, str]:
     """The numbers in the figures of `draw_run`, by file name: CSV, and JSON for the first layer."""
-    names = _names(class_names, inspection)
-    texts = {
-        "learning_curves.csv": learning_curves_table(history),
-        "confusion_matrix.csv": confusion_matrix_table(confusion(inspection, len(names)), names),
-        "class_accuracy.csv": class_accuracy_table(inspection, names),
-        "confident_mistakes.csv": confident_mistakes_table(inspection.mistakes, names),
-    }
+    texts = {"learning_curves.csv": learning_curves_table(history)}
+    match inspection.predicted:
+        case PredictedClasses() as predicted:
+            names = _names(predicted)
+            counts = confusion(predicted, len(names))
+            texts["confusion_matrix.csv"] = confusion_matrix_table(counts, names)
+            texts["class_accuracy.csv"] = class_accuracy_table(predicted, names)
+            texts["confident_mistakes.csv"] = confident_mistakes_table(predicted.mistakes, names)
+        case PredictedNumbers() as predicted:
+            texts["predicted_numbers.csv"] = predicted_numbers_table(predicted)
     if inspection.first_layer:
         texts["first_layer.json"] = first_layer_table(inspection.first_layer)
     return {f"figures/{name}": text for name, text in texts.items()}
 
 
-def confusion(inspection: Inspection, classes: int) -> NDArray[np.int64]:
-    """Number of images by true class (row) and predicted class (column), (c, c)."""
-    cells = inspection.labels * classes + inspection.predictions
+def confusion(predicted: PredictedClasses, classes: int) -> NDArray[np.int64]:
+    """Number of examples by true class (row) and predicted class (column), (c, c)."""
+    cells = predicted.labels * classes + predicted.predictions
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
@@ -202,9 +219,13 @@ def confusion_matrix(
     """
     from matplotlib.colors import PowerNorm
 
-    classes, turned = len(names), max(map(len, names)) > 2
-    left, top = 0.3 + _width(names), HEADING + 0.1
-    below = 0.22 + _width(names) * math.sqrt(0.5) if turned else 0.45
+    classes = len(names)
+    # Of very many classes, neither names nor counts could be read.
+    every = 1 if classes <= MOST_NAMED else math.ceil(classes / MOST_NAMED)
+    shown = list(names[::every]) if every == 1 else [str(i) for i in range(0, classes, every)]
+    turned = max(map(len, shown)) > 2
+    left, top = 0.3 + _width(shown), HEADING + 0.1
+    below = 0.22 + _width(shown) * math.sqrt(0.5) if turned else 0.45
     side = NARROW - left - 0.78
     figure = headed_figure(NARROW, top + side + below, "Confusion matrix", lines)
     axes = place_axes(figure, left, top, side, side)
@@ -214,7 +235,7 @@ def confusion_matrix(
     image = axes.imshow(shares, cmap=SEQUENTIAL_MAP, norm=norm, aspect="auto")
     axes.grid(False)
     points = min(10.0, side / classes * 72 / (0.68 * len(str(counts.max()))))
-    for (row, column), count in np.ndenumerate(counts):
+    for (row, column), count in np.ndenumerate(counts) if points >= 4 else ():
         colour = "black" if norm(shares[row, column]) > 0.5 else "white" if count else PALE_BLUE
         axes.text(
             column,
@@ -225,11 +246,12 @@ def confusion_matrix(
             ha="center",
             va="center_baseline",
         )
-    axes.set_xticks(range(classes), names)
+    small = min(10.0, side / len(shown) * 72 / 1.1)
+    axes.set_xticks(range(0, classes, every), shown, fontsize=small)
     if turned:
         for tick_label in axes.get_xticklabels():
             tick_label.set(rotation=45, ha="right", va="center", rotation_mode="anchor")
-    axes.set_yticks(range(classes), names)
+    axes.set_yticks(range(0, classes, every), shown, fontsize=small)
     axes.tick_params(length=0, pad=4)
     axes.spines[:].set_visible(False)
     axes.set_xlabel("predicted", color=PREDICTED, fontweight="bold")
@@ -247,29 +269,37 @@ def confusion_matrix_table(counts: NDArray[np.int64], names: Sequence[str]) -> s
 
 
 @styled()
-def class_accuracy(inspection: Inspection, names: Sequence[str], lines: Sequence[str]) -> Figure:
-    """Accuracy of each class with its 95% Wilson interval, and of all images as a line.
+def class_accuracy(
+    predicted: PredictedClasses, names: Sequence[str], lines: Sequence[str]
+) -> Figure:
+    """Accuracy of each class with its 95% Wilson interval, and of all examples as a line.
 
-    The interval covers the choice of the images, not the difference that another seed would make.
+    The interval covers the choice of the examples, not the difference that another seed would make.
+    Of very many classes, those with the lowest accuracy are shown.
 
     Args:
         lines: the run and its data, for the heading.
     """
-    left, top, height = 0.15 + _width(names), HEADING + 0.25, 0.27 * len(names)
+    rows, top = _class_rows(predicted, names), HEADING + 0.25
+    if len(rows) > MOST_NAMED:
+        lines, top = [*lines, f"the lowest {MOST_NAMED} of {len(rows):,} classes"], top + 0.2
+        rows = sorted((row for row in rows if row[1]), key=lambda row: row[3])[:MOST_NAMED]
+        names = [row[0] for row in rows]
+    left, height = 0.15 + _width(names), 0.27 * len(names)
     figure = headed_figure(NARROW, top + height + 0.5, "Accuracy by class", lines)
     axes = place_axes(figure, left, top, NARROW - left - 1.42, height)
-    for row, (_, images, _, accuracy, low, high) in enumerate(_class_rows(inspection, names)):
-        if images:
+    for row, (_, n, _, accuracy, low, high) in enumerate(rows):
+        if n:
             axes.plot([100 * low, 100 * high], [row, row], color=TRUE, linewidth=3, alpha=0.45)
             axes.plot([100 * accuracy], [row], color=TRUE, marker="o", markersize=6)
         axes.text(
             1.05,
             row,
-            f"{accuracy:.1%} of {images:,}" if images else "no images",
+            f"{accuracy:.1%} of {n:,}" if n else "no examples",
             transform=axes.get_yaxis_transform(),
             va="center_baseline",
         )
-    overall = 100 * float((inspection.labels == inspection.predictions).mean())
+    overall = 100 * float((predicted.labels == predicted.predictions).mean())
     axes.axvline(overall, color=PREDICTED, linewidth=1.4, linestyle="--", zorder=0)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), names)
@@ -284,10 +314,10 @@ def class_accuracy(inspection: Inspection, names: Sequence[str], lines: Sequence
     return figure
 
 
-def class_accuracy_table(inspection: Inspection, names: Sequence[str]) -> str:
+def class_accuracy_table(predicted: PredictedClasses, names: Sequence[str]) -> str:
     """CSV, one row for each class; accuracy and its 95% Wilson interval are fractions."""
-    header = ["class", "images", "correct", "accuracy", "low", "high"]
-    return csv_text(header, _class_rows(inspection, names))
+    header = ["class", "examples", "correct", "accuracy", "low", "high"]
+    return csv_text(header, _class_rows(predicted, names))
 
 
 @styled()
@@ -298,12 +328,14 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], lines: Sequence
         names: by label.
         lines: the run and its data, for the heading.
     """
-    heading, columns, k = "Most confident mistakes", 6, len(mistakes.images)
-    if not k:
+    heading, columns, k = "Most confident mistakes", 6, len(mistakes.labels)
+    if not k or mistakes.images is None:
         height = HEADING + 0.2
         return headed_figure(NARROW, height, heading, [*lines, "none: every prediction is right"])
+    images, side = _enlarged(mistakes.images)
     # The size of a tile, in pixels of the images: one line of text above the image, two below.
-    wide, high, left, above = 38, 59, 5, 10
+    unit = side / 28
+    wide, high, left, above = (round(size * unit) for size in (38, 59, 5, 10))
     rows, inch = math.ceil(k / columns), (NARROW - MARGIN) / columns / wide
     figure = headed_figure(NARROW, HEADING + 0.24 + rows * high * inch, heading, lines)
     for offset, word, colour in (
@@ -317,18 +349,22 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], lines: Sequence
     axes.set_axis_off()
     shown = [names[label] for label in (*mistakes.labels, *mistakes.predictions)]
     points = min(10.0, 10 * wide * inch / _width(shown))
+    is_grey = images.ndim == 3
     # One mosaic, because a small image takes Matplotlib as long as a large one.
-    mosaic = np.zeros((rows * high, columns * wide), np.uint8)
-    for i, image in enumerate(mistakes.images):
+    mosaic = np.full((rows * high, columns * wide, *images.shape[3:]), 0 if is_grey else 255)
+    for i, image in enumerate(images):
         y, x = i // columns * high + above, i % columns * wide + left
-        mosaic[y : y + image.shape[0], x : x + image.shape[1]] = image
+        # In the middle of its square.
+        down, right = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+        mosaic[y + down :, x + right :][: image.shape[0], : image.shape[1]] = image
         sure = float(mistakes.confidence[i])
         for line, text, colour, size in (
-            (y - 5, ">99.9%" if sure > 0.9995 else f"{sure:.1%}", GREY, 9.0),
-            (y + 32, names[mistakes.predictions[i]], PREDICTED, points),
-            (y + 41, names[mistakes.labels[i]], TRUE, points),
+            (y - 5 * unit, ">99.9%" if sure > 0.9995 else f"{sure:.1%}", GREY, 9.0),
+            (y + 32 * unit, names[mistakes.predictions[i]], PREDICTED, points),
+            (y + 41 * unit, names[mistakes.labels[i]], TRUE, points),
         ):
-            axes.text(x + 14, line, text, color=colour, fontsize=size, ha="center", va="center")
+            middle = x + side / 2
+            axes.text(middle, line, text, color=colour, fontsize=size, ha="center", va="center")
     axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
     return figure
 
@@ -347,14 +383,59 @@ def confident_mistakes_table(mistakes: Mistakes, names: Sequence[str]) -> str:
 
 
 @styled()
+def predicted_numbers(predicted: PredictedNumbers, lines: Sequence[str]) -> Figure:
+    """Predicted against true numbers, one panel for each of the first outputs.
+
+    Args:
+        lines: the run and its data, for the heading.
+    """
+    outputs = predicted.labels.shape[1]
+    panels = min(outputs, MOST_OUTPUTS)
+    some = "" if panels == outputs else f": outputs 1 to {panels} of {outputs:,}"
+    columns = min(2, panels)
+    side = 3.9 if columns == 1 else 1.6
+    height = HEADING + (side + 0.7) * math.ceil(panels / columns)
+    figure = headed_figure(NARROW, height, f"Predicted and true numbers{some}", lines)
+    for output in range(panels):
+        left = 0.85 + 2.4 * (output % columns)
+        top = HEADING + 0.22 + (side + 0.7) * (output // columns)
+        axes = place_axes(figure, left, top, side, side)
+        if panels > 1:
+            axes.set_title(f"output {output + 1}", fontweight="bold")
+        true, told = predicted.labels[:, output], predicted.predictions[:, output]
+        known = np.isfinite(told)
+        axes.plot(true[known], told[known], "o", color=BLUE, markersize=3, alpha=0.5, mew=0)
+        both = np.concatenate([true, told[known]])
+        ends = [float(both.min()), float(both.max())]
+        axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--")
+        axes.locator_params(nbins=5)
+        axes.set_xlabel("true", color=TRUE, fontweight="bold")
+        if output % columns == 0:
+            axes.set_ylabel("predicted", color=PREDICTED, fontweight="bold")
+    return figure
+
+
+def predicted_numbers_table(predicted: PredictedNumbers) -> str:
+    """CSV, one row for each example; positions count from 0."""
+    outputs = predicted.labels.shape[1]
+    names = [""] if outputs == 1 else [f"_{number + 1}" for number in range(outputs)]
+    header = ["position", *(f"{what}{name}" for what in ("true", "predicted") for name in names)]
+    # The fewest digits from which each float32 can be read back.
+    both = np.concatenate([predicted.labels, predicted.predictions], axis=1).astype(str)
+    return csv_text(header, ([position, *row] for position, row in enumerate(both.tolist())))
+
+
+@styled()
 def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -> Figure:
-    """The weights as images, red above zero and blue below, all on one scale.
+    """The weights as images, all on one scale: red above zero and blue below.
+
+    Weights for colours are shown in these colours, on a grey that stands for zero.
 
     Args:
         names: by label, for a layer whose units are classes.
         lines: the run and its data, for the heading.
     """
-    m, height, width = layer.weights.shape
+    m, height, width, *colours = layer.weights.shape
     what = "kernels" if layer.kind == "convolution" else "units"
     some = f"{m} of {layer.size} {what}" if m < layer.size else f"all {m} {what}"
     rows = math.ceil(m / min(8, math.ceil(math.sqrt(2 * m))))
@@ -368,7 +449,7 @@ def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -
     figure = headed_figure(NARROW, HEADING + 0.12 + full_height, f"First layer: {some}", lines)
     axes = place_axes(figure, MARGIN, HEADING, full_width, full_height)
     axes.set_axis_off()
-    mosaic = np.full((rows * high, columns * wide), np.nan, np.float32)
+    mosaic = np.full((rows * high, columns * wide, *colours), np.nan, np.float32)
     order = np.argsort(layer.units) if layer.units_are_classes else np.arange(m)
     frames: list[tuple[float, float]] = []
     for i, weights in enumerate(layer.weights[order]):
@@ -386,12 +467,14 @@ def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -
     sizes = np.abs(layer.weights[np.isfinite(layer.weights)])
     # A few much larger weights would make all others look white; the bar has arrows for them.
     scale = float(np.quantile(sizes, 0.995)) if sizes.any() else 1.0
-    image = axes.imshow(mosaic, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, aspect="auto")
+    shown = _in_colours(mosaic, scale) if colours else mosaic
+    image = axes.imshow(shown, cmap=DIVERGING_MAP, vmin=-scale, vmax=scale, aspect="auto")
     axes.plot(*zip(*frames, strict=True), color=LIGHT_GREY, linewidth=0.6)
     axes.set_xlim(-0.5, columns * wide - 0.5)
     axes.set_ylim(rows * high - 0.5, -0.5)
-    bar = place_axes(figure, MARGIN + full_width + 0.08, HEADING, 0.11, full_height)
-    _colour_bar(image, bar, extend="both" if sizes.max(initial=0) > scale else "neither")
+    if not colours:
+        bar = place_axes(figure, MARGIN + full_width + 0.08, HEADING, 0.11, full_height)
+        _colour_bar(image, bar, extend="both" if sizes.max(initial=0) > scale else "neither")
     return figure
 
 
@@ -410,6 +493,8 @@ def first_layer_table(layer: FirstLayer) -> str:
 
 
 def _json_row(weights: NDArray[np.float32]) -> str:
+    if weights.ndim > 1:  # pixels of several colours
+        return f"[{', '.join(map(_json_row, weights))}]"
     return f"[{', '.join(np.where(np.isfinite(weights), weights.astype(str), 'null'))}]"
 
 
@@ -428,21 +513,34 @@ def _width(names: Iterable[str]) -> float:
     return max(map(text_width, names))
 
 
-def _names(class_names: Sequence[str], inspection: Inspection) -> list[str]:
+def _enlarged(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], int]:
+    """Images of at least about 28 pixels, and the side of a square that holds one of them."""
+    side = max(images.shape[1:3])
+    times = max(1, 28 // side)
+    return images.repeat(times, 1).repeat(times, 2), side * times
+
+
+def _in_colours(weights: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    """Weights (..., 3) as colours in [0, 1]: 0 is a middle grey; what is not a number is white."""
+    return np.where(np.isnan(weights), 1, np.clip(0.5 + weights / (2 * scale), 0, 1))
+
+
+def _names(predicted: PredictedClasses) -> list[str]:
     """The class names, and the numbers of further outputs that the network predicted."""
-    classes = max(len(class_names), int(inspection.predictions.max(initial=0)) + 1)
-    return [*class_names, *map(str, range(len(class_names), classes))]
+    known = len(predicted.names)
+    classes = max(known, int(predicted.predictions.max(initial=0)) + 1)
+    return [*predicted.names, *map(str, range(known, classes))]
 
 
 def _class_rows(
-    inspection: Inspection, names: Sequence[str]
+    predicted: PredictedClasses, names: Sequence[str]
 ) -> list[tuple[str, int, int, float, float, float]]:
-    """For each class: name, images, correct ones, accuracy, and both ends of its interval.
+    """For each class: name, examples, correct ones, accuracy, and both ends of its interval.
 
-    The last three are NaN for a class without images.
+    The last three are NaN for a class without examples.
     """
     rows = []
-    counts = confusion(inspection, len(names))
+    counts = confusion(predicted, len(names))
     for name, n, hits in zip(
         names, counts.sum(axis=1).tolist(), counts.diagonal().tolist(), strict=True
     ):

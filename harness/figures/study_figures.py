@@ -420,7 +420,7 @@ def _importances(trials: _Trials, importances: Mapping[str, float]) -> Figure:
 @styled()
 def _confirmation(study_name: str, confirmed: Mapping[str, Sequence[float]], metric: str) -> Figure:
     n = len(next(iter(confirmed.values())))
-    lines = [study_name, f"n = {number_of(n, 'seed')}, trained on all training images"]
+    lines = [study_name, f"n = {number_of(n, 'seed')}, trained on all training examples"]
     height = 2.0 + 0.7 * len(confirmed)
     figure = headed_figure(MEDIUM, height, "Confirmation", lines, arranged=True)
     axes = figure.add_subplot()

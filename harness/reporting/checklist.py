@@ -44,10 +44,10 @@ def data_item(parts: Iterable[tuple[str, str, int | None, str]]) -> Item:
     """The data that the runs used, with digests by which others can check that theirs is the same.
 
     Args:
-        parts: name, use, number of images (None if unknown), SHA-256.
+        parts: name, use, number of examples (None if unknown), SHA-256.
     """
     lines = dict.fromkeys(
-        f"{name}, {use}: {'' if size is None else f'{size:,} images, '}SHA-256 {digest}"
+        f"{name}, {use}: {'' if size is None else f'{size:,} examples, '}SHA-256 {digest}"
         for name, use, size, digest in parts
     )
     return Item("Data", "\n".join(lines) or NOTHING, bool(lines))

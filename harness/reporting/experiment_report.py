@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.curves import draw_curves
-from harness.analysis.query import images_seen
+from harness.analysis.query import judged_on
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.formatting import capitalized, duration, metric_text, number_of, value_text
 from harness.base.metric_names import JUDGES
@@ -60,12 +60,12 @@ def experiment_page(name: str, question: str, runs: Sequence[StoredRun], reader:
 class _Report:
     def __init__(self, name: str, runs: Sequence[StoredRun], reader: Reader) -> None:
         self.name, self.runs, self.reader = name, runs, reader
-        ended = [run for run in runs if run.outcome in FINISHED and images_seen(run)]
+        ended = [run for run in runs if run.outcome in FINISHED and judged_on(run)]
         self.seen: dict[str, list[Row]] = {
             words: ordered_rows(
-                rows_of([run for run in ended if images_seen(run) == words]), None, False
+                rows_of([run for run in ended if judged_on(run) == words]), None, False
             )
-            for words in sorted(set(map(images_seen, ended)))
+            for words in sorted(set(map(judged_on, ended)))
         }
         self.values = [run_columns(run) for run in runs]
         known = ordered_columns(name for values in self.values for name in values)
@@ -96,7 +96,7 @@ class _Report:
         ]
 
     def results(self) -> Iterator[Section]:
-        """A section for each set of images: numbers on different images cannot be compared."""
+        """A section for each set of examples: numbers on different examples cannot be compared."""
         if not self.seen:
             yield Section("Results", [Text("No run has finished.")])
         for words, found in self.seen.items():
@@ -239,11 +239,11 @@ class _Report:
     def _split(self) -> str:
         sizes = sorted({run.parameters.get("validation_size", 0) for run in self.runs})
         if sizes == [0]:
-            return "none: evaluated on the test images after each epoch"
+            return "none: evaluated on the test examples after each epoch"
         drawn = checklist.each(str(run.parameters.get("split_seed", "")) for run in self.runs)
         return (
-            f"validation images set aside: {', '.join(map(str, sizes))} (with 0, evaluated on the "
-            f"test images), drawn by split_seed {drawn}"
+            f"validation examples set aside: {', '.join(map(str, sizes))} (with 0, evaluated on "
+            f"the test examples), drawn by split_seed {drawn}"
         )
 
 

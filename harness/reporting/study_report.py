@@ -69,7 +69,7 @@ def study_html(
     content = _Content(answer, rows, run, confirmations, figures)
     page = Page(
         title=answer["study"],
-        kind=f"Study of {content.experiment} on {content.fields['dataset']}",
+        kind=f"Study of {content.experiment} on {run.dataset}",
         question=discovery.first_line(path) if path.is_file() else "",
         facts=content.facts(),
         sections=[
@@ -149,7 +149,7 @@ class _Content:
             else [
                 Text(
                     "The best configuration has not been confirmed on the test set. Everything "
-                    "below is based on the validation images that it was selected on."
+                    "below is based on the validation examples that it was selected on."
                 )
             ]
         )
@@ -330,7 +330,7 @@ class _Content:
             Item(
                 "Measure",
                 f"selected by {self.objective} after the last epoch, one seed per trial; "
-                f"reported: {self.reported} after training on all training images",
+                f"reported: {self.reported} after training on all training examples",
             ),
             checklist.data_item(
                 (
@@ -342,9 +342,9 @@ class _Content:
             ),
             Item(
                 "Split",
-                f"{fields['validation_size']:,} training images set aside for validation, drawn by "
-                f"split_seed {fields['split_seed']}, the same in every trial; "
-                "no trial used the test images",
+                f"{fields['validation_size']:,} training examples set aside for validation, drawn "
+                f"{'from each class in proportion ' if fields['stratify'] else ''}by split_seed "
+                f"{fields['split_seed']}, the same in every trial; no trial used the test examples",
             ),
             Item(
                 "Seeds",
@@ -399,7 +399,7 @@ class _Content:
             if threads := self.tags.get("threads"):
                 options["threads"] = threads
             command = command_text(run_arguments(self.experiment, options))
-            commands += [f"# {config}, on all training images", command]
+            commands += [f"# {config}, on all training examples", command]
         return [checklist.repeat_commands((self.tags, command) for command in commands)]
 
     def _command(self) -> str:
@@ -447,7 +447,7 @@ class _Content:
         if difference := self._difference():
             rows.append(["difference", *(None for _ in self.names), *_numbers(difference)])
         return Table(
-            f"{capitalized(self.reported)} after training on all training images",
+            f"{capitalized(self.reported)} after training on all training examples",
             [
                 TableColumn("configuration"),
                 *(TableColumn(name, self._digits(name)) for name in self.names),

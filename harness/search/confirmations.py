@@ -45,7 +45,7 @@ class Confirmation:
 
 
 def confirmed_experiment(experiment: Experiment, seed: int) -> Experiment:
-    """A configuration as its confirmation trains it: on all training images."""
+    """A configuration as its confirmation trains it: on all training examples."""
     return dataclasses.replace(experiment, seed=seed, validation_size=0)
 
 

@@ -94,8 +94,9 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changes = []
     for part in ("fields", "space", "metrics", "objectives", "data", "search"):
         then = before.get(part, {})
+        what = "data: " if part == "data" else ""
         changes += [
-            f"{key} was {then.get(key, 'not there')}, is {now[part].get(key, 'not there')}"
+            f"{what}{key} was {then.get(key, 'not there')}, is {now[part].get(key, 'not there')}"
             for key in sorted(then.keys() | now[part].keys())
             if then.get(key) != now[part].get(key)
         ]

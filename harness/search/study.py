@@ -33,7 +33,7 @@ SamplerFactory = Callable[[int], optuna.samplers.BaseSampler]
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
 
-NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed"})
+NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed", "stratify"})
 """Fields that decide what a trial's value means. Trials that differ in them are not comparable."""
 
 

@@ -132,7 +132,7 @@ def runs(
           number
         - `metrics.NAME` (float64): the last value
         - `best.NAME` (float64): over all epochs, the best value of each metric that has a direction
-        - `data.training`, `data.validation`, `data.test`: SHA-256 of the images that it saw
+        - `data.training`, `data.validation`, `data.test`: SHA-256 of the examples that it saw
         - `tags.NAME`: every other tag except MLflow's own
 
     Raises:

@@ -7,6 +7,7 @@ training process has already exported it, so only MLflow's description is added 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,8 @@ from mlflow.types import Schema, TensorSpec
 
 from harness.tracking.schema import ModelRecord
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([TensorSpec(np.dtype("float32"), (-1, 1, 28, 28))]),
-    outputs=Schema([TensorSpec(np.dtype("float32"), (-1, 10))]),
-)
-"""From images, float32 in [0, 1], to logits, at any batch size."""
-
 DESCRIPTION = """\
-Signature: images, float32 (batch, 1, 28, 28) in [0, 1], to logits, float32 (batch, 10).
+Signature: inputs, {inputs}, to {outputs}.
 
 Load it in the project's root, with MLflow's tracking URI set to the store:
 
@@ -50,22 +45,26 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
             params=run.data.params,
             tags={
                 "harness.experiment": run.data.tags["harness.experiment"],
-                "mlflow.note.content": DESCRIPTION.format(uri=f"runs:/{run_id}/model"),
+                "mlflow.note.content": _description(run_id, record),
             },
             model_type="pt2",
         )
     )
+    example = np.asarray(record.example, record.input_type)
     model = Model(
         artifact_path=logged.artifact_location,
         run_id=run_id,
         model_id=logged.model_id,
-        signature=SIGNATURE,
+        signature=ModelSignature(
+            inputs=_any_number_of(example.shape[1:], record.input_type),
+            outputs=_any_number_of(record.output_shape, record.output_type),
+        ),
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         (path / "data").mkdir()
         (path / "data" / "model.pt2").write_bytes(record.content)
-        _save_example(model, np.asarray(record.example, dtype=np.float32), folder)
+        _save_example(model, example, folder)
         model.add_flavor(
             "pytorch", model_data="data", pytorch_version=record.torch_version, code=None
         )
@@ -82,6 +81,24 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
     if logged.model_id not in [output.model_id for output in outputs]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
     return str(logged.model_id)
+
+
+def _any_number_of(shape: Sequence[int], dtype: str) -> Schema:
+    return Schema([TensorSpec(np.dtype(dtype), (-1, *shape))])
+
+
+def _description(run_id: str, record: ModelRecord) -> str:
+    def text(shape: Sequence[int], dtype: str) -> str:
+        return f"{dtype} ({', '.join(['batch', *map(str, shape)])}{'' if shape else ','})"
+
+    inputs = text(np.shape(record.example)[1:], record.input_type)
+    inputs += " in [0, 1]" * record.is_scaled
+    outputs = text(record.output_shape, record.output_type)
+    if record.classes is None:
+        outputs = f"predicted numbers, {outputs}"
+    else:
+        outputs = f"logits, {outputs}, of the classes {', '.join(record.classes)}"
+    return DESCRIPTION.format(inputs=inputs, outputs=outputs, uri=f"runs:/{run_id}/model")
 
 
 def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:

@@ -261,10 +261,10 @@ class MlflowRecorder:
     def _draw(self, run_id: str, record: FiguresRecord) -> None:
         started = time.perf_counter()
         drawn = run_figures.draw_run(
-            record.title, record.dataset, record.class_names, record.history, record.inspection
+            record.title, record.dataset, record.history, record.inspection
         )
         files = {name: style.png(figure) for name, figure in drawn.items()}
-        tables = run_figures.tables(record.class_names, record.history, record.inspection)
+        tables = run_figures.tables(record.history, record.inspection)
         files |= {name: text.encode() for name, text in tables.items()}
         self._write(LogFiles(run_id, files))
         seconds = time.perf_counter() - started
@@ -272,9 +272,7 @@ class MlflowRecorder:
 
     def _log_model(self, run_id: str, model: ModelRecord) -> float:
         started = time.perf_counter()
-        self._write(
-            LogNetwork(run_id, model.content, model.torch_version, model.example, model.step)
-        )
+        self._write(LogNetwork(run_id, **vars(model)))
         return time.perf_counter() - started
 
     def _end(self, message: EndRun) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,12 +29,12 @@ AllowedChange = Literal["experiment", "data", "device", "threads", "torch"]
 
 @dataclass(frozen=True)
 class DataRecord:
-    """A set of images that a run sees.
+    """A set of examples that a run sees.
 
     Attributes:
         context: What it is used for: `training`, `validation` or `test`.
         digest: SHA-256 of the arrays, in hexadecimal.
-        size: Number of images.
+        size: Number of examples.
     """
 
     name: str
@@ -172,7 +173,7 @@ class StoredRun:
 
     @functools.cached_property
     def data(self) -> dict[str, str]:
-        """SHA-256 of the images that the run saw, by `training`, `validation`, `test`."""
+        """SHA-256 of the examples that the run saw, by `training`, `validation`, `test`."""
         return {
             name.removeprefix("harness.data.").removesuffix("_sha256"): digest
             for name, digest in self.tags.items()
@@ -181,7 +182,7 @@ class StoredRun:
 
     @property
     def data_records(self) -> tuple[DataRecord, ...]:
-        """The sets of images that the run saw."""
+        """The sets of examples that the run saw."""
         return tuple(
             DataRecord(
                 str(self.dataset), context, digest, int(self.tag(f"data.{context}_size") or 0)
@@ -246,13 +247,23 @@ class ModelRecord:
 
     Attributes:
         content: What `torch.export.save` wrote.
-        example: Images (b, 1, 28, 28) as nested lists of float, b > 1.
+        example: Inputs (b, ...) as nested lists, b > 1.
+        input_type: NumPy's name of their type.
+        is_scaled: Whether they were bytes, which became numbers in [0, 1].
+        output_shape: Shape of one output.
+        output_type: NumPy's name of its type.
+        classes: Names of the classes, by label; None if the outputs are predicted numbers.
         step: The epoch after which it was exported.
     """
 
     content: bytes
     torch_version: str
     example: list[Any]
+    input_type: str
+    is_scaled: bool
+    output_shape: Sequence[int]
+    output_type: str
+    classes: Sequence[str] | None
     step: int
 
 
@@ -261,12 +272,12 @@ class FiguresRecord:
     """What a run's figures show.
 
     Attributes:
+        dataset: Its name.
         history: Each epoch with its metrics.
         inspection: The predictions of one evaluation pass after training.
     """
 
     title: str
     dataset: str
-    class_names: tuple[str, ...]
     history: list[tuple[int, dict[str, float]]]
     inspection: Inspection

@@ -78,8 +78,9 @@ class Writer:
             case LogFiles():
                 self._log_files(write)
             case LogNetwork():
-                record = ModelRecord(write.content, write.torch_version, write.example, write.step)
-                log_model(self.store.client, self._stored_id(write.run_id), record)
+                fields = vars(write).copy()
+                run_id = self._stored_id(fields.pop("run_id"))
+                log_model(self.store.client, run_id, ModelRecord(**fields))
             case ContinueRun():
                 self._continue(write)
             case TerminateRun():
@@ -201,6 +202,6 @@ def _dataset_input(part: DataRecord) -> DatasetInput:
         digest=part.digest[:36],
         source_type="local",
         source=json.dumps({"dataset": part.name, "sha256": part.digest}),
-        profile=json.dumps({"num_images": part.size}),
+        profile=json.dumps({"num_examples": part.size}),
     )
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", part.context)])

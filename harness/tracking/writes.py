@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, TypeAlias, get_args
@@ -80,6 +81,11 @@ class LogNetwork:
     content: bytes
     torch_version: str
     example: list[Any]
+    input_type: str
+    is_scaled: bool
+    output_shape: Sequence[int]
+    output_type: str
+    classes: Sequence[str] | None
     step: int
 
 

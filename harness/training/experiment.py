@@ -25,12 +25,13 @@ from harness.base import discovery, fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, Interval, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
-from harness.training.datasets import DatasetName
+from harness.training.builtin_datasets import DatasetName, open_dataset
+from harness.training.dataset import Dataset
 from harness.training.metrics import ACCURACY, Metric
 from harness.training.optimizer import VanillaSGD
 from harness.training.schedule import Schedule, ScheduleName
 
-CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "seed")
+CIRCUMSTANCES = ("dataset", "num_epochs", "validation_size", "split_seed", "stratify", "seed")
 """Fields that say on what data, how long and with which seed; the others say what is trained."""
 
 
@@ -60,21 +61,23 @@ class Experiment(ABC):
     """The name of the experiment's file; in a notebook, the class's name in snake case."""
 
     dataset: DatasetName = "fashion-mnist"
-    """Data set: 60,000 training and 10,000 test images of 28x28 in ten classes (digits: 1,437 and
+    """Data set: 60,000 training and 10,000 test examples of 28x28 in ten classes (digits: 1,437 and
     360)."""
     seed: Annotated[int, Seed] = 0
-    """Seed of the initial weights, the order of the images, and every other random draw."""
+    """Seed of the initial weights, the order of the examples, and every other random draw."""
     lr: Annotated[float, Positive] = 0.1
     """Learning rate of the optimizer."""
     batch_size: Annotated[int, Count] = 256
-    """Images in a batch."""
+    """Examples in a batch."""
     num_epochs: Annotated[int, Count] = 10
-    """Passes over the training images."""
+    """Passes over the training examples."""
     validation_size: Annotated[int, NonNegative] = 0
-    """Training images set aside for validation. Each epoch is evaluated on them, or with 0 on the
-    test images."""
+    """Training examples set aside for validation. Each epoch is evaluated on them, or with 0 on the
+    test examples."""
     split_seed: Annotated[int, Seed] = 0
-    """Seed that draws the validation images; the split does not depend on seed."""
+    """Seed that draws the validation examples; the split does not depend on seed."""
+    stratify: bool = False
+    """Draw the validation examples from each class in proportion to its size."""
     schedule: ScheduleName = "constant"
     """What the learning rate does after the warm-up: it stays, or falls to its final fraction."""
     warmup_epochs: Annotated[float, NonNegative] = 0.0
@@ -82,7 +85,7 @@ class Experiment(ABC):
     final_lr_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Fraction of the learning rate at the end of a linear or cosine schedule."""
     patience: Annotated[int, NonNegative] = 0
-    """Epochs without improvement on the validation images after which the training stops; 0 never
+    """Epochs without improvement on the validation examples after which the training stops; 0 never
     stops it."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -91,6 +94,9 @@ class Experiment(ABC):
         for name in vars(cls).keys() & inherited.keys() - {"name"}:
             # `lr = 0.05` changes the default of an inherited field, not its type and bounds.
             cls.__annotations__.setdefault(name, inherited[name])
+        if "data" in vars(cls):
+            # What it is trained on is no choice any more: neither a flag nor a field.
+            cls.__annotations__["dataset"] = ClassVar[str]
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         package, _, module = cls.__module__.rpartition(".")
         cls.name = module if package == "experiments" else _snake_case(cls.__name__)
@@ -116,11 +122,34 @@ class Experiment(ABC):
     def network(self) -> nn.Module:
         """The network with its initial weights, on the CPU.
 
-        It maps images of shape (batch, 1, 28, 28), float32 in [0, 1], to logits (batch, 10).
+        It maps inputs (batch, ...) to logits (batch, classes), or to numbers of the labels' shape.
+        Images are (batch, channels, height, width), float32 in [0, 1]: (batch, 1, 28, 28) for the
+        built-in data sets, which have ten classes.
         """
 
+    def data(self, root: Path) -> Dataset:
+        """The data set that is trained on; by default, the built-in one that `dataset` names.
+
+        An experiment that overrides this method has no field `dataset`.
+
+        Args:
+            root: the folder of the data sets.
+        """
+        return open_dataset(self.dataset, root)
+
+    def augment(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The inputs of a training batch as they are trained on; by default, as they are.
+
+        Draw random numbers from the generators of the process, such as `torch.rand` does: they are
+        the training's own.
+
+        Args:
+            inputs: (batch, ...), on the device, a copy.
+        """
+        return inputs
+
     def loss(self) -> nn.Module:
-        """The loss of logits (batch, 10) and labels (batch,), a mean over the batch."""
+        """The loss of the network's outputs and the labels, a mean over the batch."""
         return nn.CrossEntropyLoss()
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -162,19 +191,19 @@ class Experiment(ABC):
         network: nn.Module,
         loss_fn: nn.Module,
         optimizer: torch.optim.Optimizer,
-        images: torch.Tensor,
+        inputs: torch.Tensor,
         labels: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update the parameters from one batch: the five steps of every training.
 
         Args:
-            images: (batch, 1, 28, 28), float32 in [0, 1].
-            labels: (batch,), int64.
+            inputs: (batch, ...), after `augment`.
+            labels: (batch,), int64 for classes; or (batch, ...), float32.
 
         Returns:
-            The logits (batch, 10) and the loss, both from before the update.
+            The outputs of the network and the loss, both from before the update.
         """
-        logits: torch.Tensor = network(images)
+        logits: torch.Tensor = network(inputs)
         loss: torch.Tensor = loss_fn(logits, labels)
         optimizer.zero_grad()
         loss.backward()

@@ -17,12 +17,13 @@ import torch
 
 from harness.base.goals import Goal
 from harness.training import device as devices
-from harness.training.datasets import Images
+from harness.training.dataset import Examples
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.generators import Generators
 from harness.training.graph_capture import Update, captured
 from harness.training.metrics import MetricTally, checked_metrics, checked_observations
+from harness.training.misfits import check_outputs, explained_misfit
 
 EvaluationSet = Literal["test", "validation"]
 
@@ -35,7 +36,7 @@ class EpochResult:
         epoch: counted from 1.
         metrics: `train/loss` and the experiment's metrics, such as `train/accuracy`, the same of
             the evaluation set (`test/` or `validation/`), the experiment's observations,
-            `time/train_seconds`, `time/evaluate_seconds`, `time/images_per_second` and, on CUDA,
+            `time/train_seconds`, `time/evaluate_seconds`, `time/examples_per_second` and, on CUDA,
             `memory/peak_bytes`; `lr` if there is a schedule. Losses are means over examples; what
             belongs to training is measured during the updates.
     """
@@ -60,8 +61,8 @@ class Training:
     def __init__(
         self,
         experiment: Experiment,
-        train: Images,
-        evaluation: Images,
+        train: Examples,
+        evaluation: Examples,
         evaluated_on: EvaluationSet,
         execution: Execution,
         device: torch.device,
@@ -71,8 +72,8 @@ class Training:
         """Seed every generator, build the network on the CPU, and move it to the device.
 
         So every device starts from the same weights. Without `evaluate_each_epoch` the evaluation
-        images are used once, after the last epoch; the numbers stay the same. With `keep_best` the
-        weights of the best epoch by that goal are kept in `best_weights`.
+        examples are used once, after the last epoch; the numbers stay the same. With `keep_best`
+        the weights of the best epoch by that goal are kept in `best_weights`.
         """
         self.experiment = experiment
         self.device = device
@@ -85,15 +86,16 @@ class Training:
             self.optimizer = experiment.optimizer(self.network.parameters())
             num_updates = experiment.num_epochs * -(-len(train) // experiment.batch_size)
             self.scheduler = experiment.scheduler(self.optimizer, num_updates)
-        self.train_images = train.to(device)
-        self.evaluation_images = evaluation.to(device)
+        self.train_examples = train.to(device)
+        self.evaluation_examples = evaluation.to(device)
         metrics = checked_metrics(experiment.metrics())
         self._trained, self._evaluated = (MetricTally(metrics, device) for _ in range(2))
         self._observes = type(experiment).observe is not Experiment.observe
+        self._augments = type(experiment).augment is not Experiment.augment
         self.history: list[EpochResult] = []
         self.keep_best = keep_best
         self.best_weights: dict[str, torch.Tensor] = {}
-        self.images_seen = 0
+        self.examples_seen = 0
         """Images trained on in all epochs so far, counted batch by batch."""
         self._update: Update = self._eager_update
         if execution.capture_graph:
@@ -144,7 +146,7 @@ class Training:
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
-        self.images_seen = len(self.history) * len(self.train_images)
+        self.examples_seen = len(self.history) * len(self.train_examples)
         self.generators.restore(state["generators"])
         self.best_weights = {n: t.to(self.device) for n, t in state.get("best", {}).items()}
 
@@ -171,7 +173,7 @@ class Training:
             **{f"{self.evaluated_on}/{name}": value for name, value in evaluation.items()},
             "time/train_seconds": trained - started,
             "time/evaluate_seconds": evaluated - trained,
-            "time/images_per_second": len(self.train_images) / (trained - started),
+            "time/examples_per_second": len(self.train_examples) / (trained - started),
         }
         if self.scheduler:
             metrics["lr"] = rate
@@ -187,33 +189,48 @@ class Training:
     def _train_epoch(self) -> dict[str, float]:
         self.network.train()
         _draw_seed()
-        order = _shuffled(len(self.train_images)).to(self.device)
-        for images, labels in self.train_images.batches(self.experiment.batch_size, order):
-            logits, loss = self._update(images, labels)
+        order = _shuffled(len(self.train_examples)).to(self.device)
+        for inputs, labels in self.train_examples.batches(self.experiment.batch_size, order):
+            if self._augments:
+                inputs = self.experiment.augment(inputs)
+            logits, loss = self._checked_update(inputs, labels)
             self._trained.update(logits, loss, labels)
-            self.images_seen += len(labels)
+            self.examples_seen += len(labels)
             if self.scheduler:
                 self.scheduler.step()
         return self._trained.values()
 
+    def _checked_update(
+        self, inputs: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """An update; of the first batch it is told if network and data do not fit together."""
+        if self.examples_seen:
+            return self._update(inputs, labels)
+        try:
+            logits, loss = self._update(inputs, labels)
+        except Exception as error:
+            raise explained_misfit(error, self.network, inputs) from error
+        check_outputs(logits, labels, self.loss_fn)
+        return logits, loss
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The mean loss and the metrics on the evaluation images, in evaluation mode."""
+        """The mean loss and the metrics on the evaluation examples, in evaluation mode."""
         self.network.eval()
-        for images, labels in self.evaluation_images.batches(self.experiment.batch_size):
-            logits = self.network(images)
+        for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
+            logits = self.network(inputs)
             self._evaluated.update(logits, self.loss_fn(logits, labels), labels)
         return self._evaluated.values()
 
     def _eager_update(
-        self, images: torch.Tensor, labels: torch.Tensor
+        self, inputs: torch.Tensor, labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.experiment.update(self.network, self.loss_fn, self.optimizer, images, labels)
+        return self.experiment.update(self.network, self.loss_fn, self.optimizer, inputs, labels)
 
     def _captured_update(self) -> Update:
-        size = min(self.experiment.batch_size, len(self.train_images))
+        size = min(self.experiment.batch_size, len(self.train_examples))
         positions = torch.arange(size, device=self.device)
-        images, labels = (tensor.clone() for tensor in self.train_images.batch(positions))
+        inputs, labels = (tensor.clone() for tensor in self.train_examples.batch(positions))
         before = self.state()
         before["network"] = {name: tensor.clone() for name, tensor in before["network"].items()}
         self.network.train()
@@ -221,7 +238,7 @@ class Training:
             with self.generators.active():
                 return captured(
                     self._eager_update,
-                    images,
+                    inputs,
                     labels,
                     keeps_state=lambda: bool(self.scheduler or any(self.optimizer.state.values())),
                 )

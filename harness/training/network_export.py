@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 
-def exported(network: nn.Module, example: torch.Tensor) -> bytes:
+def exported(network: nn.Module, example: torch.Tensor) -> tuple[bytes, torch.Tensor]:
     """The network, in evaluation mode and on the CPU, as `torch.export.save` writes it.
 
     Args:
-        example: images (b, 1, 28, 28) with b > 1, so that the batch size stays free.
+        example: inputs (b, ...) with b > 1, so that the batch size stays free.
+
+    Returns:
+        The file's content, and the network's outputs for the example.
     """
     frozen = copy.deepcopy(network).cpu().eval()
     program = torch.export.export(
@@ -23,4 +26,5 @@ def exported(network: nn.Module, example: torch.Tensor) -> bytes:
         node.meta.pop("stack_trace", None)  # the paths of this machine's files
     file = io.BytesIO()
     torch.export.save(program, file)
-    return file.getvalue()
+    with torch.no_grad():
+        return file.getvalue(), frozen(example.cpu())

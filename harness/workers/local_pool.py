@@ -59,21 +59,22 @@ class _Worker:
 class LocalPool:
     """A pool of processes of this machine; see `WorkerPool`."""
 
-    def __init__(self, *, on_cpu: bool, close_in_worker: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, *, forks: bool, close_in_worker: Callable[[], None] = lambda: None) -> None:
         """An empty pool.
 
         Args:
-            on_cpu: whether the workers train on the CPU.
+            forks: whether workers are forked where `can_fork` says so; they may train on the CPU
+                alone, and only if this process has not trained before.
             close_in_worker: closes connections of this process in a worker that is forked from it.
         """
-        self._on_cpu = on_cpu
+        self._forks = forks
         self._close_in_worker = close_in_worker
         self._workers: dict[int, _Worker] = {}
 
     def start(self, number: int, setup: WorkerSetup) -> None:
         """See `WorkerPool`."""
         with deferred():  # a process that is being started must not be left behind
-            start = _fork if self._on_cpu and may_fork() else _start
+            start = _fork if self._forks and can_fork() else _start
             self._workers[number] = start(setup, self._close_inherited)
 
     def send(self, number: int, message: ToWorker) -> None:
@@ -130,7 +131,7 @@ def _pickled(message: ToWorker) -> bytes:
     return bytes(ForkingPickler.dumps(message))
 
 
-def may_fork() -> bool:
+def can_fork() -> bool:
     """Whether a fork takes all of this process along.
 
     It leaves other threads behind: those of OpenMP, which `torch.set_num_threads` starts, would be

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 from contextlib import closing
@@ -15,7 +16,7 @@ from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
 from harness.execution.events import Begun
-from harness.execution.preparation import prepare
+from harness.execution.preparation import DataSource
 from harness.execution.recovery import recover
 from harness.execution.specification import RunSpecification
 from harness.search import trial_queue
@@ -27,7 +28,6 @@ from harness.search.trial_queue import Search
 from harness.tracking.messages import EndRun, OpenStore
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.store_address import fingerprint
-from harness.training.datasets import open_dataset
 from harness.training.device import Execution, choose, describe
 from harness.workers.coordinator import Coordinator
 from harness.workers.local_pool import LocalPool
@@ -55,6 +55,8 @@ class StudyRequest:
         confirm_seeds: how many seeds confirm the best and the defaults.
         release_trials: whether running trials of other machines are requeued.
         command: the command line that goes on with it; empty for a study of a notebook.
+        forks: whether workers may be forked from this process. Not if it has trained before: what
+            autograd started does not survive a fork.
     """
 
     file: str
@@ -73,6 +75,12 @@ class StudyRequest:
     confirm_seeds: int = 5
     release_trials: bool = False
     command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
+    forks: bool = False
+
+    @functools.cached_property
+    def data(self) -> DataSource:
+        """Opens the data of this process."""
+        return DataSource(self.root)
 
     def search(self) -> Search:
         """The search that the request makes of the declaration.
@@ -83,7 +91,7 @@ class StudyRequest:
         study = self.study
         experiment = study.experiment
         if not experiment.validation_size:
-            size = len(open_dataset(experiment.dataset, self.root, with_test=False).train)
+            size = len(self.data.dataset(experiment).train)
             experiment = dataclasses.replace(experiment, validation_size=max(1, size // 6))
         sampler = self.sampler or study.sampler or "tpe"
         check_sampler(sampler)
@@ -141,7 +149,8 @@ def _run(
 ) -> tuple[StudyAnswer, bool]:
     device = choose(request.execution.device)
     workers = min(request.workers, request.n_trials)
-    pool = LocalPool(on_cpu=device.type == "cpu", close_in_worker=recorder.forget)
+    forks = request.forks and device.type == "cpu"
+    pool = LocalPool(forks=forks, close_in_worker=recorder.forget)
     with closing(pool):
         # First of all: what comes next starts threads, which no fork takes along.
         setup = WorkerSetup(request.execution, str(request.root))
@@ -149,7 +158,7 @@ def _run(
         request.execution.apply()
         search = request.search()
         experiment = search.study.experiment
-        prepared = prepare(experiment, request.root, with_test=False)
+        prepared = request.data.prepare(experiment, with_test=False)
         data = {part.context: part.digest for part in prepared.data_records()}
         search = dataclasses.replace(search, data=data)
         seeds = [

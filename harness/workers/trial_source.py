@@ -112,7 +112,7 @@ class TrialSource:
         return (
             f"**{experiment}**, a trial of the study {self.context.search.study_name}: "
             f"**{ending.outcome}**{reason} after {len(run.history)} of {experiment.num_epochs} "
-            f"epochs. {capitalized(values)} ({sizes.get('validation', 0):,} images, "
+            f"epochs. {capitalized(values)} ({sizes.get('validation', 0):,} examples, "
             f"n = 1 seed).\n\nTrain it again with:\n\n    {command}"
         )
 

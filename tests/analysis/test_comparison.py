@@ -75,7 +75,7 @@ def test_files_of_several_tables_have_the_columns_of_all() -> None:
     second = compared([made_up_run(1, 0, None, parameters={"a": 1})])
     one, other = csv.DictReader(io.StringIO(comparison_csv([first, second])))
     names = list(one)
-    assert names[:5] == ["row", "name", "n", "seeds", "images"]
+    assert names[:5] == ["row", "name", "n", "seeds", "examples"]
     assert names.index("params.a") < names.index("params.b") < names.index("metrics.test/accuracy")
     assert (one["params.a"], other["params.a"]) == ("", "1")
     assert other["metrics.test/accuracy"] == ""

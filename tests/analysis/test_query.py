@@ -1,4 +1,4 @@
-"""Which runs a query selects, and that runs on different images are not compared by accident."""
+"""Which runs a query selects, and that runs on different examples are not compared by accident."""
 
 from __future__ import annotations
 
@@ -83,6 +83,6 @@ def test_different_images_are_told_apart() -> None:
     with pytest.raises(BadRequest) as raised:
         refuse_mixed_data([made_up_run(1), made_up_run(2), others])
     assert str(raised.value).splitlines()[1:3] == [
-        "  digits, test images (SHA-256 aaaaaaaa, bbbbbbbb): 2 runs",
-        "  digits, test images (SHA-256 aaaaaaaa, dddddddd): 1 run",
+        "  digits, test examples (SHA-256 aaaaaaaa, bbbbbbbb): 2 runs",
+        "  digits, test examples (SHA-256 aaaaaaaa, dddddddd): 1 run",
     ]

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from experiments.baseline import Baseline
 from harness import Experiment
-from harness.training.datasets import PIXELS, Dataset, Images, data_root, open_dataset
+from harness.training.builtin_datasets import data_root, open_dataset
+from harness.training.dataset import Dataset, Examples
 from harness.training.device import Execution, choose
 from harness.training.loop import Training
 from harness.training.optimizer import VanillaSGD
@@ -39,7 +40,7 @@ class Regularized(Experiment):
     def network(self) -> nn.Module:
         return nn.Sequential(
             nn.Flatten(),
-            nn.Linear(PIXELS, 16),
+            nn.Linear(784, 16),
             nn.BatchNorm1d(16),
             nn.ReLU(),
             nn.Dropout(0.5),
@@ -69,14 +70,14 @@ def first_digits(n: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tens
     return images.to(dtype), labels
 
 
-def numbered_images(n: int) -> Images:
+def numbered_images(n: int) -> Examples:
     """The first digits, the number of each written into its first pixel."""
-    pixels = DIGITS.train.pixels[:n].clone()
-    pixels[:, 0] = torch.arange(n)
-    return Images(pixels, DIGITS.train.labels[:n])
+    pixels = DIGITS.train.inputs[:n].clone()
+    pixels[:, 0, 0, 0] = torch.arange(n)
+    return Examples(pixels, DIGITS.train.labels[:n])
 
 
-def training_of(experiment: Experiment, train: Images, test: Images) -> Training:
+def training_of(experiment: Experiment, train: Examples, test: Examples) -> Training:
     return Training(experiment, train, test, "test", Execution(), CPU)
 
 
@@ -171,7 +172,7 @@ def test_images_are_those_of_to_tensor() -> None:
     to_tensor = importlib.import_module("torchvision.transforms").ToTensor()
     images, _ = first_digits(4)
     assert images.shape == (4, 1, 28, 28)
-    pixels = DIGITS.train.pixels[:4].view(4, 28, 28)
+    pixels = DIGITS.train.inputs[:4].view(4, 28, 28)
     expected = [to_tensor(image.numpy()) for image in pixels]
     assert torch.equal(images, torch.stack(expected))
     assert images.min() == 0
@@ -259,7 +260,7 @@ def test_apply_reaches_every_nested_module() -> None:
     """Applying the initializer to a tree of modules visits each submodule, however deep."""
     network = nn.Sequential(
         nn.Flatten(),
-        nn.Sequential(nn.Linear(PIXELS, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 8))),
+        nn.Sequential(nn.Linear(784, 8), nn.Sequential(nn.ReLU(), nn.Linear(8, 8))),
         nn.Linear(8, 10),
     )
     visited: list[int] = []
@@ -348,8 +349,8 @@ def test_every_parameter_and_every_batch_is_moved_to_the_chosen_device() -> None
     tensors = [*training.network.parameters(), *training.network.buffers()]
     assert len(tensors) == 4
     positions = torch.arange(4, device=device)
-    tensors += training.train_images.batch(positions)
-    tensors += next(training.evaluation_images.batches(4))
+    tensors += training.train_examples.batch(positions)
+    tensors += next(training.evaluation_examples.batches(4))
     assert {tensor.device.type for tensor in tensors} == {device.type}
 
 
@@ -797,7 +798,7 @@ def test_no_grad_saves_memory() -> None:
     training = training_of(SMALL, images, images)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         update(SMALL, training.network, *images.batch(torch.arange(32)))
-        assert sum(kept) >= 32 * PIXELS * 4
+        assert sum(kept) >= 32 * 784 * 4
         kept.clear()
         training.evaluate()
     assert not kept
@@ -828,7 +829,7 @@ def test_evaluation_changes_no_weights() -> None:
 def test_accuracy_is_the_fraction_of_right_argmaxes() -> None:
     """The share of images whose largest logit is at their label."""
     images, _ = first_digits(40)
-    pixels = DIGITS.train.pixels[:40]
+    pixels = DIGITS.train.inputs[:40]
     # 40 images in batches of 16, 16 and 8: the mean of the batches' accuracies is another number.
     experiment = Baseline(dataset="digits", hidden_width=16, batch_size=16, init_std=0.3)
     network = training_of(experiment, DIGITS.train, DIGITS.test).network
@@ -836,7 +837,7 @@ def test_accuracy_is_the_fraction_of_right_argmaxes() -> None:
     assert len(predicted.unique()) > 1
     for right in (0, 1, 33, 40):
         labels = torch.where(torch.arange(40) < right, predicted, (predicted + 1) % 10)
-        evaluation = training_of(experiment, DIGITS.train, Images(pixels, labels)).evaluate()
+        evaluation = training_of(experiment, DIGITS.train, Examples(pixels, labels)).evaluate()
         assert evaluation["accuracy"] == right / 40
         loss = experiment.loss()(network(images), labels).item()
         assert evaluation["loss"] == pytest.approx(loss, rel=1e-5)

@@ -315,6 +315,7 @@ def test_parameters_are_the_fields_and_the_derived_properties() -> None:
         "num_epochs": 10,
         "validation_size": 0,
         "split_seed": 0,
+        "stratify": False,
         "schedule": "constant",
         "warmup_epochs": 0.0,
         "final_lr_fraction": 0.0,

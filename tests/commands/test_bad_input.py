@@ -358,7 +358,7 @@ BY_THEIR_CONTENT = [
     searched(f"--confirm-seeds {10**9}", "at most 1000"),
     searched(f"--seed {2**63 - 2}", f"seed: {2**63} is not allowed"),
     searched("--lr -0.1", "lr: -0.1 is not allowed"),
-    searched("--validation-size 1437", "digits has 1437 training images here"),
+    searched("--validation-size 1437", "digits has 1437 training examples here"),
     searched("--device abacus", "device: 'abacus' is not one of this machine's"),
     searched("--storage mlruns/optuna.db", "mlruns/optuna.db, got 'mlruns/optuna.db'"),
     searched(
@@ -370,7 +370,7 @@ BY_THEIR_CONTENT = [
     searched("--storage sqlite:///:memory:", "cannot share a database in memory"),
     searched("--storage sqlite:///a_folder", "a_folder: this is a folder, not a database", 1),
     searched("--storage sqlite:///file/optuna.db", "cannot be opened", 1),
-    searched("--storage sqlite:///mlruns/mlflow.db", "not a database of Optuna 5.", 1),
+    searched("--storage sqlite:///mlruns/mlflow.db", "not a database of Optuna ", 1),
     searched("--warm-start nobody", "warm_start: there is no stored study 'nobody'"),
     searched("--unknown 3", "There is no flag --unknown"),
     Row("harness.study", ("lr_search", "--study-name", ""), "study_name: '' is not allowed"),

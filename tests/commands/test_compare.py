@@ -79,7 +79,7 @@ def test_the_table_shows_what_differs_and_what_came_out(
     store: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = told(capsys, "--experiment", "softmax_regression", *ON_TEST_IMAGES)
-    assert output.startswith("softmax_regression: 12 runs in 2 rows; digits, test images; ")
+    assert output.startswith("softmax_regression: 12 runs in 2 rows; digits, test examples; ")
     assert "1 thread; sorted by test/accuracy" in output.splitlines()[0]
     header, *body = lines(output)
     assert header[:5] == ["run", "n", "lr", "accuracy", "±"]
@@ -140,11 +140,11 @@ def test_a_study_is_its_trials_and_its_confirmations(
     store: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = told(capsys, "--study", "lr_search")
-    trials, _, confirmations = output.partition("lr_search, confirmations on the test images: ")
+    trials, _, confirmations = output.partition("lr_search, confirmations on the test examples: ")
     header, *body = lines(trials)
     assert header[:2] == ["run", "trial"]
     assert sorted(row[1] for row in body) == ["0", "1", "2"]
-    assert "lr_search, trials: 3 runs; digits, validation images" in trials
+    assert "lr_search, trials: 3 runs; digits, validation examples" in trials
     header, *body = lines(confirmations)
     assert header[:3] == ["run", "name", "n"]
     assert [row[1:3] for row in body] == [["best", "2"], ["defaults", "2"]]
@@ -157,11 +157,11 @@ def test_mixed_data_is_compared_only_when_asked_for(
 ) -> None:
     with pytest.raises(BadRequest) as raised:
         compare.main([])
-    assert "2 different sets of images" in str(raised.value)
-    assert "digits, validation images: 1 run\n" in str(raised.value)
+    assert "2 different sets of examples" in str(raised.value)
+    assert "digits, validation examples: 1 run\n" in str(raised.value)
     assert "--mixed-data" in str(raised.value)
     output = told(capsys, "--mixed-data", "--experiment", "softmax_regression")
-    assert "digits, validation images" in output
+    assert "digits, validation examples" in output
     assert "their numbers are not comparable" in output
     assert len(lines(output)) == 4
 

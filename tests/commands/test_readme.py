@@ -48,7 +48,7 @@ QUICK = {
 
 def test_the_readme_has_commands_and_examples() -> None:
     assert len(PYTHON_COMMANDS) > 8
-    assert len(PYTHON_BLOCKS) == 3
+    assert len(PYTHON_BLOCKS) == 4
 
 
 @pytest.fixture(scope="module")
@@ -102,8 +102,9 @@ def test_the_example_files_work(tmp_path: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     (checkout / "experiments" / f"{name}.py").write_text(PYTHON_BLOCKS[0])
-    (checkout / "experiments" / "confident_regression.py").write_text(PYTHON_BLOCKS[1])
-    (checkout / "studies" / "example_search.py").write_text(PYTHON_BLOCKS[2])
+    (checkout / "experiments" / "confident_regression.py").write_text(PYTHON_BLOCKS[2])
+    (checkout / "experiments" / "spirals.py").write_text(PYTHON_BLOCKS[1])
+    (checkout / "studies" / "example_search.py").write_text(PYTHON_BLOCKS[3])
     quickly = ["--dataset", "digits", "--num-epochs", "1"]
 
     def command(*words: str) -> subprocess.CompletedProcess[str]:
@@ -123,6 +124,8 @@ def test_the_example_files_work(tmp_path: Path) -> None:
     measured = command("harness.run", "confident_regression", *quickly)
     assert " confidence 0." in measured.stdout, measured.stderr
     assert " weight_norm " in measured.stdout
+    own_data = command("harness.run", "spirals", "--lr", "1")
+    assert "test accuracy 0." in own_data.stdout, own_data.stderr
     listed = command("harness.study", "example_search", *quickly, "--dry-run")
     assert "0.001 to 1.0, logarithmic" in listed.stdout, listed.stderr
 

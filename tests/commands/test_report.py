@@ -115,7 +115,7 @@ def test_the_checklist_is_filled_in_from_the_record(
         confirmation["harness.data.test_sha256"],
     ):
         assert digest in items["Data"]
-    assert "239 training images set aside" in items["Split"]
+    assert "239 training examples set aside" in items["Split"]
     assert "0.01 to 1.0, logarithmic" in items["Search space"]
     assert items["Number of runs"].startswith("6 trials (")
     assert items["Number of runs"].endswith("(2 configurations, 2 seeds each)")

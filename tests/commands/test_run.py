@@ -33,13 +33,13 @@ LOSSES_AND_ACCURACIES = [
 @pytest.mark.parametrize(
     ("module", "words", "status", "expected"),
     [
-        ("harness", [], 0, "softmax_regression  Softmax regression"),
+        ("harness", [], 0, "softmax_regression   Softmax regression"),
         ("harness", ["--help"], 0, "python -m harness.COMMAND"),
         ("harness", ["rum"], 2, "Did you mean run?"),
         ("harness.run", [], 2, "usage: python -m harness.run NAME"),
-        ("harness.run", ["--help"], 0, "baseline            A perceptron"),
+        ("harness.run", ["--help"], 0, "baseline             A perceptron"),
         ("harness.run", ["basline", "--lr", "1"], 2, "Did you mean baseline?"),
-        ("harness.run", ["zzz"], 2, "Known: baseline, dropout_mlp, lenet, softmax_regression."),
+        ("harness.run", ["zzz"], 2, "Known: baseline, cifar_convnet, "),
     ],
 )
 def test_lists_and_unknown_names_are_answered_without_the_libraries(
@@ -135,14 +135,14 @@ def test_a_finished_run_prints_its_epochs_its_result_and_where_to_see_it(
     checkout, ended = finished
     assert (ended.status, ended.errors) == (0, "")
     first, second, result, place, run, see = ended.output.splitlines()
-    epoch = r"epoch {}/2  train loss \d\.\d{{4}} accuracy 0\.\d{{4}}  test loss .* images/s .* s$"
+    epoch = r"epoch {}/2  train loss \d\.\d{{4}} accuracy 0\.\d{{4}}  test loss .* examples/s .* s$"
     assert re.match(epoch.format(1), first)
     assert re.match(epoch.format(2), second)
     with checkout.opened() as client:
         metrics = client.get_run(ended.run_id).data.metrics
     accuracy, loss = metrics["test/accuracy"], metrics["test/loss"]
     assert "completed after 2 epochs" in result
-    assert f"test accuracy {accuracy:.4f}, loss {loss:.4f} (360 images, n = 1 seed)" in result
+    assert f"test accuracy {accuracy:.4f}, loss {loss:.4f} (360 examples, n = 1 seed)" in result
     assert re.fullmatch(r"digits on cpu, \d+\.\d s", place)
     assert run == f"run {ended.run_id}"
     assert see == "see it with: python -m harness.ui"

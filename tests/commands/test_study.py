@@ -456,7 +456,7 @@ def test_a_study_is_searched_recorded_and_confirmed(checkout: Checkout) -> None:
 def check_confirmation(
     checkout: Checkout, summary: dict[str, Any], parent: Run, best: FrozenTrial, ended: Ended
 ) -> None:
-    """The same seeds, all training images, one look at the test images; the numbers recomputed."""
+    """The same seeds, all training examples, one look at the test set; the numbers recomputed."""
     runs = of_kind(checkout, "confirm", "joint_search")
     accuracies: dict[str, dict[int, float]] = {"best": {}, "defaults": {}}
     for run in runs:
@@ -471,7 +471,7 @@ def check_confirmation(
             assert run.data.params.items() >= expected.items()
         assert run.inputs
         profiles = [str(entry.dataset.profile) for entry in run.inputs.dataset_inputs]
-        assert sorted(json.loads(text)["num_images"] for text in profiles) == [360, 1437]
+        assert sorted(json.loads(text)["num_examples"] for text in profiles) == [360, 1437]
     assert [sorted(found) for found in accuracies.values()] == [[0, 1, 2]] * 2
     for config, found in accuracies.items():
         assert summary["confirmed"][config]["values"]["test/accuracy"] == {
@@ -527,7 +527,7 @@ def test_every_way_to_end_is_recorded_and_counts(checkout: Checkout) -> None:
     assert reasons == {"the loss is not finite"}
 
 
-# Trials see no test images
+# Trials see no test examples
 
 
 def idx(path: Path, items: bytes, *shape: int) -> None:

@@ -58,12 +58,12 @@ def test_a_training_that_stops_improving_ends_and_its_best_model_is_kept(
     refused = checkout.run(*words)
     assert (refused.status, refused.errors) == (
         2,
-        "error: patience: it needs validation images, and validation_size is 0. Set some aside: "
+        "error: patience: it needs validation examples, and validation_size is 0. Set some aside: "
         "--validation-size 10000\n",
     )
     refused = checkout.run("jumping", *DIGITS, "--keep-best")
     assert refused.status == 2
-    assert refused.errors.startswith("error: keep_best: it needs validation images")
+    assert refused.errors.startswith("error: keep_best: it needs validation examples")
     assert not checkout.store.exists()
 
     ended = checkout.run(*words, "--validation-size", "200", "--keep-best")

@@ -18,7 +18,7 @@ from harness.base.signals import Interrupted
 from harness.cli.run_progress import summary
 from harness.execution.events import Begun, Ending
 from harness.execution.launch import repeat, run
-from harness.execution.preparation import DataSource, prepare
+from harness.execution.preparation import DataSource
 from harness.execution.specification import RunSpecification
 from harness.execution.training_group import LocalGroup
 from harness.tracking.messages import (
@@ -50,7 +50,7 @@ def recorder() -> MemoryRecorder:
 
 
 def local_group(experiment: Baseline | SoftmaxRegression = EXPERIMENT) -> LocalGroup:
-    return LocalGroup(DataSource(None, prepare(experiment, None)), EXECUTION, EXECUTION.apply())
+    return LocalGroup(DataSource(None), EXECUTION, EXECUTION.apply())
 
 
 def kinds(recorder: MemoryRecorder) -> list[type[Any]]:
@@ -95,7 +95,7 @@ def test_what_is_no_run_of_its_own_keeps_numbers_alone(
     )
     assert kinds(recorder) == [StartRun, LogEpoch, LogEpoch, EndRun]
     first, second = recorder.of(LogEpoch)
-    assert "test/loss" not in first.metrics, "the test images are looked at once"
+    assert "test/loss" not in first.metrics, "the test examples are looked at once"
     assert "test/loss" in second.metrics
     assert list(mlruns.iterdir()) == []
 
@@ -177,7 +177,7 @@ def test_a_network_that_cannot_be_exported_costs_the_model_alone(
 
 
 def repeated(recorder: MemoryRecorder, group: Any, seeds: range = range(4, 7)) -> Any:
-    prepared = prepare(EXPERIMENT, None)
+    prepared = DataSource(None).prepare(EXPERIMENT)
     begun = Begun(describe(EXECUTION.apply()), prepared.data_records())
     specification = RunSpecification(figures=False)
     return repeat(EXPERIMENT, seeds, group, EXECUTION, recorder, specification, begun)

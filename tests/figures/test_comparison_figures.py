@@ -24,7 +24,7 @@ def curve(label: str, n: int = 1, *, scale: float = 1.0, part: str = "test") -> 
     )
 
 
-def svg_of(*curves: Curve, subtitle: str = "digits, test images") -> str:
+def svg_of(*curves: Curve, subtitle: str = "digits, test examples") -> str:
     """The picture as SVG that keeps its words as text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(style.STYLE, "svg.fonttype", "none")
@@ -37,7 +37,7 @@ def words_of(svg: str) -> list[str]:
 
 def test_the_words_say_what_is_shown() -> None:
     words = words_of(svg_of(curve("lr=0.1", 3), curve("lr=0.2")))
-    assert {"baseline", "digits, test images", "lr=0.1 (n = 3)", "lr=0.2 (n = 1)"} <= set(words)
+    assert {"baseline", "digits, test examples", "lr=0.1 (n = 3)", "lr=0.2 (n = 1)"} <= set(words)
     assert "mean over seeds, band: ± 1 standard deviation" in words
     assert {"test/accuracy", "test/loss"} <= set(words)
     assert words.count("epoch") == 2

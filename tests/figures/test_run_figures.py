@@ -31,9 +31,15 @@ from experiments.baseline import Baseline
 from experiments.dropout_mlp import DropoutMlp
 from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
-from harness.base.inspection import FirstLayer, Inspection, Mistakes
+from harness.base.inspection import (
+    FirstLayer,
+    Inspection,
+    Mistakes,
+    PredictedClasses,
+    PredictedNumbers,
+)
 from harness.figures import run_figures, style
-from harness.training.datasets import CLASS_NAMES, open_dataset
+from harness.training.builtin_datasets import CLASS_NAMES, open_dataset
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import Training
@@ -86,7 +92,7 @@ def training() -> Training:
 
 @pytest.fixture(scope="module")
 def inspection(training: Training) -> Inspection:
-    return inspect(training)
+    return inspect(training, LONG_NAMES)
 
 
 def history_of(training: Training) -> list[tuple[int, dict[str, float]]]:
@@ -112,7 +118,18 @@ def made(
     wrong = np.flatnonzero(true != best)[:24]
     images = np.random.default_rng(0).integers(0, 256, (len(wrong), 28, 28), np.uint8)
     mistakes = Mistakes(images, true[wrong], best[wrong], sure[wrong], wrong)
-    return Inspection("test", true, best, sure, mistakes, layer)
+    predicted = PredictedClasses(LONG_NAMES, true, best, sure, mistakes)
+    return Inspection("test", len(true), predicted, layer)
+
+
+def classes_of(inspection: Inspection) -> PredictedClasses:
+    assert isinstance(inspection.predicted, PredictedClasses)
+    return inspection.predicted
+
+
+def pictures_of(mistakes: Mistakes) -> NDArray[np.uint8]:
+    assert mistakes.images is not None
+    return mistakes.images
 
 
 def layer_of(weights: NDArray[np.floating], size: int = 999) -> FirstLayer:
@@ -157,48 +174,54 @@ def words_of(figure: Figure) -> set[str]:
 def test_predictions_are_those_that_the_last_epoch_counted(kind: type[Experiment]) -> None:
     training = digits(kind)
     training.network.train()
-    found = inspect(training)
-    counts = run_figures.confusion(found, 10)
+    found = inspect(training, LONG_NAMES)
+    counts = run_figures.confusion(classes_of(found), 10)
     assert counts.trace() / counts.sum() == training.history[-1].metrics["test/accuracy"]
-    assert counts.sum(axis=1).tolist() == np.bincount(found.labels, minlength=10).tolist()
-    assert np.array_equal(found.labels, training.evaluation_images.labels.numpy())
-    logits = training.network.eval()(training.evaluation_images.batch(torch.arange(360))[0])
+    assert (
+        counts.sum(axis=1).tolist() == np.bincount(classes_of(found).labels, minlength=10).tolist()
+    )
+    assert np.array_equal(classes_of(found).labels, training.evaluation_examples.labels.numpy())
+    logits = training.network.eval()(training.evaluation_examples.batch(torch.arange(360))[0])
     sure, best = logits.softmax(dim=1).max(dim=1)
-    assert np.array_equal(found.predictions, best.numpy())
-    np.testing.assert_allclose(found.confidence, sure.detach().numpy(), rtol=1e-5)
-    assert found.confidence.dtype == np.float32
+    assert np.array_equal(classes_of(found).predictions, best.numpy())
+    np.testing.assert_allclose(classes_of(found).confidence, sure.detach().numpy(), rtol=1e-5)
+    assert classes_of(found).confidence.dtype == np.float32
 
 
 def test_mistakes_are_the_surest_wrong_predictions(
     training: Training, inspection: Inspection
 ) -> None:
-    mistakes = inspection.mistakes
+    mistakes = classes_of(inspection).mistakes
     at = mistakes.positions
     assert len(at) == 24
     assert (mistakes.labels != mistakes.predictions).all()
-    assert np.array_equal(mistakes.labels, inspection.labels[at])
-    assert np.array_equal(mistakes.predictions, inspection.predictions[at])
-    assert np.array_equal(mistakes.confidence, inspection.confidence[at])
+    assert np.array_equal(mistakes.labels, classes_of(inspection).labels[at])
+    assert np.array_equal(mistakes.predictions, classes_of(inspection).predictions[at])
+    assert np.array_equal(mistakes.confidence, classes_of(inspection).confidence[at])
     assert (np.diff(mistakes.confidence) <= 0).all()
-    wrong = np.flatnonzero(inspection.labels != inspection.predictions)
-    others = inspection.confidence[np.setdiff1d(wrong, at)]
+    wrong = np.flatnonzero(classes_of(inspection).labels != classes_of(inspection).predictions)
+    others = classes_of(inspection).confidence[np.setdiff1d(wrong, at)]
     assert others.size
     assert others.max() <= mistakes.confidence.min()
-    assert mistakes.images.dtype == np.uint8
-    pixels = training.evaluation_images.pixels[torch.from_numpy(at)].numpy()
-    assert np.array_equal(mistakes.images, pixels.reshape(-1, 28, 28))
+    assert pictures_of(mistakes).dtype == np.uint8
+    pixels = training.evaluation_examples.inputs[torch.from_numpy(at)].numpy()
+    assert np.array_equal(pictures_of(mistakes), pixels.reshape(-1, 28, 28))
 
 
 def test_validation_images_are_found_in_their_own_set() -> None:
     training = digits(Baseline, validation_size=300)
-    found = inspect(training, mistakes=5)
-    images, labels = training.evaluation_images.batch(torch.from_numpy(found.mistakes.positions))
+    found = inspect(training, LONG_NAMES, mistakes=5)
+    images, labels = training.evaluation_examples.batch(
+        torch.from_numpy(classes_of(found).mistakes.positions)
+    )
     assert found.evaluated_on == "validation"
-    assert len(found.labels) == 300
-    assert len(found.mistakes.images) == 5
-    assert np.array_equal(found.mistakes.labels, labels.numpy())
-    assert np.array_equal(found.mistakes.images / np.float32(255), images.numpy()[:, 0])
-    assert (found.labels == found.predictions).mean() == (
+    assert len(classes_of(found).labels) == 300
+    assert len(classes_of(found).mistakes.labels) == 5
+    assert np.array_equal(classes_of(found).mistakes.labels, labels.numpy())
+    assert np.array_equal(
+        pictures_of(classes_of(found).mistakes) / np.float32(255), images.numpy()[:, 0]
+    )
+    assert (classes_of(found).labels == classes_of(found).predictions).mean() == (
         training.history[-1].metrics["validation/accuracy"]
     )
 
@@ -216,9 +239,9 @@ def test_nothing_is_drawn_and_nothing_learned() -> None:
         )
 
     before = state()
-    first, second = inspect(training), inspect(training)
+    first, second = inspect(training, LONG_NAMES), inspect(training, LONG_NAMES)
     assert state() == before
-    assert np.array_equal(first.confidence, second.confidence)
+    assert np.array_equal(classes_of(first).confidence, classes_of(second).confidence)
     assert all(parameter.grad_fn is None for parameter in training.network.parameters())
 
 
@@ -239,7 +262,7 @@ def test_a_linear_first_layer_is_its_units_of_the_largest_norm(
 
 def test_a_convolution_of_one_channel_is_its_kernels() -> None:
     training = digits(LeNet)
-    layer = inspect(training).first_layer
+    layer = inspect(training, LONG_NAMES).first_layer
     assert layer is not None
     assert (layer.kind, layer.size, layer.weights.shape) == ("convolution", 6, (6, 5, 5))
     kernels = next(training.network.parameters()).detach().numpy()
@@ -247,7 +270,7 @@ def test_a_convolution_of_one_channel_is_its_kernels() -> None:
 
 
 def test_the_units_of_a_lone_linear_layer_are_classes() -> None:
-    layer = inspect(digits(SoftmaxRegression)).first_layer
+    layer = inspect(digits(SoftmaxRegression), LONG_NAMES).first_layer
     assert layer is not None
     assert layer.units_are_classes
     figure = run_figures.first_layer(layer, LONG_NAMES, ["run", "data"])
@@ -257,30 +280,34 @@ def test_the_units_of_a_lone_linear_layer_are_classes() -> None:
 
 def test_another_first_layer_is_none_and_not_drawn() -> None:
     training = digits(Pooled)
-    found = inspect(training)
+    found = inspect(training, LONG_NAMES)
     assert found.first_layer is None
-    drawn = run_figures.draw_run("run", "digits", LONG_NAMES, history_of(training), found)
+    drawn = run_figures.draw_run("run", "digits", history_of(training), found)
     assert "figures/first_layer.png" not in drawn
-    written = run_figures.tables(LONG_NAMES, history_of(training), found)
+    written = run_figures.tables(history_of(training), found)
     assert "figures/first_layer.json" not in written
 
 
 def test_outputs_without_a_class_name_are_called_by_number() -> None:
-    found = inspect(digits(Wordy, num_epochs=1, lr=1e-6))
-    assert (found.predictions >= 10).all()
-    text = run_figures.tables(LONG_NAMES, HISTORY, found)["figures/confusion_matrix.csv"]
-    last = "10" if found.predictions.max() == 10 else "11"
+    found = inspect(digits(Wordy, num_epochs=1, lr=1e-6), LONG_NAMES)
+    assert (classes_of(found).predictions >= 10).all()
+    text = run_figures.tables(HISTORY, found)["figures/confusion_matrix.csv"]
+    last = "10" if classes_of(found).predictions.max() == 10 else "11"
     assert list(rows_of(text)[0])[-1] == last
-    for figure in run_figures.draw_run("run", "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run("run", "digits", HISTORY, found).values():
         assert_all_fits(figure)
 
 
 @pytest.mark.parametrize("names", [LONG_NAMES, CLASS_NAMES["digits"]], ids=["long", "short"])
 def test_every_figure_becomes_a_png_that_holds_all_its_words(
-    training: Training, inspection: Inspection, names: Sequence[str]
+    training: Training, inspection: Inspection, names: tuple[str, ...]
 ) -> None:
+    predicted = dataclasses.replace(classes_of(inspection), names=names)
     drawn = run_figures.draw_run(
-        "baseline lr=0.05", "fashion-mnist", names, history_of(training), inspection
+        "baseline lr=0.05",
+        "fashion-mnist",
+        history_of(training),
+        dataclasses.replace(inspection, predicted=predicted),
     )
     assert list(drawn) == [
         "figures/learning_curves.png",
@@ -291,7 +318,7 @@ def test_every_figure_becomes_a_png_that_holds_all_its_words(
     ]
     for figure in drawn.values():
         words = words_of(figure)
-        assert {"baseline lr=0.05", "fashion-mnist, n = 360 test images, 1 seed"} <= words
+        assert {"baseline lr=0.05", "fashion-mnist, n = 360 test examples, 1 seed"} <= words
         assert_all_fits(figure)
         width, height = size_of(style.png(figure))
         assert width == style.NARROW * style.DPI
@@ -356,8 +383,11 @@ def test_the_only_epoch_is_the_only_tick() -> None:
 
 
 def test_confusion_matrix_shows_and_tells_the_counts(inspection: Inspection) -> None:
-    counts = run_figures.confusion(inspection, 10)
-    assert counts[3, 5] == ((inspection.labels == 3) & (inspection.predictions == 5)).sum()
+    counts = run_figures.confusion(classes_of(inspection), 10)
+    assert (
+        counts[3, 5]
+        == ((classes_of(inspection).labels == 3) & (classes_of(inspection).predictions == 5)).sum()
+    )
     figure = run_figures.confusion_matrix(counts, LONG_NAMES, ["run", "data"])
     cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
     assert cells == {
@@ -374,19 +404,21 @@ def test_large_counts_fit_into_their_cells() -> None:
 
 
 def test_class_accuracy_shows_and_tells_each_class(inspection: Inspection) -> None:
-    counts = run_figures.confusion(inspection, 10)
-    rows = rows_of(run_figures.class_accuracy_table(inspection, LONG_NAMES))
+    counts = run_figures.confusion(classes_of(inspection), 10)
+    rows = rows_of(run_figures.class_accuracy_table(classes_of(inspection), LONG_NAMES))
     for label, row in enumerate(rows):
         n, hits = int(counts[label].sum()), int(counts[label, label])
-        assert (row["class"], int(row["images"]), int(row["correct"])) == (
+        assert (row["class"], int(row["examples"]), int(row["correct"])) == (
             LONG_NAMES[label],
             n,
             hits,
         )
         assert float(row["accuracy"]) == hits / n
         assert (float(row["low"]), float(row["high"])) == run_figures.wilson_interval(hits, n)
-    words = words_of(run_figures.class_accuracy(inspection, LONG_NAMES, ["run", "data"]))
-    assert f"{float(rows[4]['accuracy']):.1%} of {rows[4]['images']}" in words
+    words = words_of(
+        run_figures.class_accuracy(classes_of(inspection), LONG_NAMES, ["run", "data"])
+    )
+    assert f"{float(rows[4]['accuracy']):.1%} of {rows[4]['examples']}" in words
 
 
 @pytest.mark.parametrize(
@@ -400,14 +432,14 @@ def test_the_interval_is_wilsons(hits: int, n: int) -> None:
 
 
 def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
-    mistakes = inspection.mistakes
+    mistakes = classes_of(inspection).mistakes
     figure = run_figures.confident_mistakes(mistakes, LONG_NAMES, ["run", "data"])
     words = [text.get_text() for text in figure.axes[0].texts]
     assert words[1::3] == [LONG_NAMES[label] for label in mistakes.predictions]
     assert words[2::3] == [LONG_NAMES[label] for label in mistakes.labels]
     (image,) = figure.axes[0].images
     mosaic = np.asarray(image.get_array())
-    assert mosaic.sum() == mistakes.images.astype(np.int64).sum()
+    assert mosaic.sum() == pictures_of(mistakes).astype(np.int64).sum()
     rows = rows_of(run_figures.confident_mistakes_table(mistakes, LONG_NAMES))
     assert [int(row["position"]) for row in rows] == mistakes.positions.tolist()
     assert [row["true"] for row in rows] == [LONG_NAMES[label] for label in mistakes.labels]
@@ -419,11 +451,13 @@ def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
 def test_names_as_long_as_they_come_fit_however_many_mistakes(k: int) -> None:
     found = made([0] * k, [9] * k)
     names = ["T-shirt/top"] * 5 + ["Ankle boots, or shoes"] * 5
-    assert_all_fits(run_figures.confident_mistakes(found.mistakes, names, ["run", "data"]))
+    assert_all_fits(
+        run_figures.confident_mistakes(classes_of(found).mistakes, names, ["run", "data"])
+    )
 
 
 def test_all_but_certain_is_not_called_certain() -> None:
-    found = made([0, 1, 2], [1, 2, 3]).mistakes
+    found = classes_of(made([0, 1, 2], [1, 2, 3])).mistakes
     sure = np.array([1.0, 0.9993, math.nan], np.float32)
     figure = run_figures.confident_mistakes(
         dataclasses.replace(found, confidence=sure), LONG_NAMES, ["run", "data"]
@@ -475,25 +509,111 @@ def test_few_images_and_perfect_predictions_are_drawn(
     labels: list[int], predictions: list[int]
 ) -> None:
     found = made(labels, predictions)
-    for figure in run_figures.draw_run("run", "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run("run", "digits", HISTORY, found).values():
         assert_all_fits(figure)
         assert size_of(style.png(figure))
-    written = run_figures.tables(LONG_NAMES, HISTORY, found)
+    written = run_figures.tables(HISTORY, found)
     mistakes = rows_of(written["figures/confident_mistakes.csv"])
-    assert len(mistakes) == len(found.mistakes.images)
-    known = [row for row in rows_of(written["figures/class_accuracy.csv"]) if int(row["images"])]
+    assert len(mistakes) == len(classes_of(found).mistakes.labels)
+    known = [row for row in rows_of(written["figures/class_accuracy.csv"]) if int(row["examples"])]
     assert len(known) == len(set(labels))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (28, 28), (32, 48), (64, 20), (120, 120)])
+@pytest.mark.parametrize("colours", [(), (3,)])
+def test_mistakes_of_any_size_are_shown_in_their_colours(
+    shape: tuple[int, int], colours: tuple[int, ...]
+) -> None:
+    k = 7
+    images = np.random.default_rng(0).integers(0, 256, (k, *shape, *colours), np.uint8)
+    some = np.arange(k)
+    mistakes = Mistakes(images, some, some + 1, np.full(k, 0.5, np.float32), some)
+    figure = run_figures.confident_mistakes(mistakes, LONG_NAMES, ["run", "data"])
+    assert_all_fits(figure)
+    mosaic = np.asarray(figure.axes[0].images[0].get_array())
+    assert mosaic.shape[2:] == colours
+    times = max(1, 28 // max(shape))
+    first = images[0].repeat(times, 0).repeat(times, 1)
+    height, width = first.shape[:2]
+    assert any(
+        np.array_equal(mosaic[top : top + height, left : left + width], first)
+        for top in range(mosaic.shape[0] - height + 1)
+        for left in range(mosaic.shape[1] // 6)
+    )
+
+
+def test_weights_for_colours_are_shown_in_colours() -> None:
+    weights = np.random.default_rng(0).normal(0, 0.1, (6, 3, 3, 3)).astype(np.float32)
+    weights[0] = 0
+    layer = FirstLayer("convolution", weights, np.arange(6), 6, units_are_classes=False)
+    figure = run_figures.first_layer(layer, [], ["run", "data"])
+    assert_all_fits(figure)
+    (axes,) = figure.axes
+    shown = np.asarray(axes.images[0].get_array())
+    assert shown.shape[2] == 3
+    assert ((shown >= 0) & (shown <= 1)).all()
+    assert (shown == 0.5).all(axis=2).sum() == (28 // 3 * 3) ** 2, "no weight, no colour"
+    told = json.loads(run_figures.first_layer_table(layer))
+    again = np.array([unit["weights"] for unit in told["units"]], np.float32)
+    assert np.array_equal(again, weights)
+
+
+@pytest.mark.parametrize("classes", [2, 61, 150, 1000])
+def test_any_number_of_classes_is_drawn(classes: int) -> None:
+    names = tuple(f"species number {i}" for i in range(classes))
+    generator = np.random.default_rng(0)
+    labels = np.arange(3 * classes) % classes
+    best = np.where(generator.random(len(labels)) < 0.8, labels, labels[::-1])
+    none = np.zeros(0, np.int64)
+    mistakes = Mistakes(None, none, none, none.astype(np.float32), none)
+    sure = np.ones(len(labels), np.float32)
+    found = Inspection(
+        "test", len(labels), PredictedClasses(names, labels, best, sure, mistakes), None
+    )
+    drawn = run_figures.draw_run("run", "species", HISTORY, found)
+    assert "figures/confident_mistakes.png" not in drawn
+    for figure in drawn.values():
+        assert_all_fits(figure)
+        _, height = size_of(style.png(figure))
+        assert height < 4000
+    rows = rows_of(run_figures.tables(HISTORY, found)["figures/class_accuracy.csv"])
+    assert [row["class"] for row in rows] == list(names)
+    words = words_of(drawn["figures/class_accuracy.png"])
+    assert (f"the lowest 60 of {classes:,} classes" in words) == (classes > 60)
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 3, 9])
+def test_predicted_numbers_show_and_tell_each_output(outputs: int) -> None:
+    true, told = np.random.default_rng(0).normal(0, 1e3, (2, 40, outputs)).astype(np.float32)
+    told[3, 0] = np.nan
+    found = Inspection("validation", 40, PredictedNumbers(true, told), None)
+    drawn = run_figures.draw_run("run", "numbers", HISTORY, found)
+    assert list(drawn) == ["figures/learning_curves.png", "figures/predicted_numbers.png"]
+    figure = drawn["figures/predicted_numbers.png"]
+    assert_all_fits(figure)
+    assert len(figure.axes) == min(outputs, 6)
+    points, _ = figure.axes[0].lines
+    assert np.array_equal(np.asarray(points.get_xdata()), np.delete(true[:, 0], 3))
+    assert np.array_equal(np.asarray(points.get_ydata()), np.delete(told[:, 0], 3))
+    rows = rows_of(run_figures.tables(HISTORY, found)["figures/predicted_numbers.csv"])
+    name = "true" if outputs == 1 else f"true_{outputs}"
+    assert [np.float32(row[name]) for row in rows] == true[:, -1].tolist()
+
+
+def test_outputs_that_are_neither_classes_nor_numbers_have_curves_alone() -> None:
+    found = Inspection("test", 3, None, None)
+    assert list(run_figures.draw_run("run", "own", HISTORY, found)) == [
+        "figures/learning_curves.png"
+    ]
 
 
 def test_a_runs_name_is_shown_as_it_is_and_cut_where_the_page_ends() -> None:
     found = made([1, 2], [1, 1])
     long = "baseline " + "W" * 400
-    for figure in run_figures.draw_run(long, "digits", LONG_NAMES, HISTORY, found).values():
+    for figure in run_figures.draw_run(long, "digits", HISTORY, found).values():
         (cut,) = (word for word in words_of(figure) if word.startswith("baseline"))
         assert long.startswith(cut.removesuffix("…"))
-    for figure in run_figures.draw_run(
-        "$\\oops$ cost=1$", "digits", LONG_NAMES, HISTORY, found
-    ).values():
+    for figure in run_figures.draw_run("$\\oops$ cost=1$", "digits", HISTORY, found).values():
         assert "$\\oops$ cost=1$" in words_of(figure)
         assert size_of(style.png(figure))
 
@@ -509,9 +629,9 @@ def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspecti
         assert "matplotlib" not in sys.modules
         found = pickle.loads(pathlib.Path({str(parcel)!r}).read_bytes())
         history = [(1, {{"train/loss": 1.0}})]
-        drawn = run_figures.draw_run("run", "digits", tuple("0123456789"), history, found)
+        drawn = run_figures.draw_run("run", "digits", history, found)
         assert all(map(style.png, drawn.values()))
-        run_figures.tables(tuple("0123456789"), history, found)
+        run_figures.tables(history, found)
         unwanted = {{"torch", "mlflow", "pandas", "matplotlib.pyplot", "harness.training"}}
         assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
     """

@@ -33,18 +33,20 @@ xtick.direction: in
 PROGRAM = """if True:
     import hashlib
     import numpy as np
-    from harness.base.inspection import Inspection, Mistakes
+    from harness.base.inspection import Inspection, Mistakes, PredictedClasses
     from harness.base.trials import SearchedParameter, TrialRow
     from harness.figures import comparison_figures, run_figures, study_figures, style
     nothing = np.zeros(0, np.int64)
     labels = np.arange(10)
     mistakes = Mistakes(np.zeros((0, 28, 28), np.uint8), nothing, nothing, nothing, nothing)
-    found = Inspection("test", labels, labels, np.ones(10, np.float32), mistakes, None)
+    sure = np.ones(10, np.float32)
+    predicted = PredictedClasses(tuple("0123456789"), labels, labels, sure, mistakes)
+    found = Inspection("test", 10, predicted, None)
     history = [(1, {"train/loss": 1e9}), (2, {"train/loss": 1e12})]
     rows = [TrialRow(n, "completed", (n / 10,), {"lr": 10.0**-n}, {1: n / 10}) for n in range(4)]
     curve = comparison_figures.Curve("lr=1", 2, {"test/loss": [(1, 1e3, 0.1), (2, 0.1, 0.01)]})
     figures = [
-        *run_figures.draw_run("run", "digits", "0123456789", history, found).values(),
+        *run_figures.draw_run("run", "digits", history, found).values(),
         *study_figures.draw_study(
             "study", rows, [SearchedParameter("lr", log=True)], {"lr": 1.0},
             {"best": {"test/accuracy": [0.5, 0.6]}}, {"validation/accuracy": "maximize"}, [3],

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import mlflow
 import pytest
 from conftest import Checkout, Recorded
+from packaging.version import Version
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -22,6 +24,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 expect = playwright.expect
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+
+of_mlflow = pytest.mark.skipif(
+    Version(mlflow.__version__) < Version("3.17"), reason="its pages were different before 3.17"
+)
 
 PATIENCE = 30_000
 """Milliseconds to wait for a page on a machine that is busy with other things."""
@@ -75,6 +81,7 @@ def list_of_runs(address: str, checkout: Checkout, experiment: str) -> str:
     return re.sub(r"experiments/\d+/", f"experiments/{found.experiment_id}/", address)
 
 
+@of_mlflow
 def test_the_link_opens_the_list_of_the_latest_runs(
     page: Page, address: str, picture: Callable[..., None]
 ) -> None:
@@ -91,6 +98,7 @@ def test_the_link_opens_the_list_of_the_latest_runs(
     picture(page, "run-list")
 
 
+@of_mlflow
 def test_three_runs_are_compared_side_by_side(
     page: Page, address: str, picture: Callable[..., None]
 ) -> None:
@@ -114,6 +122,7 @@ def test_three_runs_are_compared_side_by_side(
     picture(page, "compare-parameters")
 
 
+@of_mlflow
 def test_the_charts_show_the_curves_of_all_runs_together(
     page: Page, address: str, picture: Callable[..., None]
 ) -> None:
@@ -131,6 +140,7 @@ def test_the_charts_show_the_curves_of_all_runs_together(
     picture(page, "charts")
 
 
+@of_mlflow
 def test_a_study_opens_to_its_trials(
     page: Page, address: str, worked: Recorded, picture: Callable[..., None]
 ) -> None:
@@ -147,6 +157,7 @@ def test_a_study_opens_to_its_trials(
     picture(page, "study")
 
 
+@of_mlflow
 def test_a_run_shows_what_it_is_and_its_figures(
     page: Page, address: str, picture: Callable[..., None]
 ) -> None:
@@ -166,6 +177,7 @@ def test_a_run_shows_what_it_is_and_its_figures(
     picture(page, "figure")
 
 
+@of_mlflow
 def test_the_page_of_a_model_shows_its_signature(
     page: Page, address: str, picture: Callable[..., None]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import random
 from collections.abc import Iterable, Iterator
@@ -24,10 +25,11 @@ from experiments.softmax_regression import SoftmaxRegression
 from harness import Experiment
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
-from harness.execution import preparation
-from harness.execution.preparation import Prepared, prepare
+from harness.execution.preparation import DataSource, Prepared
 from harness.training import checkpoint
-from harness.training.datasets import Dataset, DatasetName, Images, data_root, open_dataset
+from harness.training import experiment as experiment_module
+from harness.training.builtin_datasets import DatasetName, data_root, open_dataset
+from harness.training.dataset import Dataset, Examples
 from harness.training.device import Execution
 from harness.training.loop import EpochResult, Training
 
@@ -50,7 +52,7 @@ def one_thread() -> Iterator[None]:
 class Pictures:
     """A set of images as torchvision's data sets give it: a picture at a time, transformed."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: Examples) -> None:
         self.images = images
         self.transform = transforms.ToTensor()
 
@@ -58,7 +60,7 @@ class Pictures:
         return len(self.images)
 
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
-        pixels = self.images.pixels[position].view(28, 28).numpy()
+        pixels = self.images.inputs[position].view(28, 28).numpy()
         return self.transform(Image.fromarray(pixels)), int(self.images.labels[position])
 
 
@@ -67,7 +69,7 @@ def begin(prepared: Prepared) -> Training:
 
 
 def prepared_on_digits(experiment: Experiment) -> Prepared:
-    return prepare(experiment, None)
+    return DataSource(None).prepare(experiment)
 
 
 def numbers(epochs: Iterable[EpochResult]) -> Numbers:
@@ -129,7 +131,7 @@ def test_real_images_give_the_plain_scripts_numbers(
         pytest.skip(f"{variable} names no data root")
     root = Path(os.environ[variable])
     experiment = Baseline(dataset=name, num_epochs=1)
-    training = begin(prepare(experiment, root))
+    training = begin(DataSource(root).prepare(experiment))
     epochs = numbers(training.epochs())
     train, test = (
         kind(root, train=part, transform=transforms.ToTensor()) for part in (True, False)
@@ -231,14 +233,15 @@ def test_other_test_images_change_nothing_where_there_are_validation_images(
     experiment = Baseline(dataset="digits", num_epochs=2, validation_size=validation_size)
 
     def trained(dataset: Dataset) -> tuple[Prepared, Training]:
-        monkeypatch.setattr(preparation, "open_dataset", lambda *_, **__: dataset)
+        monkeypatch.setattr(experiment_module, "open_dataset", lambda *_: dataset)
         prepared = prepared_on_digits(experiment)
         training = begin(prepared)
         list(training.epochs())
         return prepared, training
 
-    noise = torch.randint(0, 256, DIGITS.test.pixels.shape, dtype=torch.uint8)
-    other = dataclasses.replace(DIGITS, test=dataclasses.replace(DIGITS.test, pixels=noise))
+    noise = torch.randint(0, 256, DIGITS.test.inputs.shape, dtype=torch.uint8)
+    noisy = dataclasses.replace(DIGITS.test, inputs=noise)
+    other = dataclasses.replace(DIGITS, load_test=lambda: noisy)
     (prepared, training), (_, expected) = trained(other), trained(DIGITS)
     assert same_bits(training.network, expected.network)
     same = numbers(training.history) == numbers(expected.history)
@@ -287,7 +290,14 @@ class Adaptive(LeNet):
         return super().update(network, loss_fn, optimizer, noisy, labels)
 
 
-@pytest.mark.parametrize("kind", [*EXPERIMENTS, Momentum, Adaptive])
+class Augmented(DropoutMlp):
+    """Draws for each batch before the network does."""
+
+    def augment(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs.roll(int(torch.randint(5, ())), 3) * random.choice([0.9, 1.1])
+
+
+@pytest.mark.parametrize("kind", [*EXPERIMENTS, Momentum, Adaptive, Augmented])
 def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
     kind: type[Experiment], tmp_path: Path
 ) -> None:
@@ -304,7 +314,23 @@ def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
         list(resumed.epochs())
         assert numbers(resumed.history) == numbers(whole.history)
         assert same_bits(resumed.network, whole.network)
-        assert resumed.images_seen == whole.images_seen == 3 * len(DIGITS.train)
+        assert resumed.examples_seen == whole.examples_seen == 3 * len(DIGITS.train)
+
+
+def test_only_training_batches_are_augmented() -> None:
+    class Dark(Baseline):
+        def augment(self, inputs: torch.Tensor) -> torch.Tensor:
+            return torch.zeros_like(inputs)
+
+    # A learning rate so small that the weights stay what they were.
+    dark, bright = (
+        begin(prepared_on_digits(kind(dataset="digits", num_epochs=1, lr=1e-30)))
+        for kind in (Dark, Baseline)
+    )
+    (dark_result,), (bright_result,) = list(dark.epochs()), list(bright.epochs())
+    assert dark_result.metrics["train/loss"] == pytest.approx(math.log(10), abs=1e-6)
+    assert bright_result.metrics["train/loss"] != pytest.approx(math.log(10), abs=1e-6)
+    assert dark_result.metrics["test/loss"] == bright_result.metrics["test/loss"]
 
 
 def test_a_schedule_steps_after_each_update() -> None:

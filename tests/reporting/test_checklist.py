@@ -43,7 +43,7 @@ def test_what_is_missing_is_open() -> None:
 def test_data_with_its_digests() -> None:
     parts = [("digits", "training", 1198, "d" * 64), ("digits", "test", None, "e" * 64)]
     assert checklist.data_item(parts * 2).record.splitlines() == [
-        f"digits, training: 1,198 images, SHA-256 {'d' * 64}",
+        f"digits, training: 1,198 examples, SHA-256 {'d' * 64}",
         f"digits, test: SHA-256 {'e' * 64}",
     ]
 

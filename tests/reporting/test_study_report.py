@@ -19,6 +19,7 @@ DEFAULTS = {"lr": 0.1, "batch_size": 256}
 
 FIELDS = {
     **{"dataset": "digits", "num_epochs": 3, "validation_size": 239, "split_seed": 0, "seed": 0},
+    "stratify": False,
     **DEFAULTS,
 }
 
@@ -176,7 +177,7 @@ def test_confirmations_are_summarized_with_their_difference() -> None:
     assert items["Number of runs"].endswith("4 confirmations (2 configurations, 2 seeds each)")
     assert items["Compute time"].startswith("2 min: trials 4.0 s")
     assert items["Data"].splitlines() == [
-        f"{runs} on digits, {use} images, SHA-256 {digest * 64}"
+        f"{runs} on digits, {use} examples, SHA-256 {digest * 64}"
         for runs in ("trials", "confirmation")
         for use, digest in (("training: 1,198", "d"), ("test: 360", "e"))
     ]

@@ -159,7 +159,8 @@ def test_a_sampler_learns_to_stay_away_from_what_diverges(
             value = math.nan if lr > 3 else 1 / (1 + (math.log10(lr) - math.log10(3)) ** 2)
             tell(stored, trial, "diverged" if lr > 3 else "completed", [value], {})
     assert sum(diverged) > 0
-    assert sum(diverged[15:]) <= 5
+    # If they were failures to the sampler, it would draw nearly all of the 15 from there.
+    assert sum(diverged[15:]) <= 8
     assert optuna.trial.TrialState.FAIL not in {trial.state for trial in stored.trials}
 
 

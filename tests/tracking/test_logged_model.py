@@ -11,10 +11,11 @@ import pytest
 import torch
 from conftest import QUICK, Checkout, Recorded, once
 
-from harness.training.datasets import Images, data_root, open_dataset
+from harness.training.builtin_datasets import data_root, open_dataset
+from harness.training.dataset import Examples
 
 
-def accuracy(model: Any, images: Images, batch_size: int) -> float:
+def accuracy(model: Any, images: Examples, batch_size: int) -> float:
     hits = 0
     with torch.no_grad():
         for batch, labels in images.batches(batch_size):

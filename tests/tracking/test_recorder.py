@@ -38,7 +38,7 @@ from harness.tracking.messages import (
     StartRun,
 )
 from harness.tracking.recorder import MlflowRecorder
-from harness.training.datasets import data_root, open_dataset
+from harness.training.builtin_datasets import data_root, open_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_every_field_and_what_changes_the_numbers_is_a_parameter(run: Run) -> No
 def test_every_metric_of_an_epoch_is_recorded_once(run: Run, client: MlflowClient) -> None:
     of_epochs = {f"{part}/{kind}" for part in ("train", "test") for kind in ("loss", "accuracy")}
     of_epochs |= {f"time/{name}" for name in ("train_seconds", "evaluate_seconds")}
-    of_epochs |= {"time/images_per_second"}
+    of_epochs |= {"time/examples_per_second"}
     steps = {
         name: [metric.step for metric in client.get_metric_history(run.info.run_id, name)]
         for name in run.data.metrics
@@ -127,7 +127,7 @@ def test_both_sets_of_images_are_inputs_with_their_digests(run: Run) -> None:
         )
         assert found.name == "digits"
         assert found.digest == images.digest[:36]
-        assert json.loads(str(found.profile)) == {"num_images": len(images)}
+        assert json.loads(str(found.profile)) == {"num_examples": len(images)}
         assert run.data.tags[f"harness.data.{context}_sha256"] == images.digest
 
 

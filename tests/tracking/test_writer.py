@@ -50,7 +50,18 @@ def test_every_write_may_be_repeated(writer: Writer) -> None:
         DescribeRun(run_id, {"lr": "0.1"}, [digest]),
         LogBatch(run_id, {"test/loss": 0.5}, 1, 2_000, {"harness.x": "y"}),
         LogFiles(run_id, {"figures/a.txt": b"text"}),
-        LogNetwork(run_id, b"network", "2.13.0", [[[[0.0] * 28] * 28]] * 2, 1),
+        LogNetwork(
+            run_id,
+            b"network",
+            "2.13.0",
+            [[[[0.0] * 28] * 28]] * 2,
+            "float32",
+            True,
+            [10],
+            "float32",
+            list("0123456789"),
+            1,
+        ),
         TerminateRun(run_id, "FINISHED", 3_000),
     ]
     for _ in range(2):
@@ -129,7 +140,20 @@ def test_a_model_has_the_results_of_its_run(
     run_id = recorder.send(StartRun(record()))
     writer = Writer(recorder.store)
     writer.write(LogBatch(run_id, {"test/accuracy": 0.75, "time/x": 1.0}, 2, 2_000, {}))
-    writer.write(LogNetwork(run_id, b"network", "2.13.0", [[[[0.0] * 28] * 28]] * 2, 2))
+    writer.write(
+        LogNetwork(
+            run_id,
+            b"network",
+            "2.13.0",
+            [[[[0.0] * 28] * 28]] * 2,
+            "float32",
+            True,
+            [10],
+            "float32",
+            list("0123456789"),
+            2,
+        )
+    )
     client = writer.store.client
     (model,) = client.search_logged_models([run_of(writer, run_id).info.experiment_id])
     assert model.metrics

@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import Experiment, Metric
 from harness.base.errors import BadRequest, RunFailed
-from harness.training.datasets import open_dataset
+from harness.training.builtin_datasets import open_dataset
 from harness.training.device import Execution
 from harness.training.loop import Training
 from harness.training.metrics import ACCURACY, MetricTally, checked_metrics, directions
@@ -78,7 +78,7 @@ def test_own_metrics_are_measured_beside_the_loss_and_change_no_bit() -> None:
         for part in ("train", "test"):
             assert after.metrics[f"{part}/hits"] == after.metrics[f"{part}/accuracy"]
     assert plain.weights_digest() == measured.weights_digest()
-    test = measured.evaluation_images
+    test = measured.evaluation_examples
     with torch.no_grad():
         logits = measured.network(test.batch(torch.arange(len(test)))[0])
     margin = float(logits.amax(1).mean(dtype=torch.float64))

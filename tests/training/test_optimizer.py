@@ -170,9 +170,9 @@ def test_a_training_imports_no_compiler() -> None:
     script = (
         "import sys, torch\n"
         "from experiments.baseline import Baseline\n"
-        "from harness.execution.preparation import prepare\n"
+        "from harness.execution.preparation import DataSource\n"
         "from harness.training.device import Execution\n"
-        "prepared = prepare(Baseline(dataset='digits', num_epochs=1), None)\n"
+        "prepared = DataSource(None).prepare(Baseline(dataset='digits', num_epochs=1))\n"
         "training = prepared.training(Execution(threads=1), torch.device('cpu'))\n"
         "assert len(list(training.epochs())) == 1\n"
         "training.restore(training.state())\n"

@@ -13,7 +13,7 @@ from torch import nn
 
 from experiments.baseline import Baseline
 from harness.base.errors import BadRequest
-from harness.training.datasets import open_dataset
+from harness.training.builtin_datasets import open_dataset
 from harness.training.device import Execution
 from harness.training.loop import Training
 from harness.training.schedule import Schedule, ScheduleName

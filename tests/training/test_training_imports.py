@@ -16,6 +16,7 @@ PROGRAM = """
 import importlib, sys
 from importlib.metadata import packages_distributions
 
+STARTED_WITH = {name.partition(".")[0] for name in sys.modules}
 ALLOWED = set(sys.argv[1].split())
 REFUSED = {
     package for package, owners in packages_distributions().items()
@@ -30,7 +31,8 @@ class Refusal:
 sys.meta_path.insert(0, Refusal())
 for name in sys.argv[2:]:
     importlib.import_module(name)
-print(*sorted(REFUSED & {name.partition(".")[0] for name in sys.modules}))
+imported = {name.partition(".")[0] for name in sys.modules} - STARTED_WITH
+print(*sorted(REFUSED & imported))
 """
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +17,7 @@ from conftest import children_of
 
 from experiments.baseline import Baseline
 from harness.execution.events import Begun, Ending, Event
-from harness.execution.preparation import prepare
+from harness.execution.preparation import DataSource
 from harness.execution.training_group import TrainingTask
 from harness.training import checkpoint
 from harness.training.device import Execution
@@ -26,21 +28,36 @@ from harness.workers.pool import PoolGroup, WorkerSetup
 
 pytestmark = pytest.mark.processes
 
-pytestmark = pytest.mark.processes
-
 EXPERIMENT = Baseline(dataset="digits", num_epochs=3, validation_size=300)
 TASK = TrainingTask(EXPERIMENT, with_test=False)
 
 
-@pytest.fixture(params=["forked", "started"])
-def group(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolGroup]:
-    if request.param == "forked" and not hasattr(os, "fork"):
-        pytest.skip("this system cannot fork")
+FORKED = bool(os.environ.get("HARNESS_TEST_FORKED"))
+"""Set in a process of its own, in which nothing was trained: the workers are forked there."""
+
+
+def test_forked_workers_do_the_same() -> None:
+    if FORKED or not hasattr(os, "fork"):
+        pytest.skip("this is that process, or this system cannot fork")
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__],
+        env=os.environ | {"HARNESS_TEST_FORKED": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert " passed" in ended.stdout
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolGroup]:
     # The threads of this process are OpenBLAS's and idle: nothing that they hold is needed.
-    monkeypatch.setattr(local_pool, "may_fork", lambda: request.param == "forked")
-    with closing(LocalPool(on_cpu=True)) as pool:
+    monkeypatch.setattr(local_pool, "can_fork", lambda: FORKED)
+    before = children_of(os.getpid())
+    with closing(LocalPool(forks=True)) as pool:
         yield PoolGroup(pool, 2, WorkerSetup(Execution(threads=1), "nowhere"))
-    assert children_of(os.getpid()) == []
+    assert children_of(os.getpid()) == before
 
 
 def events(group: PoolGroup, index: int) -> Iterator[Event]:
@@ -59,7 +76,7 @@ def test_a_worker_trains_to_the_bits_of_this_process(group: PoolGroup) -> None:
     assert begun.machine["threads"] == "1"
     assert [part.context for part in begun.data] == ["training", "validation"]
     program = Execution(threads=1)
-    here = prepare(EXPERIMENT, None, with_test=False).training(program, program.apply())
+    here = DataSource(None).prepare(EXPERIMENT, with_test=False).training(program, program.apply())
     for result, mine in zip(results, here.epochs(), strict=True):
         assert isinstance(result, EpochResult)
         assert result.metrics["validation/loss"] == mine.metrics["validation/loss"]
@@ -112,24 +129,29 @@ def test_a_killed_worker_is_replaced(group: PoolGroup) -> None:
     assert [e.outcome for e in events(group, 0) if isinstance(e, Ending)] == ["completed"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.skipif(not FORKED, reason="it forks")
 def test_workers_end_with_the_process_that_drives_them(tmp_path: Path) -> None:
     """In the middle of an epoch, and without a word."""
     names = tmp_path / "workers"
     pid = os.fork()
     if not pid:
         try:
-            pool = LocalPool(on_cpu=True)
+            pool = LocalPool(forks=True)
             group = PoolGroup(pool, 2, WorkerSetup(Execution(threads=1), "nowhere"))
             endless = TrainingTask(Baseline(dataset="digits", num_epochs=10**6))
             group.begin(0, endless)
-            while not isinstance(group.advance()[0][1], EpochResult):
-                pass
+            event: Event | None = None
+            while not isinstance(event, EpochResult):
+                ((_, event),) = group.advance()
+                assert not isinstance(event, Ending), event
             names.write_text(" ".join(map(str, children_of(os.getpid()))))
+        except BaseException as error:
+            names.write_text(repr(error))
         finally:
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(pid, 0)
-    workers = [int(word) for word in names.read_text().split()]
-    assert len(workers) == 2
+    told = names.read_text()
+    assert re.fullmatch(r"\d+ \d+", told), told
+    workers = [int(word) for word in told.split()]
     _, left = psutil.wait_procs([psutil.Process(w) for w in workers if psutil.pid_exists(w)], 10)
     assert left == []

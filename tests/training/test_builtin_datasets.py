@@ -32,8 +32,10 @@ from torchvision import transforms
 
 from harness.base import project
 from harness.base.errors import BadRequest
-from harness.training import datasets
-from harness.training.datasets import Dataset, DatasetName, DataUnavailable, Images
+from harness.training import builtin_datasets, downloads
+from harness.training.builtin_datasets import DatasetName
+from harness.training.dataset import Dataset, Examples
+from harness.training.downloads import DataUnavailable
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -75,22 +77,22 @@ def write(root: Path, files: dict[str, bytes] = FILES) -> None:
 
 def failure(root: Path) -> str:
     with pytest.raises(DataUnavailable) as raised:
-        datasets.open_dataset("fashion-mnist", root)
+        builtin_datasets.open_dataset("fashion-mnist", root).test  # noqa: B018
     return str(raised.value)
 
 
 def is_published(dataset: Dataset) -> bool:
-    parts = (dataset.train.pixels, dataset.train.labels, dataset.test.pixels, dataset.test.labels)
+    parts = (dataset.train.inputs, dataset.train.labels, dataset.test.inputs, dataset.test.labels)
     return all(
         part.to(torch.uint8).numpy().tobytes() == content[16 if "images" in name else 8 :]
         for part, (name, content) in zip(parts, FILES.items(), strict=True)
     )
 
 
-def noise_images(n: int, rows: torch.Tensor | None = None) -> Images:
+def noise_images(n: int, rows: torch.Tensor | None = None) -> Examples:
     generator = torch.Generator().manual_seed(n)
-    pixels = torch.randint(0, 256, (n, datasets.PIXELS), dtype=torch.uint8, generator=generator)
-    return Images(pixels, torch.randint(0, 10, (n,), generator=generator), rows)
+    pixels = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    return Examples(pixels, torch.randint(0, 10, (n,), generator=generator), rows)
 
 
 @pytest.fixture(autouse=True)
@@ -105,7 +107,7 @@ def nothing_outside_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
-    return datasets.open_dataset("digits", Path("unused"))
+    return builtin_datasets.open_dataset("digits", Path("unused"))
 
 
 def test_digits_are_those_of_scikit_learn_in_their_order(digits: Dataset) -> None:
@@ -113,7 +115,7 @@ def test_digits_are_those_of_scikit_learn_in_their_order(digits: Dataset) -> Non
 
     published_digits = load_digits()
     assert (len(digits.train), len(digits.test)) == (1437, 360)
-    pixels = torch.cat([digits.train.pixels, digits.test.pixels]).view(-1, 28, 28)
+    pixels = torch.cat([digits.train.inputs, digits.test.inputs]).view(-1, 28, 28)
     assert torch.cat([digits.train.labels, digits.test.labels]).tolist() == (
         published_digits.target.tolist()
     )
@@ -125,27 +127,29 @@ def test_digits_are_those_of_scikit_learn_in_their_order(digits: Dataset) -> Non
 
 
 def test_digits_have_a_black_border_of_two_pixels(digits: Dataset) -> None:
-    pixels = digits.train.pixels.view(-1, 28, 28).clone()
+    pixels = digits.train.inputs.view(-1, 28, 28).clone()
     pixels[:, 2:26, 2:26] = 0
     assert not pixels.any()
 
 
 def test_digits_have_the_types_of_every_data_set(digits: Dataset) -> None:
-    assert digits.train.pixels.dtype == torch.uint8
+    assert digits.train.inputs.dtype == torch.uint8
     assert digits.train.labels.dtype == torch.int64
-    assert datasets.CLASS_NAMES["digits"] == tuple("0123456789")
+    assert builtin_datasets.CLASS_NAMES["digits"] == tuple("0123456789")
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "kmnist"])
 def test_class_names_are_those_of_torchvision(name: DatasetName) -> None:
-    published_names = getattr(torchvision_datasets, datasets.TORCHVISION_CLASSES[name]).classes
+    published_names = getattr(
+        torchvision_datasets, builtin_datasets.TORCHVISION_CLASSES[name]
+    ).classes
     names = [theirs.partition(" - ")[0] for theirs in published_names]
-    assert names == list(datasets.CLASS_NAMES[name])
+    assert names == list(builtin_datasets.CLASS_NAMES[name])
 
 
 def test_batches_are_those_of_torchvision_bit_for_bit(tmp_path: Path) -> None:
     write(tmp_path)
-    ours = datasets.open_dataset("fashion-mnist", tmp_path)
+    ours = builtin_datasets.open_dataset("fashion-mnist", tmp_path)
     for images, is_train in ((ours.train, True), (ours.test, False)):
         theirs = torchvision_datasets.FashionMNIST(
             tmp_path, is_train, transform=transforms.ToTensor()
@@ -159,8 +163,8 @@ def test_batches_are_those_of_torchvision_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_every_grey_value_becomes_what_to_tensor_makes_of_it() -> None:
-    pixels = (torch.arange(datasets.PIXELS) % 256).to(torch.uint8)
-    converted, _ = Images(pixels.view(1, -1), torch.zeros(1, dtype=torch.int64)).batch(
+    pixels = (torch.arange(784) % 256).to(torch.uint8)
+    converted, _ = Examples(pixels.view(1, 1, 28, 28), torch.zeros(1, dtype=torch.int64)).batch(
         torch.tensor([0])
     )
     assert torch.equal(converted[0], transforms.ToTensor()(pixels.view(28, 28, 1).numpy()))
@@ -190,7 +194,7 @@ def test_batches_are_all_images_in_their_order_or_the_one_given(
 
 def test_images_stay_where_they_are_on_their_own_device(digits: Dataset) -> None:
     there = digits.train.to(torch.device("cpu"))
-    assert there.pixels is digits.train.pixels
+    assert there.inputs is digits.train.inputs
     assert there.labels is digits.train.labels
 
 
@@ -201,7 +205,7 @@ def test_images_stay_where_they_are_on_their_own_device(digits: Dataset) -> None
 def test_a_split_parts_the_training_images_in_order(n: int, split_seed: int, share: float) -> None:
     validation_size = int(share * n)
     train = noise_images(n)
-    dataset = Dataset("digits", train, noise_images(1))
+    dataset = Dataset("digits", train, lambda: noise_images(1), None)
     kept, drawn = dataset.split(validation_size, split_seed)
     assert len(drawn) == validation_size
     assert len(kept) == n - validation_size
@@ -232,7 +236,7 @@ def test_only_the_split_seed_moves_a_split(digits: Dataset) -> None:
 
 @given(n=SIZES, beyond=st.integers(min_value=0, max_value=10**9))
 def test_a_split_leaves_an_image_to_train_on(n: int, beyond: int) -> None:
-    dataset = Dataset("digits", noise_images(n), noise_images(1))
+    dataset = Dataset("digits", noise_images(n), lambda: noise_images(1), None)
     with pytest.raises(BadRequest, match=f"^validation_size: .* it must be at most {n - 1}"):
         dataset.split(n + beyond, 0)
 
@@ -242,16 +246,16 @@ def test_a_split_leaves_an_image_to_train_on(n: int, beyond: int) -> None:
 
 def test_a_digest_moves_with_a_pixel_a_label_the_order_and_the_shape() -> None:
     images = noise_images(4)
-    pixels, labels = images.pixels.clone(), images.labels.clone()
-    pixels[3, 783] ^= 1
+    pixels, labels = images.inputs.clone(), images.labels.clone()
+    pixels[3, 0, 27, 27] ^= 1
     labels[3] = (labels[3] + 1) % 10
     digests = [
         images.digest,
-        Images(pixels, images.labels).digest,
-        Images(images.pixels, labels).digest,
-        Images(images.pixels.view(2, -1), images.labels).digest,
-        Images(images.pixels, images.labels, torch.tensor([3, 2, 1, 0])).digest,
-        Images(images.pixels, images.labels, torch.tensor([], dtype=torch.int64)).digest,
+        Examples(pixels, images.labels).digest,
+        Examples(images.inputs, labels).digest,
+        Examples(images.inputs.view(4, -1), images.labels).digest,
+        Examples(images.inputs, images.labels, torch.tensor([3, 2, 1, 0])).digest,
+        Examples(images.inputs, images.labels, torch.tensor([], dtype=torch.int64)).digest,
     ]
     assert len(set(digests)) == len(digests)
 
@@ -260,7 +264,7 @@ def test_a_digest_is_of_the_content_alone(digits: Dataset) -> None:
     kept, drawn = digits.split(100, split_seed=0)
     for part in (kept, drawn):
         assert part.rows is not None
-        copy = Images(part.pixels[part.rows], part.labels[part.rows])
+        copy = Examples(part.inputs[part.rows], part.labels[part.rows])
         assert copy.digest == part.digest
 
 
@@ -270,8 +274,8 @@ def test_a_digest_is_of_the_content_alone(digits: Dataset) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
 def test_images_are_the_mapped_file_itself(tmp_path: Path) -> None:
     write(tmp_path)
-    images = datasets.open_dataset("fashion-mnist", tmp_path).train
-    address = images.pixels.data_ptr()
+    images = builtin_datasets.open_dataset("fashion-mnist", tmp_path).train
+    address = images.inputs.data_ptr()
     mapped_there = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         bounds, _, rest = line.partition(" ")
@@ -284,10 +288,10 @@ def test_images_are_the_mapped_file_itself(tmp_path: Path) -> None:
 
 def test_writing_to_images_never_changes_the_file(tmp_path: Path) -> None:
     write(tmp_path)
-    images = datasets.open_dataset("fashion-mnist", tmp_path).train
-    images.pixels.fill_(7)
+    images = builtin_datasets.open_dataset("fashion-mnist", tmp_path).train
+    images.inputs.fill_(7)
     images.labels.fill_(7)
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
     assert (raw(tmp_path) / TRAIN_IMAGES).read_bytes() == FILES[TRAIN_IMAGES]
 
 
@@ -297,7 +301,7 @@ def test_opening_from_disk_imports_neither_torchvision_nor_scikit_learn(tmp_path
     program = """
 import sys
 from pathlib import Path
-from harness.training.datasets import open_dataset
+from harness.training.builtin_datasets import open_dataset
 open_dataset("fashion-mnist", Path(sys.argv[1]))
 open_dataset("digits", Path(sys.argv[1]))
 print("imported:", *{"torchvision", "sklearn"} & sys.modules.keys())
@@ -308,15 +312,16 @@ print("imported:", *{"torchvision", "sklearn"} & sys.modules.keys())
 @pytest.mark.parametrize("name", ["fashion-mnist", "digits"])
 def test_without_test_images_none_are_read(tmp_path: Path, name: DatasetName) -> None:
     write(tmp_path, FILES | {TEST_IMAGES: b"not to be opened", TEST_LABELS: b""})
-    dataset = datasets.open_dataset(name, tmp_path, with_test=False)
+    dataset = builtin_datasets.open_dataset(name, tmp_path)
     assert len(dataset.train) == {"fashion-mnist": 120, "digits": 1437}[name]
-    assert len(dataset.test) == 0
-    assert list(dataset.test.batches(10)) == []
+    if name == "fashion-mnist":
+        with pytest.raises(DataUnavailable, match=TEST_IMAGES):
+            dataset.test  # noqa: B018
 
 
 def test_opening_from_disk_writes_nothing(tmp_path: Path) -> None:
     write(tmp_path)
-    datasets.open_dataset("fashion-mnist", tmp_path)
+    builtin_datasets.open_dataset("fashion-mnist", tmp_path)
     assert left(tmp_path) == WHOLE
     assert sorted(path.name for path in tmp_path.iterdir()) == ["FashionMNIST"]
 
@@ -328,33 +333,33 @@ def test_a_relative_data_root_starts_at_the_current_folder_if_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert datasets.data_root() == ROOT / "data"
-    assert datasets.data_root(Path("sets")) == tmp_path / "sets"
+    assert builtin_datasets.data_root() == ROOT / "data"
+    assert builtin_datasets.data_root(Path("sets")) == tmp_path / "sets"
     monkeypatch.setenv("HARNESS_DATA_ROOT", "sets")
-    assert datasets.data_root() == ROOT / "sets"
-    assert datasets.data_root(tmp_path) == tmp_path
+    assert builtin_datasets.data_root() == ROOT / "sets"
+    assert builtin_datasets.data_root(tmp_path) == tmp_path
 
 
 def test_the_data_root_of_the_environment_yields_to_the_one_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA_ROOT", "elsewhere")
-    assert datasets.data_root() == ROOT / "elsewhere"
-    assert datasets.data_root(tmp_path) == tmp_path
+    assert builtin_datasets.data_root() == ROOT / "elsewhere"
+    assert builtin_datasets.data_root(tmp_path) == tmp_path
     monkeypatch.setenv("HARNESS_DATA_ROOT", str(tmp_path))
-    assert datasets.data_root() == tmp_path
+    assert builtin_datasets.data_root() == tmp_path
     monkeypatch.setenv("HARNESS_DATA_ROOT", "")
-    assert datasets.data_root() == ROOT / "data"
+    assert builtin_datasets.data_root() == ROOT / "data"
 
 
 def test_on_disk_means_all_four_files(tmp_path: Path) -> None:
-    assert datasets.on_disk("digits", tmp_path)
-    assert not datasets.on_disk("fashion-mnist", tmp_path)
+    assert builtin_datasets.on_disk("digits", tmp_path)
+    assert not builtin_datasets.on_disk("fashion-mnist", tmp_path)
     write(tmp_path)
-    assert datasets.on_disk("fashion-mnist", tmp_path)
-    assert not datasets.on_disk("mnist", tmp_path)
+    assert builtin_datasets.on_disk("fashion-mnist", tmp_path)
+    assert not builtin_datasets.on_disk("mnist", tmp_path)
     (raw(tmp_path) / TEST_LABELS).unlink()
-    assert not datasets.on_disk("fashion-mnist", tmp_path)
+    assert not builtin_datasets.on_disk("fashion-mnist", tmp_path)
 
 
 # Files as people have them
@@ -380,28 +385,28 @@ def test_gzip_files_are_extracted_once_into_the_store(
     root = tmp_path / "data"
     pack(root / place)
     before = sorted(root.rglob("*"))
-    assert datasets.on_disk("fashion-mnist", root)
-    assert is_published(datasets.open_dataset("fashion-mnist", root))
+    assert builtin_datasets.on_disk("fashion-mnist", root)
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", root))
     assert sorted(root.rglob("*")) == before, "the data root may be read-only"
     (folder,) = (path for path in (store / "datasets").iterdir() if path.is_dir())
     extracted = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert is_published(datasets.open_dataset("fashion-mnist", root))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", root))
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == extracted
 
 
 def test_other_gzip_files_are_extracted_anew(tmp_path: Path, store: Path) -> None:
     root = tmp_path / "data"
     pack(root)
-    first = datasets.open_dataset("fashion-mnist", root).train.digest
+    first = builtin_datasets.open_dataset("fashion-mnist", root).train.digest
     pack(root, published(7, 3))
-    second = datasets.open_dataset("fashion-mnist", root).train
+    second = builtin_datasets.open_dataset("fashion-mnist", root).train
     assert (len(second), second.digest != first) == (7, True)
 
 
 def test_extracted_files_may_lie_in_the_folder_itself(tmp_path: Path) -> None:
     for name, content in FILES.items():
         (tmp_path / name).write_bytes(content)
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 def test_debians_package_is_found_and_checked_by_its_content(
@@ -409,13 +414,13 @@ def test_debians_package_is_found_and_checked_by_its_content(
 ) -> None:
     package = tmp_path / "package"
     pack(package)
-    monkeypatch.setattr(datasets, "DEBIAN_FOLDER", package)
+    monkeypatch.setattr(builtin_datasets, "DEBIAN_FOLDER", package)
     with pytest.raises(DataUnavailable, match="its content is not that of Fashion-MNIST"):
-        datasets.open_dataset("fashion-mnist", tmp_path / "data")
+        builtin_datasets.open_dataset("fashion-mnist", tmp_path / "data")
     known = tuple(hashlib.sha256(content).hexdigest() for content in FILES.values())
-    monkeypatch.setattr(datasets, "FASHION_MNIST_SHA256", known)
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path / "data"))
-    assert not datasets.on_disk("mnist", tmp_path / "data")
+    monkeypatch.setattr(builtin_datasets, "FASHION_MNIST_SHA256", known)
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path / "data"))
+    assert not builtin_datasets.on_disk("mnist", tmp_path / "data")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"no gzip", lambda b: b""])
@@ -424,9 +429,9 @@ def test_a_damaged_gzip_file_is_named(tmp_path: Path, store: Path, damage: Any) 
     path = tmp_path / f"{TEST_LABELS}.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataUnavailable, match=r"t10k-labels-idx1-ubyte.gz: cannot be extracted"):
-        datasets.open_dataset("fashion-mnist", tmp_path)
+        builtin_datasets.open_dataset("fashion-mnist", tmp_path)
     pack(tmp_path)
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 # Damaged files
@@ -509,13 +514,13 @@ def test_any_bytes_are_images_or_data_unavailable(images: bytes, labels: bytes) 
         images_file.write_bytes(images)
         labels_file.write_bytes(labels)
         try:
-            found = datasets.read_images(images_file, labels_file)
+            found = builtin_datasets.read_images(images_file, labels_file)
         except DataUnavailable as error:
             assert str(error).startswith((f"{images_file}: ", f"{labels_file}: "))  # noqa: PT017
             assert "--dataset digits" in str(error)  # noqa: PT017
         else:
-            assert found.pixels.shape == (len(labels) - 8, datasets.PIXELS)
-            assert found.pixels.numpy().tobytes() == images[16:]
+            assert found.inputs.shape == (len(labels) - 8, 1, 28, 28)
+            assert found.inputs.numpy().tobytes() == images[16:]
             assert bytes(found.labels.tolist()) == labels[8:]
             assert max(labels[8:]) <= 9
 
@@ -606,7 +611,8 @@ CHILD = """
 import json, os, sys
 from pathlib import Path
 from torchvision import datasets
-from harness.training.datasets import DataUnavailable, open_dataset
+from harness.training.builtin_datasets import open_dataset
+from harness.training.downloads import DataUnavailable
 
 root, datasets.FashionMNIST.resources = Path(sys.argv[1]), json.loads(sys.argv[2])
 """
@@ -623,24 +629,24 @@ def output(arguments: list[str]) -> str:
 
 def test_a_download_is_whole_and_the_only_one(mirror: Mirror, tmp_path: Path) -> None:
     root = tmp_path / "new" / "folder"
-    dataset = datasets.open_dataset("fashion-mnist", root)
+    dataset = builtin_datasets.open_dataset("fashion-mnist", root)
     assert is_published(dataset)
     assert left(root) == WHOLE
     mirror.requested.clear()
-    assert is_published(datasets.open_dataset("fashion-mnist", root))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", root))
     assert mirror.requested == []
 
 
 def test_a_download_leaves_the_time_limit_of_sockets_as_it_was(
     mirror: Mirror, tmp_path: Path
 ) -> None:
-    datasets.open_dataset("fashion-mnist", tmp_path)
+    builtin_datasets.open_dataset("fashion-mnist", tmp_path)
     assert socket.getdefaulttimeout() is None
 
 
 def test_a_set_with_a_missing_file_is_downloaded_again(mirror: Mirror, tmp_path: Path) -> None:
     write(tmp_path, {TRAIN_IMAGES: b"of another set", TEST_LABELS: FILES[TEST_LABELS]})
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 def test_a_refused_connection_names_the_ways_out(
@@ -678,7 +684,7 @@ def test_a_body_that_is_cut_off_or_another_is_not_kept(
     assert name in message or torchvision.__version__ < "0.27"
     assert left(tmp_path) == set()
     mirror.answers.clear()
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 @pytest.mark.parametrize("answer", [stay_silent, fall_silent])
@@ -688,7 +694,7 @@ def test_a_silent_server_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
     answer: Callable[[Handler, bytes], None],
 ) -> None:
-    monkeypatch.setattr(datasets, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 0.5)
     mirror.answers[f"{TRAIN_LABELS}.gz"] = answer
     start = time.monotonic()
     message = failure(tmp_path)
@@ -712,16 +718,16 @@ def test_a_killed_download_leaves_nothing_that_looks_whole(mirror: Mirror, tmp_p
     (partial,) = tmp_path.rglob(f"{TEST_IMAGES}.gz")
     for name in FILES:  # as if killed a little later, while the last file was extracted
         (partial.parent / name).touch()
-    assert not datasets.on_disk("fashion-mnist", tmp_path)
+    assert not builtin_datasets.on_disk("fashion-mnist", tmp_path)
     assert not raw(tmp_path).exists()
     mirror.answers.clear()
-    assert is_published(datasets.open_dataset("fashion-mnist", tmp_path))
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
     assert left(tmp_path) == WHOLE
 
 
 @pytest.mark.processes
 def test_four_processes_download_once(mirror: Mirror, tmp_path: Path) -> None:
-    datasets.open_dataset("fashion-mnist", tmp_path / "alone")
+    builtin_datasets.open_dataset("fashion-mnist", tmp_path / "alone")
     requested_by_one = sorted(mirror.requested)
     mirror.requested.clear()
 
@@ -868,12 +874,12 @@ def test_a_mirror_that_is_no_address_names_the_ways_out(
     [("HARNESS_TEST_FASHION_MNIST", "fashion-mnist"), ("HARNESS_TEST_MNIST", "mnist")],
 )
 def test_real_data_is_what_torchvision_reads(variable: str, name: DatasetName) -> None:
-    folder = datasets.TORCHVISION_CLASSES[name]
+    folder = builtin_datasets.TORCHVISION_CLASSES[name]
     if not (root := os.environ.get(variable)):
         pytest.skip(f"{variable} does not name a data root that holds {folder}/raw")
-    ours = datasets.open_dataset(name, Path(root))
+    ours = builtin_datasets.open_dataset(name, Path(root))
     for images, is_train in ((ours.train, True), (ours.test, False)):
         theirs = getattr(torchvision_datasets, folder)(root, is_train)
-        assert torch.equal(images.pixels.view(-1, 28, 28), theirs.data)
+        assert torch.equal(images.inputs.view(-1, 28, 28), theirs.data)
         assert torch.equal(images.labels, theirs.targets)
         assert set(images.labels.tolist()) == set(range(10))

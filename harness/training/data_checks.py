@@ -1,0 +1,153 @@
+"""Checks of a user's own arrays: what is wrong is named before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.base.errors import BadRequest
+
+Array = NDArray[Any]
+
+
+def checked_pair(name: str, part: str, pair: Any) -> tuple[Array, Array]:
+    """Inputs and labels of one part of a data set, as arrays of the types that are trained on.
+
+    Inputs become uint8, float32 or int64. Labels become int64 for classes, float32 for numbers.
+
+    Args:
+        name: of the data set, for the messages.
+        part: `train` or `test`.
+        pair: inputs (n, ...) and labels, (n,) for classes and (n, ...) for numbers.
+
+    Raises:
+        BadRequest: it is no such pair. The message names what is wrong.
+    """
+    where = f"{name}, {part}"
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise BadRequest(f"{where}: expected (inputs, labels), got a {type(pair).__name__}.")
+    inputs, labels = (
+        _array(f"{where} {what}", given) for what, given in zip(_WHAT, pair, strict=True)
+    )
+    if not inputs.ndim or not labels.ndim or not len(inputs):
+        raise BadRequest(f"{where}: there are no examples.")
+    if len(inputs) != len(labels):
+        raise BadRequest(f"{where}: {len(inputs):,} inputs do not match {len(labels):,} labels.")
+    return _as_inputs(f"{where} inputs", inputs), _as_labels(f"{where} labels", labels)
+
+
+def checked_classes(name: str, labels: Array, classes: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the classes of the training labels; without `classes`, their numbers.
+
+    Raises:
+        BadRequest: a label has no class, a class has no example, or names are repeated.
+    """
+    if classes is None:
+        classes = [str(number) for number in range(int(labels.max()) + 1)]
+    names = tuple(str(given) for given in classes)
+    for number, text in enumerate(names):
+        if text in names[:number]:
+            raise BadRequest(f"{name}: two classes are called {text!r}.")
+    check_labels(f"{name}, train", labels, names)
+    counts = np.bincount(labels, minlength=len(names))
+    if not counts.all():
+        empty = int(np.flatnonzero(counts == 0)[0])
+        title = "" if names[empty] == str(empty) else f" ({names[empty]!r})"
+        raise BadRequest(f"{name}, train: class {empty}{title} has no examples.")
+    return names
+
+
+def check_labels(where: str, labels: Array, classes: Sequence[str]) -> None:
+    """Check that each label is the number of a class.
+
+    Raises:
+        BadRequest: a label is out of range.
+    """
+    for extreme in (int(labels.min()), int(labels.max())):
+        if not 0 <= extreme < len(classes):
+            position = int(np.flatnonzero(labels == extreme)[0])
+            raise BadRequest(
+                f"{where} labels: {extreme} (example {position}) is not in 0..{len(classes) - 1}: "
+                f"there are {len(classes)} classes."
+            )
+
+
+def check_same_kind(name: str, train: tuple[Array, Array], test: tuple[Array, Array]) -> None:
+    """Check that the test examples are of the same shape and type as the training examples.
+
+    Raises:
+        BadRequest: they are not.
+    """
+    for what, ours, theirs in zip(_WHAT, train, test, strict=True):
+        if ours.shape[1:] != theirs.shape[1:]:
+            raise BadRequest(
+                f"{name}: the {what} of train are {shape_text(ours.shape[1:])}, those of test "
+                f"{shape_text(theirs.shape[1:])}: they must be of one shape."
+            )
+        if ours.dtype != theirs.dtype:
+            raise BadRequest(
+                f"{name}: the {what} of train are {ours.dtype}, those of test {theirs.dtype}: they "
+                "must be of one type."
+            )
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """The shape of an example in words.
+
+    >>> shape_text((3, 32, 32)), shape_text((10,)), shape_text(())
+    ('3x32x32', '10 values', 'single numbers')
+    """
+    if len(shape) == 1:
+        return f"{shape[0]:,} values"
+    return "x".join(map(str, shape)) or "single numbers"
+
+
+_WHAT = ("inputs", "labels")
+
+
+def _array(where: str, given: Any) -> Array:
+    if isinstance(given, torch.Tensor):
+        return np.asarray(given.detach().cpu().numpy())
+    try:
+        return np.asarray(given)
+    except ValueError:
+        raise BadRequest(f"{where}: the examples are of different shapes.") from None
+
+
+def _as_inputs(where: str, inputs: Array) -> Array:
+    if inputs.dtype == np.uint8 or inputs.dtype == np.int64:
+        return inputs
+    if inputs.dtype.kind in "iu":
+        return inputs.astype(np.int64)
+    return _as_floats(where, inputs)
+
+
+def _as_labels(where: str, labels: Array) -> Array:
+    if labels.dtype.kind not in "iub":
+        return _as_floats(where, labels)
+    if labels.ndim > 1:
+        raise BadRequest(
+            f"{where}: expected one whole number for each example, got "
+            f"{shape_text(labels.shape[1:])}. One-hot labels: give labels.argmax(1). Several "
+            "numbers to predict: give them as float32."
+        )
+    return labels.astype(np.int64)
+
+
+def _as_floats(where: str, values: Array) -> Array:
+    if values.dtype.kind not in "fb":
+        raise BadRequest(
+            f"{where}: numbers are expected, got {values.dtype}"
+            + (f", such as {values.flat[0]!r}." if values.size else ".")
+        )
+    floats = values.astype(np.float32, copy=False)
+    wrong = ~np.isfinite(floats)
+    if wrong.any():
+        position = int(np.argwhere(wrong)[0][0])
+        value = values[wrong][0]
+        raise BadRequest(f"{where}: example {position} holds {value}: it must be a finite number.")
+    return floats

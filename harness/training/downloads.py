@@ -1,0 +1,105 @@
+"""Data sets that torchvision downloads and checks, without a trace of an interrupted download."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from harness.base.errors import BadRequest, RunFailed, nearest
+from harness.base.privacy import mask
+
+SILENCE_SECONDS = 10.0
+"""How long a download server may stay silent, including while connecting."""
+
+
+class DataUnavailable(RunFailed):
+    """A data set is neither on disk nor downloadable, or its files are damaged."""
+
+
+def torchvision_class(class_name: str) -> Any:
+    """A class of `torchvision.datasets`; the mirror of HARNESS_DATA_MIRROR serves what has mirrors.
+
+    Raises:
+        BadRequest: there is no such class.
+        DataUnavailable: the mirror's address holds a password.
+    """
+    from torchvision import datasets  # a data set that is on disk does without torchvision
+
+    if class_name not in datasets.__all__:
+        raise BadRequest(
+            f"from_torchvision: torchvision has no data set {class_name!r}. "
+            f"{nearest(class_name, datasets.__all__)}"
+        )
+    dataset_class = getattr(datasets, class_name)
+    mirror = os.environ.get("HARNESS_DATA_MIRROR")
+    if not mirror or not hasattr(dataset_class, "mirrors"):
+        return dataset_class
+    if "@" in mirror:  # urllib would take it for a part of the host's name, and show it
+        raise DataUnavailable(
+            "HARNESS_DATA_MIRROR holds a user name or password, which a download cannot send "
+            "(an @ in a path is written %40)."
+        )
+    return type(class_name, (dataset_class,), {"mirrors": [mirror.rstrip("/") + "/"]})
+
+
+def download(
+    name: str,
+    root: Path,
+    is_there: Callable[[], bool],
+    fetch: Callable[[Path], object],
+    ways_out: str,
+) -> None:
+    """Download into a staging folder, then move the complete files below `root`.
+
+    Processes that need the same data wait for the first one.
+
+    Args:
+        is_there: whether another process has downloaded the data meanwhile.
+        fetch: downloads into the folder that it is given.
+        ways_out: what the user may do if the download fails.
+
+    Raises:
+        DataUnavailable: the download failed.
+    """
+    staging = root / f".{name}-download"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f".{name}.lock"):
+            if is_there():
+                return
+            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                with _silence_limit(SILENCE_SECONDS):
+                    fetch(staging)
+                for path in [path for path in staging.rglob("*") if path.is_file()]:
+                    target = root / path.relative_to(staging)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    path.replace(target)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    except (OSError, RuntimeError, EOFError, ValueError, http.client.HTTPException) as error:
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        reason = "the disk is full" if full else " ".join(mask(str(error)).split())
+        raise DataUnavailable(
+            f"{name} is not in {root} and cannot be downloaded: {reason}\nWays out: {ways_out}"
+        ) from None
+
+
+@contextlib.contextmanager
+def _silence_limit(seconds: float) -> Iterator[None]:
+    """Have every socket that is opened in the block give up after `seconds` of silence."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
