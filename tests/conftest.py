@@ -363,6 +363,10 @@ def once(
     return checkout, Ended(**json.loads(record.read_text()))
 
 
+SECRET_FILE = "harness/with_a_key.py"
+"""A new source with a key, which no record may hold."""
+
+
 def _with_history(checkout: Checkout) -> None:
     """Commit the copy, then change it in every way that leaves uncommitted changes behind."""
     if not GIT:
@@ -376,6 +380,7 @@ def _with_history(checkout: Checkout) -> None:
         file.write("# changed\n")
     (checkout.root / "new_notes.txt").write_bytes("Größe\r\nno end of line".encode())
     (checkout.root / "keys.py").write_text('API_KEY = "secret-of-a-file"\n')
+    (checkout.root / SECRET_FILE).write_text('API_KEY = "secret-of-a-source"\n')
 
 
 @pytest.fixture(scope="session")

@@ -119,6 +119,7 @@ class Row:
             "n": self.n,
             "seeds": " ".join(str(run.seed) for run in self.runs if run.seed is not None),
             "examples": judged_on(self.runs[0]),
+            "commit": _shared([run.commit for run in self.runs]),
         }
         for column in dict.fromkeys(name for values in columns for name in values):
             values: list[Any] = [run.get(column) for run in columns]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 """A row's values by column."""
 
-OWN = ("row", "name", "n", "seeds", "examples")
+OWN = ("row", "name", "n", "seeds", "examples", "commit")
 """Columns that rows have and runs do not; they come first."""
 
 GAP = 2
@@ -143,7 +143,7 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
             columns += given(name, _lines(name.removeprefix("params.")))
     for name in ("data.training", "data.validation", "data.test"):
         if not differs("examples"):
-            columns += given(name, f"{name.removeprefix('data.')}\nimages")
+            columns += given(name, f"{name.removeprefix('data.')}\nexamples")
     for metric in objectives:
         columns.append(_column(shown, f"metrics.{metric}", _lines(metric)))
         if several:
@@ -161,6 +161,7 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
         if metric not in objectives:
             columns.append(_column(shown, f"metrics.{metric}", _lines(metric), 7))
             columns.append(_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", 9))
+    columns += given("commit", "commit", 4)
     columns += given("epochs", "epochs", 3)
     columns.append(_column(shown, "seconds", "seconds", 5))
     columns += given("threads", "threads", 8)

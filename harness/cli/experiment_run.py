@@ -63,7 +63,7 @@ def run_as_asked(
             print(f"starting from {number_of(len(weights), 'tensor')} of {stored.run_id[:8]}")
             for phrase in others:
                 print(f"  starts anew: {phrase}")
-    recorder.send(OpenStore())
+    code = recorder.send(OpenStore())
     recover(recorder)
     if command:
         specification = dataclasses.replace(specification, command=command)
@@ -78,14 +78,19 @@ def run_as_asked(
             )
     group = LocalGroup(data, execution, device)
     view = epochs_view(group, experiment.num_epochs, quiet=settings.quiet)
+    result: RunResult | GroupResult
     if settings.repeats == 1:
-        return run(experiment, group, execution, recorder, specification, view, weights=weights)
-    seeds = range(experiment.seed, experiment.seed + settings.repeats)
-    begun = Begun(describe(device), prepared.data_records())
-    return repeat(
-        *(experiment, seeds, group, execution, recorder, specification, begun, view),
-        weights=weights,
-    )
+        result = run(experiment, group, execution, recorder, specification, view, weights=weights)
+    else:
+        seeds = range(experiment.seed, experiment.seed + settings.repeats)
+        begun = Begun(describe(device), prepared.data_records())
+        result = repeat(
+            *(experiment, seeds, group, execution, recorder, specification, begun, view),
+            weights=weights,
+        )
+    if code and not settings.quiet:
+        print(code)
+    return result
 
 
 def resume_as_asked(
@@ -111,7 +116,7 @@ def resume_as_asked(
 
     allow, root = settings.allow, settings.data_root
     if isinstance(settings, ContinueFlags):
-        return train_further(stored, num_epochs, recorder, view, allow=allow, root=root)
+        return train_further(stored, num_epochs, reader, recorder, view, allow=allow, root=root)
     return resume(stored, reader, recorder, view, allow=allow, root=root)
 
 

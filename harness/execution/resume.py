@@ -14,7 +14,7 @@ from harness.base.command_line import repeatable
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
 from harness.execution.callbacks import RecordLongerRun, RecordResumedRun
-from harness.execution.changes import Change, changes_since
+from harness.execution.changes import OWN_CODE, Change, changes_since
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, drive_run, driven_run
@@ -54,7 +54,7 @@ def resume(
     """
     _refuse_what_cannot_go_on(stored)
     experiment = load_experiment(stored.experiment)(**stored.fields)
-    execution, group, changed = _prepared(stored, experiment, "resume", allow, root)
+    execution, group, changed = _prepared(stored, reader, experiment, "resume", allow, root)
     record = RecordResumedRun(
         stored,
         frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),
@@ -79,6 +79,7 @@ def resume(
 def train_further(
     stored: StoredRun,
     num_epochs: int,
+    reader: Reader,
     recorder: Recorder,
     view: Callable[[TrainingGroup], Callback],
     *,
@@ -109,7 +110,7 @@ def train_further(
             f"continue: the last checkpoint of {stored.run_id} is not there any more; train it "
             f"anew: python -m harness.run {stored.experiment} --num-epochs {num_epochs}"
         )
-    execution, group, changed = _prepared(stored, experiment, "continue", allow, root)
+    execution, group, changed = _prepared(stored, reader, experiment, "continue", allow, root)
     specification = dataclasses.replace(
         _specification(stored, repeatable(sys.argv)),
         tags={
@@ -124,6 +125,7 @@ def train_further(
 
 def _prepared(
     stored: StoredRun,
+    reader: Reader,
     experiment: Experiment,
     command: str,
     allow: Sequence[AllowedChange],
@@ -135,7 +137,7 @@ def _prepared(
     device = execution.apply()
     data = DataSource(root)
     prepared = data.prepare(experiment)
-    changed = _by_kind(changes_since(stored, prepared, execution, describe(device)))
+    changed = _by_kind(changes_since(stored, reader, prepared, execution, describe(device)))
     _refuse_changes(stored, changed, command, allow)
     return execution, LocalGroup(data, execution, device), tuple(changed)
 
@@ -216,12 +218,17 @@ def _by_kind(changes: dict[str, Change]) -> dict[AllowedChange, str]:
     found: dict[AllowedChange, str] = {}
     if "experiment_sha256" in changes:
         found["experiment"] = "its file changed"
+    elif OWN_CODE in changes:
+        found["experiment"] = f"its code changed ({changes[OWN_CODE].now})"
     if any(name.startswith("data.") for name in changes):
         found["data"] = "its data changed"
-    numerics: tuple[AllowedChange, ...] = ("device", "threads", "torch")
-    for name in numerics:
-        if name in changes:
-            found[name] = f"{name} was {changes[name].then}, is {changes[name].now}"
+    numerics: dict[str, AllowedChange] = {
+        **{"device": "device", "device_name": "processor", "capability": "processor"},
+        **{"threads": "threads", "torch": "torch"},
+    }
+    for name, kind in numerics.items():
+        if name in changes and kind not in found:
+            found[kind] = f"{name} was {changes[name].then}, is {changes[name].now}"
     return found
 
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.base import project
+from harness.base import project, provenance
 from harness.base.command_line import repeatable
 from harness.base.discovery import first_line
 from harness.base.ownership import Owner
@@ -83,6 +83,7 @@ class RunSpecification:
             parent=self.parent,
             user_tags=self.user_tags,
             system_metrics=self.system_metrics,
+            modules=provenance.imported_files(),
         )
 
     def _about(self, experiment: Experiment) -> str:

@@ -202,7 +202,7 @@ def verify(
         evaluate_each_epoch=stored.kind != "confirm",
         weights=starting_weights(stored, experiment, reader),
     )
-    changes = changes_since(stored, prepared, execution, describe(used))
+    changes = changes_since(stored, reader, prepared, execution, describe(used))
     return compare_with_record(stored, recorded, result, changes)
 
 

@@ -68,13 +68,17 @@ def environment_items(runs: Sequence[Tags]) -> list[Item]:
         if tags.get("device")
     )
     commits = each(tags.get("git_commit") for tags in runs)
-    known = commits not in (NOTHING, "none")
-    dirty = any(tags.get("git_dirty") == "true" for tags in runs)
-    state = (
-        "with uncommitted changes, kept as changes.diff among the artifacts of the (parent) run"
-        if dirty
-        else "no uncommitted changes"
-    )
+    states = {tags.get("git_state") for tags in runs}
+    is_clean = commits not in (NOTHING, "none") and states == {"clean"}
+    if "unknown" in states or commits == NOTHING:
+        state = each(tags.get("git_reason") for tags in runs)
+    elif is_clean:
+        state = "no uncommitted changes"
+    else:
+        state = (
+            "with uncommitted changes, kept as changes.diff among the artifacts of the (parent) "
+            "run; changes.json lists them"
+        )
     return [
         Item("Hardware", hardware, hardware != NOTHING),
         Item(
@@ -84,8 +88,8 @@ def environment_items(runs: Sequence[Tags]) -> list[Item]:
         ),
         Item(
             "Code",
-            f"commit {commits}, {state}" if known else "not in a git checkout",
-            known and not dirty,
+            f"commit {commits}, {state}" if commits != NOTHING else state,
+            is_clean,
         ),
         Item(
             "Experiment file",
@@ -98,7 +102,7 @@ def repeat_commands(commands: Iterable[tuple[Tags, str]]) -> Commands:
     """The shell lines that repeat runs: each command, after a checkout of its run's commit."""
     lines, state = ["pip install -c constraints.txt -e ."], None
     for tags, command in commands:
-        now = (tags.get("git_commit", "none"), tags.get("git_dirty") == "true")
+        now = (tags.get("git_commit", "none"), tags.get("git_state") == "dirty")
         if now != state and now[0] != "none":
             lines.append(f"git checkout {now[0]}")
             if now[1]:

@@ -199,7 +199,7 @@ class _Report:
         seen = set()
         for run in reversed(self.runs):
             tags = checklist.own_tags(run)
-            key = (tags.get("git_commit"), tags.get("git_dirty"), tags.get("command"))
+            key = (tags.get("git_commit"), tags.get("git_state"), tags.get("command"))
             if key[2] and key not in seen:
                 seen.add(key)
                 yield tags, key[2]

@@ -23,7 +23,7 @@ DTYPES = {
     "seed": "Int64",
     **dict.fromkeys(("dataset", "device", "device_name"), "str"),
     "threads": "Int64",
-    "git_commit": "str",
+    **dict.fromkeys(("git_commit", "git_state"), "str"),
     "start_time": "datetime64[ms, UTC]",
     "seconds": "float64",
     "epochs": "Int64",
@@ -37,7 +37,10 @@ GROUPS = {
 }
 """The other columns start with one of these words and a dot; the dtype of each group."""
 
-ELSEWHERE = ("kind", "experiment", "outcome", "device", "device_name", "threads", "git_commit")
+ELSEWHERE = (
+    *("kind", "experiment", "outcome", "device", "device_name", "threads"),
+    *("git_commit", "git_state"),
+)
 """Tags of the harness that are columns under their own name."""
 
 REPEATED = ("fields", "parameters")
@@ -65,6 +68,7 @@ def run_columns(run: StoredRun) -> dict[str, Any]:
         "device_name": run.tag("device_name"),
         "threads": int(threads) if threads.isdecimal() else None,
         "git_commit": run.tag("git_commit"),
+        "git_state": run.tag("git_state"),
         "start_time": datetime.fromtimestamp(run.start / 1000, UTC),
         "seconds": run.metrics.get("time/total_seconds", elapsed),
         "epochs": run.num_epochs,
@@ -124,6 +128,7 @@ def runs(
         - `outcome`: `completed`, `pruned`, `diverged`, `interrupted`, `failed` or `running`
         - `seed` (Int64; missing for a group), `dataset`
         - `device`, `device_name`, `threads` (Int64), `git_commit`
+        - `git_state`: `clean`, `dirty` (with changes since the commit) or `unknown`
         - `start_time` (datetime64[ms, UTC]); `seconds` (float64), of a training by its own clock,
           otherwise from start to end
         - `epochs` (Int64): how many are recorded

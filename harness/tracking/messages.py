@@ -19,10 +19,11 @@ class Message(Generic[Reply]):
 
 
 @dataclass(frozen=True)
-class OpenStore(Message[None]):
+class OpenStore(Message[str]):
     """Open the store, creating it on first use, and close the runs that dead processes left open.
 
-    It also reads the commit and the changes of the source, which every later run records.
+    It also reads the commit and the changes of the source, which every later run records. The
+    answer is what the user should know of them, or "".
     """
 
 

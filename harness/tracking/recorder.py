@@ -7,6 +7,7 @@ import json
 import platform
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from mlflow.exceptions import MlflowException
@@ -15,7 +16,7 @@ from harness.base import provenance
 from harness.base.command_line import command_text
 from harness.base.errors import RunFailed
 from harness.base.machine import peak_memory
-from harness.base.privacy import mask
+from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
 from harness.tracking.messages import (
     DrawFigures,
@@ -34,7 +35,7 @@ from harness.tracking.messages import (
     StartRun,
 )
 from harness.tracking.offline_queue import OfflineQueue
-from harness.tracking.schema import FiguresRecord, ModelRecord, RunRecord
+from harness.tracking.schema import CHANGES, FiguresRecord, ModelRecord, RunRecord
 from harness.tracking.store import Store
 from harness.tracking.store_address import stored_id
 from harness.tracking.writer import STATUS, ServerAway, Writer, answered
@@ -126,6 +127,7 @@ class MlflowRecorder:
             case OpenStore():
                 self._recover()
                 self._source = provenance.source()
+                return self._source.sentence()
             case StartRun(record):
                 return self._start(record)
             case ReopenRun():
@@ -169,7 +171,7 @@ class MlflowRecorder:
         return Recovered(sent, waiting)
 
     def _start(self, record: RunRecord) -> str:
-        source = self._source or provenance.source()
+        source = self._source_with(record.modules)
         tags = {
             f"harness.{name}": value
             for name, value in {
@@ -186,7 +188,8 @@ class MlflowRecorder:
                 "python": platform.python_version(),
                 **{name: provenance.version(name) for name in ("mlflow", "optuna")},
                 "git_commit": source.commit or "none",
-                "git_dirty": str(bool(source.changes)).lower(),
+                "git_state": source.state,
+                **({"git_reason": source.reason} if source.reason else {}),
                 "command": command_text(record.command),
             }.items()
         }
@@ -203,7 +206,7 @@ class MlflowRecorder:
                 experiment=record.mlflow_experiment,
                 about=record.about,
                 name=mask(record.name),
-                tags=tags | {name: mask(value) for name, value in record.user_tags.items()},
+                tags=tags | {n: masked_value(n, value) for n, value in record.user_tags.items()},
                 start_time=_now(),
             )
         )
@@ -217,6 +220,17 @@ class MlflowRecorder:
             raise
         self._open_runs.add(run_id)
         return run_id
+
+    def _source_with(self, modules: Sequence[str]) -> provenance.SourceState:
+        """The state of the source when this recorder began, with the modules of a run.
+
+        A module of the project that is new to git is recorded as soon as a run imports it.
+        """
+        known = self._source or provenance.source(modules)
+        if any(path in known.others for path in modules):
+            known = provenance.source(modules)
+        self._source = known
+        return known
 
     def _describe(
         self, run_id: str, record: RunRecord, source: provenance.SourceState, command: str
@@ -234,12 +248,14 @@ class MlflowRecorder:
             "command": command,
             "git_commit": source.commit,
         }
-        files = {"experiment.json": json.dumps(description, indent=2) + "\n"}
+        files = {"experiment.json": f"{json.dumps(description, indent=2)}\n".encode()}
         if not record.parent:  # children share their parent's
-            files["environment.txt"] = provenance.environment()
-            if source.changes:
-                files["changes.diff"] = source.changes
-        self._write(LogFiles(run_id, {name: text.encode() for name, text in files.items()}))
+            files["environment.txt"] = provenance.environment().encode()
+            if source.state == "dirty":
+                files[CHANGES] = f"{source.summary()}\n".encode()
+            if source.patch:
+                files["changes.diff"] = source.patch
+        self._write(LogFiles(run_id, files))
         if record.system_metrics:
             self._monitor(run_id)
 
@@ -250,7 +266,7 @@ class MlflowRecorder:
         self._open_runs.add(run_id)
         if message.record:
             run = self.store.client.get_run(stored_id(run_id))
-            source = self._source or provenance.source()
+            source = self._source_with(message.record.modules)
             self._describe(run_id, message.record, source, run.data.tags["harness.command"])
 
     def _log(

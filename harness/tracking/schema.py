@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base.metric_names import JUDGES, SETS, Best
 from harness.base.ownership import Owner
+from harness.base.provenance import commit_name
 
 if TYPE_CHECKING:  # it imports NumPy, and whoever only reads runs needs none
     from harness.base.inspection import Inspection
@@ -23,7 +24,10 @@ Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
 Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
 
-AllowedChange = Literal["experiment", "data", "device", "threads", "torch"]
+CHANGES = "changes.json"
+"""The artifact that lists what had changed since the commit, with digests."""
+
+AllowedChange = Literal["experiment", "data", "device", "processor", "threads", "torch"]
 """What may have changed when a run goes on, at the price of other numbers."""
 
 
@@ -59,6 +63,7 @@ class RunRecord:
         about: The description of the experiment or study, in Markdown, for its page in the store.
         parent: Id of the run that this one belongs to.
         user_tags: Tags that the user gave, with their whole names.
+        modules: Files of the project that the training process has imported.
     """
 
     mlflow_experiment: str
@@ -75,6 +80,7 @@ class RunRecord:
     parent: str | None = None
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,12 @@ class StoredRun:
     def dataset(self) -> str | None:
         """Name of the data set."""
         return self.params.get("dataset")
+
+    @property
+    def commit(self) -> str | None:
+        """The commit in 8 letters, with `+` after it if there were changes; None if foreign."""
+        commit = self.tag("git_commit")
+        return commit_name(commit, self.tag("git_state")) if commit else None
 
     @property
     def seed(self) -> int | None:

@@ -77,18 +77,26 @@ def choose(name: str = "auto") -> torch.device:
 def describe(device: torch.device) -> dict[str, str]:
     """The hardware and the numerics of this process, by tag name, without the host's name.
 
-    `device` is the kind of the device, `device_name` the model name of accelerator or processor.
+    `device` is the kind of the device, `device_name` the model name of accelerator or processor,
+    `capability` what its kernels are compiled for: `AVX2`, `sm_90`.
     """
     processor = _processor_name()
     cuda = device.type == "cuda"
     return {
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if cuda else processor,
+        "capability": _capability(device),
         "processor": processor,
         "threads": str(torch.get_num_threads()),
         "torch": str(torch.__version__),
         "cuda": str(torch.version.cuda) if cuda else "none",
     }
+
+
+def _capability(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else "none"
 
 
 def synchronize(device: torch.device) -> None:

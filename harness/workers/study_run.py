@@ -169,7 +169,8 @@ def _run(
         known = study_answer(search, stored, seeds, str(device), request.command)
         if known and known.is_finished and known.is_reported:
             return known, True
-        recorder.send(OpenStore())
+        if code := recorder.send(OpenStore()):
+            view.note(code)
         recover(recorder)
         work = {"store": fingerprint(), "study": search.study_name}
         # No password is written down here.

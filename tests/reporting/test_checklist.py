@@ -9,7 +9,7 @@ from harness.reporting.page import Item
 TAGS: Tags = {
     **{"device": "cuda", "device_name": "some card", "threads": "4", "processor": "some CPU"},
     **{"python": "3.12", "torch": "2.13", "mlflow": "3.17", "optuna": "5.0"},
-    **{"git_commit": "a" * 40, "git_dirty": "false", "experiment_sha256": "e" * 64},
+    **{"git_commit": "a" * 40, "git_state": "clean", "experiment_sha256": "e" * 64},
 }
 
 
@@ -26,7 +26,7 @@ def test_what_is_recorded_is_listed_once() -> None:
 
 
 def test_what_differs_between_runs_is_all_there() -> None:
-    items = items_of(TAGS, {**TAGS, "torch": "2.14", "git_dirty": "true"})
+    items = items_of(TAGS, {**TAGS, "torch": "2.14", "git_state": "dirty"})
     assert "torch 2.13" in items["Versions"].record
     assert "torch 2.14" in items["Versions"].record
     assert "changes.diff" in items["Code"].record
@@ -36,7 +36,7 @@ def test_what_differs_between_runs_is_all_there() -> None:
 def test_what_is_missing_is_open() -> None:
     items = items_of({})
     assert items["Hardware"] == Item("Hardware", NOTHING, fine=False)
-    assert items["Code"] == Item("Code", "not in a git checkout", fine=False)
+    assert items["Code"] == Item("Code", NOTHING, fine=False)
     assert checklist.data_item([]) == Item("Data", NOTHING, fine=False)
 
 
@@ -49,7 +49,7 @@ def test_data_with_its_digests() -> None:
 
 
 def test_commands_follow_a_checkout_of_their_commit() -> None:
-    other = {"git_commit": "b" * 40, "git_dirty": "true"}
+    other = {"git_commit": "b" * 40, "git_state": "dirty"}
     commands = checklist.repeat_commands(
         [(TAGS, "one"), (TAGS, "two"), (other, "three"), ({}, "4")]
     )

@@ -29,7 +29,7 @@ PARAMETERS = [
 ]
 
 TAGS = {
-    **{"git_commit": "a" * 40, "git_dirty": "true", "command": "python -m harness.study some"},
+    **{"git_commit": "a" * 40, "git_state": "dirty", "command": "python -m harness.study some"},
     **{"data.training_sha256": "d" * 64, "data.training_size": "1198"},
     **{"data.test_sha256": "e" * 64, "data.test_size": "360"},
 }

@@ -19,7 +19,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from conftest import GIT, ROOT, SECRETS, USER, Recorded
+from conftest import GIT, ROOT, SECRET_FILE, SECRETS, USER, Recorded
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from records import dead_owner, record, use_store
@@ -156,16 +156,18 @@ def test_the_commit_and_the_changes_since_are_recorded(
 ) -> None:
     checkout, _ = finished
     assert run.data.tags["harness.git_commit"] == checkout.git("rev-parse", "HEAD").strip()
-    assert run.data.tags["harness.git_dirty"] == "true"
+    assert run.data.tags["harness.git_state"] == "dirty"
     changes = text_of(client, run, "changes.diff").decode()
     named = [line for line in changes.splitlines() if line.startswith(("--- ", "+++ "))]
     assert named == [
         *("--- a/experiments/baseline.py", "+++ b/experiments/baseline.py"),
-        *("--- /dev/null", "+++ b/keys.py"),
-        *("--- /dev/null", "+++ b/new_notes.txt"),
         *("--- a/old_notes.txt", "+++ /dev/null"),
     ]
-    assert "+API_KEY = ***" in changes
+    told = json.loads(text_of(client, run, "changes.json"))
+    assert told["files"].keys() == {"experiments/baseline.py", "old_notes.txt", SECRET_FILE}
+    assert told["left_out_of_the_patch"].keys() == {SECRET_FILE}
+    assert told["new_files_not_recorded"] == ["keys.py", "new_notes.txt"]
+    assert run.data.tags["harness.capability"] == torch.backends.cpu.get_cpu_capability()
 
 
 def test_a_group_is_the_parent_of_its_runs(group: Recorded) -> None:
@@ -262,7 +264,13 @@ def test_no_artifact_says_where_the_project_lies(finished: Recorded) -> None:
 
 def test_no_secret_is_recorded(finished: Recorded) -> None:
     checkout, ended = finished
-    words = {"secret-of-a-file", "password-of-a-tag", "password-of-the-mirror", *SECRETS.values()}
+    words = {
+        "secret-of-a-file",
+        "secret-of-a-source",
+        "password-of-a-tag",
+        "password-of-the-mirror",
+        *SECRETS.values(),
+    }
     for file in checkout.store.parent.rglob("*"):
         if file.is_file():
             content = file.read_bytes()
