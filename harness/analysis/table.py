@@ -155,12 +155,18 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
         columns.append(_column(shown, "pairs", "pairs", 4))
         columns.append(_column(shown, "p", "p", 1))
         columns.append(_column(shown, "verdict", "verdict"))
+
+    def best(metric: str, rank: int) -> list[Column]:
+        # The best of many epochs on the test examples would be selected on them.
+        if not metric.startswith("validation/"):
+            return []
+        return [_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", rank)]
+
     for metric in objectives:
-        columns.append(_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", 6))
+        columns += best(metric, 6)
     for metric in dict.fromkeys(name for row in rows for name in row.judged):
         if metric not in objectives:
-            columns.append(_column(shown, f"metrics.{metric}", _lines(metric), 7))
-            columns.append(_column(shown, f"best.{metric}", f"best\n{metric.partition('/')[2]}", 9))
+            columns += [_column(shown, f"metrics.{metric}", _lines(metric), 7), *best(metric, 9)]
     columns += given("commit", "commit", 4)
     columns += given("epochs", "epochs", 3)
     columns.append(_column(shown, "seconds", "seconds", 5))

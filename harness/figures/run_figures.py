@@ -100,6 +100,8 @@ def draw_run(
         case PredictedNumbers() as predicted:
             figures["predicted_numbers"] = predicted_numbers(predicted, lines)
     if inspection.first_layer:
+        # Weights are not a matter of how many examples were evaluated.
+        lines = [run_title, f"trained on {dataset}, 1 seed"]
         figures["first_layer"] = first_layer(inspection.first_layer, names, lines)
     return {f"figures/{name}.png": figure for name, figure in figures.items()}
 
@@ -349,9 +351,8 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], lines: Sequence
     axes.set_axis_off()
     shown = [names[label] for label in (*mistakes.labels, *mistakes.predictions)]
     points = min(10.0, 10 * wide * inch / _width(shown))
-    is_grey = images.ndim == 3
     # One mosaic, because a small image takes Matplotlib as long as a large one.
-    mosaic = np.full((rows * high, columns * wide, *images.shape[3:]), 0 if is_grey else 255)
+    mosaic = np.full((rows * high, columns * wide, *images.shape[3:]), 255)
     for i, image in enumerate(images):
         y, x = i // columns * high + above, i % columns * wide + left
         # In the middle of its square.
@@ -365,7 +366,7 @@ def confident_mistakes(mistakes: Mistakes, names: Sequence[str], lines: Sequence
         ):
             middle = x + side / 2
             axes.text(middle, line, text, color=colour, fontsize=size, ha="center", va="center")
-    axes.imshow(mosaic, cmap="gray_r", vmin=0, vmax=255, aspect="auto")
+    axes.imshow(mosaic, cmap="gray", vmin=0, vmax=255, aspect="auto")
     return figure
 
 

@@ -57,7 +57,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[PoolGroup]:
     before = children_of(os.getpid())
     with closing(LocalPool(forks=True)) as pool:
         yield PoolGroup(pool, 2, WorkerSetup(Execution(threads=1), "nowhere"))
-    assert children_of(os.getpid()) == before
+    assert set(children_of(os.getpid())) <= set(before)
 
 
 def events(group: PoolGroup, index: int) -> Iterator[Event]:
