@@ -192,10 +192,11 @@ def test_modules_that_a_run_imports_are_sources(
     assert patched(source()) == []
     assert patched(source(["layers.py"])) == ["layers.py"]
     monkeypatch.syspath_prepend(repository.root)
-    importlib.import_module("layers")
+    module = "layers"
+    importlib.import_module(module)
     assert "layers.py" in provenance.imported_files()
     assert "scratch.py" not in provenance.imported_files()
-    del sys.modules["layers"]
+    del sys.modules[module]
 
 
 def test_other_changes_never_push_out_sources(repository: Checkout) -> None:
