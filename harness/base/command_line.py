@@ -27,7 +27,7 @@ def run_arguments(
 ) -> tuple[str, ...]:
     """Return the words of the command that runs an experiment or study with these options.
 
-    A tuple gives its flag once for each entry.
+    A tuple gives its flag once, then its entries; `--tag` stands before each one.
 
     Args:
         defaults: The defaults of those options that are switches and on by default.
@@ -42,8 +42,11 @@ def run_arguments(
             if value != defaults.get(option, False):
                 words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            entries = value if isinstance(value, tuple) else (value,)
-            words += [word for entry in entries for word in (f"--{flag}", str(entry))]
+            entries = [str(entry) for entry in (value if isinstance(value, tuple) else (value,))]
+            if option == "tag":
+                words += [word for entry in entries for word in ("--tag", entry)]
+            else:
+                words += [f"--{flag}", *entries]
     return tuple(words)
 
 

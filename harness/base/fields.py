@@ -7,6 +7,7 @@ A field is declared as `lr: Annotated[float, Positive] = 0.1`. The command line,
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import math
 import numbers
@@ -16,6 +17,7 @@ import typing
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from harness.base.errors import BadRequest, nearest
@@ -90,15 +92,49 @@ def check(owner: type, name: str, value: Any) -> Any:
 
 
 def check_declaration(owner: type) -> None:
-    """Check that the type annotations of a dataclass can be resolved.
+    """Check that each field of a dataclass has a type that can be checked and recorded.
 
     Raises:
-        BadRequest: An annotation names something that does not exist.
+        BadRequest: An annotation names something that does not exist, or another type.
     """
     try:
-        _hints(owner)
+        hints = _hints(owner)
     except Exception as error:  # an annotation may hold any expression
         raise BadRequest(f"{owner.__name__}: the type of a field cannot be read: {error}") from None
+    for name, hint in hints.items():
+        if not _is_possible(hint):
+            raise BadRequest(
+                f"{owner.__name__}: {name}: a field cannot be a {getattr(hint, '__name__', hint)}. "
+                "Use int, float, bool, str, Literal[...], an Enum, a Path, or a tuple of these."
+            )
+
+
+def _is_possible(hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        return _is_possible(arguments[0])
+    if origin in (types.UnionType, typing.Union, tuple):
+        others = [part for part in arguments if part not in (types.NoneType, Ellipsis)]
+        return bool(others) and all(map(_is_possible, others))
+    return origin is Literal or (isinstance(hint, type) and issubclass(hint, _KINDS))
+
+
+_KINDS = (bool, int, float, str, enum.Enum, PurePath)
+
+RECORDABLE = (*_KINDS, tuple, types.NoneType)
+"""Types of what is recorded as a parameter."""
+
+
+def as_recorded(value: Any) -> Any:
+    """A field's value in JSON's types: the name of an Enum's member, the text of a path.
+
+    `check` accepts it as the value that it stands for.
+    """
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, PurePath):
+        return str(value)
+    return tuple(map(as_recorded, value)) if isinstance(value, tuple) else value
 
 
 def check_all(instance: Any) -> None:
@@ -127,6 +163,8 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
                 f"{name}: {value!r} is not allowed. {nearest(str(value), map(str, arguments))}"
             )
         return value
+    if origin is tuple:
+        return _checked_tuple(name, hint, arguments, value)
     if origin in (types.UnionType, typing.Union):
         if value is None and types.NoneType in arguments:
             return None
@@ -137,7 +175,28 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
     return _typed(name, hint, value)
 
 
+def _checked_tuple(name: str, hint: Any, arguments: tuple[Any, ...], value: Any) -> Any:
+    if not isinstance(value, (tuple, list)):
+        raise BadRequest(f"{name}: {value!r} is not a tuple.")
+    kinds = arguments[:1] * len(value) if arguments[1:] == (Ellipsis,) else arguments
+    if len(kinds) != len(value):
+        raise BadRequest(f"{name}: expected {len(kinds)} values, got {len(value)}: {value!r}.")
+    return tuple(_checked(name, kind, entry) for kind, entry in zip(kinds, value, strict=True))
+
+
 def _typed(name: str, kind: Any, value: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        if isinstance(value, kind):
+            return value
+        if value not in list(kind.__members__):
+            raise BadRequest(
+                f"{name}: {value!r} is not allowed. {nearest(str(value), kind.__members__)}"
+            )
+        return kind[value]
+    if isinstance(kind, type) and issubclass(kind, PurePath):
+        if not isinstance(value, (str, PurePath)):
+            raise BadRequest(f"{name}: {value!r} is not a path.")
+        return kind(value)
     if kind is bool or kind is str:
         if not isinstance(value, kind):
             raise BadRequest(f"{name}: {value!r} is not a {kind.__name__}.")

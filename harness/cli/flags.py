@@ -54,6 +54,7 @@ def parse(
             ("experiment", Annotated[experiment_class, tyro.conf.arg(name="")], default),
         ],
     )
+    _refuse_clashes(experiment_class, settings_class, program)
     _refuse_unknown_flags([settings_class, experiment_class], arguments, program)
     request: Any = _parse(request_class, arguments, program, description)
     _refuse_null_bytes(request.settings)
@@ -93,7 +94,6 @@ def _parse(target: type[Settings], arguments: Sequence[str], program: str, text:
             config=(
                 tyro.conf.OmitArgPrefixes,
                 tyro.conf.FlagCreatePairsOff,
-                tyro.conf.UseAppendAction,
             ),
         )
 
@@ -118,6 +118,17 @@ def _refuse_unknown_flags(classes: Sequence[Any], arguments: Sequence[str], prog
             guess = nearest(flag, [f"--{known}" for known in names])
             hint = f"{guess} " if guess.startswith("Did") else ""
             raise BadRequest(f"There is no flag {flag}. {hint}All flags: {program} --help")
+
+
+def _refuse_clashes(experiment_class: Any, settings_class: Any, program: str) -> None:
+    """Refuse a field of an experiment that is called like a flag of the command."""
+    flags = {field.name for field in dataclasses.fields(settings_class)}
+    for field in dataclasses.fields(experiment_class):
+        if field.name in flags:
+            raise BadRequest(
+                f"{experiment_class.__name__}: the field {field.name} is called like a flag of "
+                f"{program.rpartition(' ')[0]}; give it another name."
+            )
 
 
 def _refuse_null_bytes(settings: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from harness.base.fields import Count, check_all
 from harness.cli import flags
@@ -22,7 +22,7 @@ from harness.tracking.selection import trained_run
 class _GoingOn(DataFlags):
     """What may have changed since a run began."""
 
-    allow: tuple[AllowedChange, ...] = ()
+    allow: UseAppendAction[tuple[AllowedChange, ...]] = ()
     """What may differ from the record, at the price of other numbers; repeat it for each thing."""
     quiet: bool = False
     """Print the result only."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from tyro.conf import arg
+from tyro.conf import UseAppendAction, arg
 
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, Name, check_text
@@ -30,7 +30,7 @@ class RunSettings(TrainingFlags):
         str | None, Name, default("TEXT", "the fields that differ from their defaults")
     ] = None
     """Name of the run in lists."""
-    tag: Annotated[tuple[str, ...], arg(metavar="KEY=VALUE")] = ()
+    tag: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE")] = ()
     """A tag of the run."""
     system_metrics: bool = False
     """Record the use of processor, memory, disk and network every second."""

@@ -180,15 +180,20 @@ def digest_of_source(function: Callable[..., Any]) -> str:
 
 
 def load_study(name: str) -> Study:
-    """The study of `studies/<name>.py`: its one module-level `Study`.
+    """The study of `studies/<name>.py`: the `Study` called `study`, or else the only one.
 
     Raises:
-        BadRequest: the file does not exist, cannot be imported, or does not have exactly one.
+        BadRequest: the file does not exist, cannot be imported, or does not have one.
     """
     module = discovery.load_module("studies", name)
+    if isinstance(named := getattr(module, "study", None), Study):
+        return named
     found = [value for value in vars(module).values() if isinstance(value, Study)]
     if len(found) != 1:
-        raise BadRequest(f"studies/{name}.py: expected one Study, found {len(found) or 'none'}.")
+        raise BadRequest(
+            f"studies/{name}.py: expected a Study called `study`, or only one, found "
+            f"{len(found) or 'none'}."
+        )
     return found[0]
 
 

@@ -90,6 +90,12 @@ class Experiment(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        for name in vars(cls).get("__annotations__", {}):
+            if name not in Experiment.__annotations__ and hasattr(Experiment, name):
+                raise BadRequest(
+                    f"{cls.__name__}: the field {name} is called like a method of every "
+                    "experiment; give it another name."
+                )
         inherited = typing.get_type_hints(cls.__base__, include_extras=True)
         for name in vars(cls).keys() & inherited.keys() - {"name"}:
             # `lr = 0.05` changes the default of an inherited field, not its type and bounds.
@@ -211,14 +217,24 @@ class Experiment(ABC):
         return logits, loss
 
     def fields(self) -> dict[str, Any]:
-        """Every field and its value; enough to construct the experiment again."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        """Every field and its value as it is recorded; enough to construct the experiment again."""
+        return {f.name: fields.as_recorded(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     def parameters(self) -> dict[str, Any]:
         """The recorded parameters: the fields, then the derived properties."""
         derived = inspect.getmembers(type(self), lambda member: isinstance(member, property))
         own = [name for name, _ in derived if name not in vars(Experiment)]
-        return self.fields() | {name: getattr(self, name) for name in own}
+        return self.fields() | {name: self._derived(name) for name in own}
+
+    def _derived(self, name: str) -> Any:
+        """The value of a property, as it is recorded."""
+        value = getattr(self, name)
+        if not isinstance(value, fields.RECORDABLE):
+            raise BadRequest(
+                f"{type(self).__name__}: the property {name} is recorded as a parameter: expected "
+                f"a number or text, got a {type(value).__name__}. Make it a method."
+            )
+        return fields.as_recorded(value)
 
     @classmethod
     def source_digest(cls) -> str:
@@ -231,7 +247,7 @@ class Experiment(ABC):
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""
         return {
-            f.name: getattr(self, f.name)
+            f.name: fields.as_recorded(getattr(self, f.name))
             for f in dataclasses.fields(self)
             if getattr(self, f.name) != f.default
         }

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import pytest
 from conftest import ROOT
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from experiments.baseline import Baseline
 from harness.base import fields
@@ -46,7 +46,7 @@ class Some:
     """A folder."""
     loud: bool = False
     """A switch."""
-    tag: tuple[str, ...] = ()
+    tag: UseAppendAction[tuple[str, ...]] = ()
     """A text."""
 
     def __post_init__(self) -> None:

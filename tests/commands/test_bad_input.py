@@ -375,7 +375,7 @@ BY_THEIR_CONTENT = [
     searched("--unknown 3", "There is no flag --unknown"),
     Row("harness.study", ("lr_search", "--study-name", ""), "study_name: '' is not allowed"),
     Row("harness.study", ("lr_search", "--study-name", "a\tb"), r"control character '\t'"),
-    asked("harness.study", "empty", "studies/empty.py: expected one Study, found none"),
+    asked("harness.study", "empty", "studies/empty.py: expected a Study called"),
     asked("harness.study", "raises", "studies/raises.py cannot be imported: ZeroDivisionError"),
     asked("harness.study", "leaves", "studies/leaves.py cannot be imported: SystemExit"),
     asked("harness.study", "unknown_field", "Did you mean hidden_width?"),
@@ -390,7 +390,7 @@ BY_THEIR_CONTENT = [
     asked("harness.study", "no_experiment", "expected an experiment with its values"),
     asked("harness.study", "bad_experiment", "lr: -1.0 is not allowed"),
     asked("harness.study", "no_trials", "n_trials: 0 is not allowed"),
-    asked("harness.study", "no_study", "expected one Study, found none"),
+    asked("harness.study", "no_study", "expected a Study called"),
 ]
 """Refused by an experiment, a study or the data: torch is there, MLflow is not."""
 

@@ -315,7 +315,7 @@ def suggesting(text: str) -> str:
     ("source", "message"),
     [
         ("study = Study(\n", "cannot be imported: '(' was never closed (line 1)"),
-        ("", "expected one Study, found none"),
+        ("", "expected a Study called"),
         (space("'lr': FloatDistribution(0.1, 1)") + "other = study\n"
          "more = Study(experiment=Baseline(), space=study.space, n_trials=3)", "found 3"),
         ("1 / 0", "ZeroDivisionError"),
