@@ -69,6 +69,8 @@ def open_storage(url: str) -> RDBStorage:
         (file.parent if file else project.mlruns()).mkdir(parents=True, exist_ok=True)
         if file:
             sqlite.check_usable(file, f"Optuna {optuna.__version__}", "studies")
+        # A lock that cannot be created would be waited for as if another process held it.
+        Path(lock(url).lock_file).touch()
         with lock(url):
             options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {}
             storage = RDBStorage(url, engine_kwargs=options)

@@ -71,9 +71,11 @@ def download(
         DataUnavailable: the download failed.
     """
     staging = root / f".{name}-download"
+    lock = root / f".{name}.lock"
+    was_there = os.path.exists(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f".{name}.lock"):
+        with FileLock(lock):
             if is_there():
                 return
             shutil.rmtree(staging, ignore_errors=True)
@@ -87,6 +89,10 @@ def download(
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     except (OSError, RuntimeError, EOFError, ValueError, http.client.HTTPException) as error:
+        with contextlib.suppress(OSError):  # a mistyped folder leaves no trace
+            lock.unlink(missing_ok=True)
+            if not was_there:
+                root.rmdir()
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         reason = "the disk is full" if full else " ".join(mask(str(error)).split())
         raise DataUnavailable(

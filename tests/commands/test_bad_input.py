@@ -258,6 +258,9 @@ def with_flags(words: str, message: str, status: int = 2) -> Row:
     return asked("harness.run", ON_DIGITS + words, message, status)
 
 
+LINUX = sys.platform == "linux"
+
+
 def searched(words: str, message: str, status: int = 2) -> Row:
     return asked("harness.study", "lr_search --dataset digits " + words, message, status)
 
@@ -371,6 +374,8 @@ BY_THEIR_CONTENT = [
     searched("--storage sqlite:///a_folder", "a_folder: this is a folder, not a database", 1),
     searched("--storage sqlite:///file/optuna.db", "cannot be opened", 1),
     searched("--storage sqlite:///mlruns/mlflow.db", "not a database of Optuna ", 1),
+    searched("--storage sqlite:////dev/null/x.db", "cannot be opened: ", 1),
+    *([searched("--storage sqlite:////proc/x.db", "cannot be opened: ", 1)] if LINUX else []),
     searched("--warm-start nobody", "warm_start: there is no stored study 'nobody'"),
     searched("--unknown 3", "There is no flag --unknown"),
     Row("harness.study", ("lr_search", "--study-name", ""), "study_name: '' is not allowed"),

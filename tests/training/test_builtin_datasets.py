@@ -637,6 +637,14 @@ def test_a_download_is_whole_and_the_only_one(mirror: Mirror, tmp_path: Path) ->
     assert mirror.requested == []
 
 
+def test_a_download_that_fails_leaves_no_trace(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA_MIRROR", f"{mirror.url}/nothing")
+    assert_names_the_ways_out(failure(tmp_path / "mistyped"), tmp_path / "mistyped")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_download_leaves_the_time_limit_of_sockets_as_it_was(
     mirror: Mirror, tmp_path: Path
 ) -> None:
