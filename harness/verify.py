@@ -30,11 +30,12 @@ def main(arguments: Sequence[str]) -> int:
     from harness.tracking.messages import OpenStore
     from harness.tracking.reader import open_reader
     from harness.tracking.recorder_process import RecorderProcess
+    from harness.tracking.selection import trained_run
 
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     with closing(RecorderProcess()) as recorder:
         reader = open_reader()
-        stored = reader.find(settings.run_id, "verify")
+        stored = trained_run(settings.run_id, reader, "verify")
         # Libraries swallow an interruption in the middle of their import, and then fail.
         with signals.deferred():
             from harness.cli.run_progress import epochs_view

@@ -17,7 +17,7 @@ class VerifySettings(DataFlags):
     """Which run to repeat, how, and how strictly to judge."""
 
     run_id: Annotated[Positional[str], arg(metavar="RUN")]
-    """Id of a run, trial or confirmation."""
+    """Id of a run, trial or confirmation, or last for the latest completed run."""
     device: Annotated[
         str | None, default("DEVICE", "the recorded one, or the best of this machine")
     ] = None

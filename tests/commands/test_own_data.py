@@ -91,8 +91,10 @@ def test_own_arrays_reach_every_command(rings: Checkout, tmp_path: Path) -> None
     assert [spec.shape for spec in model.metadata.signature.inputs] == [(-1, 2)]
     assert [spec.shape for spec in model.metadata.signature.outputs] == [(-1, 2)]
 
-    verified = rings.command("harness.verify", first.run_id)
-    assert verified.status == 0, verified.output + verified.errors
+    for name, run_id in ((first.run_id[:8], first.run_id), ("last", second.run_id)):
+        verified = rings.command("harness.verify", name)
+        assert verified.status == 0, verified.output + verified.errors
+        assert f"verifies {run_id}" in verified.output
     compared = rings.command("harness.compare", "--experiment", "rings", "--dataset", "rings")
     assert compared.status == 2, "one was judged on validation, the other on test examples"
     assert "2 different sets of examples" in compared.errors
