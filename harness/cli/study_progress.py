@@ -28,6 +28,11 @@ class QuietStudy(StudyView):
 class StudyLines(QuietStudy):
     """Prints a line for each trial and confirmation that ends."""
 
+    def opened(self, code: str) -> None:
+        """Print what has changed since the commit."""
+        if code:
+            self.note(code)
+
     def started(self, progress: StudyProgress) -> None:
         """Print what begins."""
         self.note(heading(progress))

@@ -86,6 +86,9 @@ class StudyView:
     def note(self, text: str) -> None:
         """Something that the user should know."""
 
+    def opened(self, code: str) -> None:
+        """The record is open; `code` says what has changed since the commit, or is empty."""
+
     def started(self, progress: StudyProgress) -> None:
         """The workers are starting."""
 

@@ -169,8 +169,7 @@ def _run(
         known = study_answer(search, stored, seeds, str(device), request.command)
         if known and known.is_finished and known.is_reported:
             return known, True
-        if code := recorder.send(OpenStore()):
-            view.note(code)
+        view.opened(recorder.send(OpenStore()))
         recover(recorder)
         work = {"store": fingerprint(), "study": search.study_name}
         # No password is written down here.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from conftest import QUICK, Checkout, Recorded
+from conftest import GIT, QUICK, SECRET_FILE, Checkout, Recorded
 from scipy import stats
 
 from harness.training import checkpoint
@@ -134,7 +134,7 @@ def test_a_finished_run_prints_its_epochs_its_result_and_where_to_see_it(
 ) -> None:
     checkout, ended = finished
     assert (ended.status, ended.errors) == (0, "")
-    first, second, result, place, run, see = ended.output.splitlines()
+    first, second, *code, result, place, run, see = ended.output.splitlines()
     epoch = r"epoch {}/2  train loss \d\.\d{{4}} accuracy 0\.\d{{4}}  test loss .* examples/s .* s$"
     assert re.match(epoch.format(1), first)
     assert re.match(epoch.format(2), second)
@@ -142,6 +142,11 @@ def test_a_finished_run_prints_its_epochs_its_result_and_where_to_see_it(
         metrics = client.get_run(ended.run_id).data.metrics
     accuracy, loss = metrics["test/accuracy"], metrics["test/loss"]
     assert "completed after 2 epochs" in result
+    if GIT:
+        assert re.fullmatch(r"code: [0-9a-f]{8}\+, with changes in 3 files", code[0])
+        assert code[1:] == [
+            f"  {SECRET_FILE} is not in the record: it looks as if it held a secret"
+        ]
     assert f"test accuracy {accuracy:.4f}, loss {loss:.4f} (360 examples, n = 1 seed)" in result
     assert re.fullmatch(r"digits on cpu, \d+\.\d s", place)
     assert run == f"run {ended.run_id}"

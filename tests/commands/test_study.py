@@ -316,8 +316,8 @@ def suggesting(text: str) -> str:
     [
         ("study = Study(\n", "cannot be imported: '(' was never closed (line 1)"),
         ("", "expected a Study called"),
-        (space("'lr': FloatDistribution(0.1, 1)") + "other = study\n"
-         "more = Study(experiment=Baseline(), space=study.space, n_trials=3)", "found 3"),
+        (space("'lr': FloatDistribution(0.1, 1)") + "other = study\ndel study\n"
+         "more = Study(experiment=Baseline(), space=other.space, n_trials=3)", "found 2"),
         ("1 / 0", "ZeroDivisionError"),
         (space("'learning': FloatDistribution(0.1, 1)"), "no field 'learning'"),
         (space("'hiden_width': IntDistribution(16, 32)"), "Did you mean hidden_width?"),
