@@ -157,7 +157,7 @@ class DataSource:
             )
         try:
             test = dataset.test
-        except Exception as error:  # a function of the user's may read them
+        except (Exception, SystemExit) as error:  # a function of the user's may read them
             raise explained(error, experiment) from error
         return Prepared(experiment, dataset, train, test, "test", fallback_from)
 
@@ -171,7 +171,7 @@ class DataSource:
         watched = _Watched(experiment)
         try:
             dataset = make(watched, data_root(self._root))  # type: ignore[arg-type]
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise explained(error, experiment) from error
         if not isinstance(dataset, Dataset):
             raise BadRequest(f"data(): expected a Dataset, got a {type(dataset).__name__}.")

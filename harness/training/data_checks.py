@@ -29,7 +29,8 @@ def checked_pair(name: str, part: str, pair: Any) -> tuple[Array, Array]:
     """
     where = f"{name}, {part}"
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise BadRequest(f"{where}: expected (inputs, labels), got a {type(pair).__name__}.")
+        count = f" of {len(pair)}" if isinstance(pair, (tuple, list)) else ""
+        raise BadRequest(f"{where}: expected (inputs, labels), got a {type(pair).__name__}{count}.")
     inputs, labels = (
         _array(f"{where} {what}", given) for what, given in zip(_WHAT, pair, strict=True)
     )
@@ -48,6 +49,8 @@ def checked_classes(name: str, labels: Array, classes: Sequence[str] | None) -> 
     """
     if classes is None:
         classes = [str(number) for number in range(int(labels.max()) + 1)]
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise BadRequest(f"{name}: classes: expected a list of names, got {classes!r}.")
     names = tuple(str(given) for given in classes)
     for number, text in enumerate(names):
         if text in names[:number]:
@@ -144,7 +147,8 @@ def _as_floats(where: str, values: Array) -> Array:
             f"{where}: numbers are expected, got {values.dtype}"
             + (f", such as {values.flat[0]!r}." if values.size else ".")
         )
-    floats = values.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what overflows is not finite, which is told below
+        floats = values.astype(np.float32, copy=False)
     wrong = ~np.isfinite(floats)
     if wrong.any():
         position = int(np.argwhere(wrong)[0][0])

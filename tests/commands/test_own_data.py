@@ -152,6 +152,11 @@ WRONG = {
         ("", ""),
         "AttributeError: 'Tensor' object has no attribute 'cosine' (rings.py, line ",
     ),
+    "an exit": (
+        ("angle = 6.3", "angle = exit(3) or 6.3"),
+        ("", ""),
+        "rings failed: SystemExit: 3 (rings.py, line ",
+    ),
     "no dataset": (
         ("return Dataset.from_arrays(", "return (lambda *_, **__: {})("),
         ("", ""),
