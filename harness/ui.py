@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import webbrowser
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     store_address.check_address()
     server = store_address.tracking_uri().rstrip("/")
     if server.startswith("http"):
-        page = pages.run_list(server, settings.experiment)
+        page = pages.run_list(pages.Pages(server), settings.experiment)
         print(f"The runs are recorded on a server, which has the pages: {mask(page)}")
         if not settings.no_browser:
             webbrowser.open(page)
@@ -34,22 +35,23 @@ def main(arguments: Sequence[str]) -> int:
     port = pages.choose_port(settings.host, settings.port)
     if settings.experiment:
         store_address.check_recorded("experiment")
-    if not pages.is_loopback(settings.host):
-        print(
-            f"warning: all who can reach {settings.host} can read, change and delete all runs: "
-            "the pages have no login.",
-            file=sys.stderr,
-        )
+    for warning in settings.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
     from harness.execution.recovery import recover
 
     recover()
-    with pages.serving(settings.host, port) as address:
-        page = pages.run_list(address, settings.experiment)
+    with pages.serving(
+        settings.host,
+        port,
+        hosts=settings.allowed_hosts,
+        with_token=not settings.no_token,
+        uploads=settings.allow_uploads,
+    ) as served:
+        page = pages.run_list(served, settings.experiment)
         try:
             print(f"MLflow is at {page}\nCtrl-C ends it.", flush=True)
-            if not settings.no_browser:
-                webbrowser.open(page)
-            entry.wait_for_interruption()
+            with nullcontext() if settings.no_browser else pages.opened_in_browser(page):
+                entry.wait_for_interruption()
         except Interrupted:
             print()
     return 0

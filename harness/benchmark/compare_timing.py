@@ -232,8 +232,11 @@ def read_from_server() -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     measured: dict[str, float] = {}
-    with serving(LOOPBACK, port) as address:
-        os.environ["MLFLOW_TRACKING_URI"] = address
+    with serving(LOOPBACK, port) as pages:
+        os.environ |= {
+            "MLFLOW_TRACKING_URI": pages.address,
+            "MLFLOW_TRACKING_TOKEN": pages.token,
+        }
         for name, read in (("runs", harness.runs), ("epochs", harness.epochs)):
             count, started = 0, time.perf_counter()
             read()

@@ -46,8 +46,9 @@ def served(database: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
-        with pages.serving(pages.LOOPBACK, port) as address:
-            yield address
+        with pages.serving(pages.LOOPBACK, port) as served:
+            patch.setenv("MLFLOW_TRACKING_TOKEN", served.token)
+            yield served.address
 
 
 @pytest.fixture(params=["database", "client"])
