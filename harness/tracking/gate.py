@@ -32,6 +32,10 @@ data from anybody (jobs, MCP, traces), and each version adds to it."""
 
 _NOT_SERVED = re.compile(rf"{_API}/(?:runs/create-promptlab-run|.*/presigned.*)")
 
+_GATEWAY = "/ajax-api/2.0/mlflow/gateway-proxy"
+"""The run list asks it for the endpoints of a gateway. It gets none from here: it would show an
+error otherwise. Nothing is passed on."""
+
 _LOCATION = re.compile(rb'"(artifact_uri|artifact_location)":\s*"((?:[^"\\]|\\.)*)"')
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.IGNORECASE)
@@ -96,6 +100,9 @@ class Gate:
             message = "Open the link that harness.ui has printed: it holds the token. "
             message += "Clients send the token in MLFLOW_TRACKING_TOKEN."
             await _answer(send, 401, message, (b"www-authenticate", b"Bearer"))
+            return
+        if (method, path) == ("GET", _GATEWAY):
+            await _answer(send, 200, '{"endpoints": []}')
             return
         if not _SERVED.fullmatch(path) or _NOT_SERVED.fullmatch(path):
             await _answer(send, 404, "This is not served here.")

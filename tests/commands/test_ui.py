@@ -274,7 +274,6 @@ def test_the_token_is_on_no_command_line(served: Served) -> None:
         "/ajax-api/3.0/mlflow/assistant/config",
         "/ajax-api/3.0/mlflow/assistant/message",
         "/ajax-api/3.0/mlflow/gateway/secrets/list",
-        "/ajax-api/2.0/mlflow/gateway-proxy?gateway_path=x",
         "/gateway/name/mlflow/invocations",
         "/gateway/mlflow/v1/chat/completions",
         "/ajax-api/3.0/mlflow/jobs/1",
@@ -301,6 +300,12 @@ def test_what_runs_commands_or_takes_data_from_anybody_is_not_served(
 ) -> None:
     for method in ("GET", "POST", "PUT", "PATCH"):
         assert with_token(served, path, method, {})[0] == 404
+
+
+def test_no_request_is_passed_on_to_a_gateway(served: Served) -> None:
+    path = "/ajax-api/2.0/mlflow/gateway-proxy?gateway_path=api/2.0/endpoints/"
+    assert with_token(served, path) == (200, '{"endpoints": []}')
+    assert with_token(served, path, "POST", {"gateway_path": "x"})[0] == 404
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_the_link_opens_the_list_of_the_latest_runs(
     assert "token" not in page.url
     expect(page.get_by_text("3 matching runs")).to_be_visible()
     expect(page.get_by_role("button", name="Close")).to_have_count(0)  # of MLflow's assistant
+    expect(page.get_by_text("not served")).to_have_count(0)
     page.reload()
     expect(page.get_by_text("3 matching runs")).to_be_visible()
 
