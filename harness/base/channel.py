@@ -12,6 +12,7 @@ from typing import IO, Any
 from harness.base import project
 from harness.base.processes import OWN_SESSION
 from harness.base.signals import deferred
+from harness.base.surroundings import without_foreign_settings
 
 if sys.platform == "win32":
     from multiprocessing.connection import PipeConnection
@@ -39,7 +40,8 @@ def start_module(
     An interruption that arrives during the call ends the child and is raised.
 
     Args:
-        environment: The whole environment of the child, but for the name of the project.
+        environment: The whole environment of the child, but for the name of the project and what
+            `without_foreign_settings` changes.
         errors: Takes the child's standard output and standard error; by default it shares this
             process's.
     """
@@ -58,7 +60,7 @@ def start_module(
             process = subprocess.Popen(
                 [sys.executable, "-m", module, str(handle), *arguments],
                 cwd=project.root(),
-                env=project.environment_for_child(environment),
+                env=project.environment_for_child(without_foreign_settings(environment)),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,

@@ -15,6 +15,7 @@ from typing import NoReturn
 from harness.base import signals
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
+from harness.base.surroundings import ignore_foreign_settings
 
 LONGEST_LINE = 400
 """Characters of a message's line; a longer line loses its middle."""
@@ -29,6 +30,7 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     and SIGTERM. An expected error prints a short message, never a traceback.
     """
     signals.install()
+    ignore_foreign_settings()
     warnings.formatwarning = lambda message, *_: f"warning: {_presentable(str(message))}\n"
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack a character

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,7 @@ from harness.figures.style import (
     PALE_BLUE,
     SEQUENTIAL_MAP,
     VERMILLION,
+    drawn,
     headed_figure,
     heading_height,
     place_axes,
@@ -77,7 +79,7 @@ def draw_run(
     history: History,
     inspection: Inspection,
 ) -> dict[str, Figure]:
-    """All figures of a run, by file name.
+    """All figures of a run, by name.
 
     The heading of each says what it shows, of which run, and how many examples of which dataset it
     is based on. What cannot be shown of these data or this network has no figure.
@@ -88,22 +90,25 @@ def draw_run(
     n = number_of(inspection.size, f"{inspection.evaluated_on} example")
     lines = [run_title, f"{dataset}, n = {n}, 1 seed"]
     names: list[str] = []
-    figures = {"learning_curves": learning_curves(history, lines)}
+    drawings: dict[str, Callable[[], Figure]] = {}
+    drawings["learning_curves"] = partial(learning_curves, history, lines)
     match inspection.predicted:
         case PredictedClasses() as predicted:
             names = _names(predicted)
             counts = confusion(predicted, len(names))
-            figures["confusion_matrix"] = confusion_matrix(counts, names, lines)
-            figures["class_accuracy"] = class_accuracy(predicted, names, lines)
+            drawings["confusion_matrix"] = partial(confusion_matrix, counts, names, lines)
+            drawings["class_accuracy"] = partial(class_accuracy, predicted, names, lines)
             if predicted.mistakes.images is not None:
-                figures["confident_mistakes"] = confident_mistakes(predicted.mistakes, names, lines)
+                drawings["confident_mistakes"] = partial(
+                    confident_mistakes, predicted.mistakes, names, lines
+                )
         case PredictedNumbers() as predicted:
-            figures["predicted_numbers"] = predicted_numbers(predicted, lines)
+            drawings["predicted_numbers"] = partial(predicted_numbers, predicted, lines)
     if inspection.first_layer:
         # Weights are not a matter of how many examples were evaluated.
         lines = [run_title, f"trained on {dataset}, 1 seed"]
-        figures["first_layer"] = first_layer(inspection.first_layer, names, lines)
-    return {f"figures/{name}.png": figure for name, figure in figures.items()}
+        drawings["first_layer"] = partial(first_layer, inspection.first_layer, names, lines)
+    return drawn(drawings)
 
 
 def tables(history: History, inspection: Inspection) -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import matplotlib
@@ -35,6 +36,7 @@ from harness.figures.style import (
     MEDIUM,
     SEQUENTIAL_MAP,
     VERMILLION,
+    drawn,
     headed_figure,
     styled,
 )
@@ -154,39 +156,40 @@ def draw_study(
         objective=metric_in_words(objective),
         direction=direction,
     )
-    figures: dict[str, Figure] = {}
+    drawings: dict[str, Callable[[], Figure]] = {}
     if others:
         for number, (metric, way) in enumerate(others, 1):
             second = _by_objective(trials, number, metric, way)
-            figures[f"pareto_front_{metric.replace('/', '_')}"] = _pareto_front(trials, second)
-            figures[f"slices_{metric.replace('/', '_')}"] = _slices(second)
-        figures[f"slices_{objective.replace('/', '_')}"] = _slices(trials)
+            name = metric.replace("/", "_")
+            drawings[f"pareto_front_{name}"] = partial(_pareto_front, trials, second)
+            drawings[f"slices_{name}"] = partial(_slices, second)
+        drawings[f"slices_{objective.replace('/', '_')}"] = partial(_slices, trials)
     else:
-        figures |= _single(trials, rows)
+        drawings |= _single(trials, rows)
     if importances:
-        figures["importances"] = _importances(trials, importances)
+        drawings["importances"] = partial(_importances, trials, importances)
     for number, metric in enumerate(map(confirmed_metric, objectives) if confirmed else ()):
         name = "confirmation" if not number else f"confirmation_{metric.replace('/', '_')}"
         values = {config: found[metric] for config, found in confirmed.items()}
-        figures[name] = _confirmation(study_name, values, metric_in_words(metric))
-    return figures
+        drawings[name] = partial(_confirmation, study_name, values, metric_in_words(metric))
+    return drawn(drawings)
 
 
-def _single(trials: _Trials, rows: Sequence[TrialRow]) -> dict[str, Figure]:
+def _single(trials: _Trials, rows: Sequence[TrialRow]) -> dict[str, Callable[[], Figure]]:
     """The figures that only a study with one objective has."""
-    figures = {
-        "optimization_history": _history(trials),
-        "slices": _slices(trials),
-        "learning_curves": _learning_curves(trials),
+    drawings: dict[str, Callable[[], Figure]] = {
+        "optimization_history": partial(_history, trials),
+        "slices": partial(_slices, trials),
+        "learning_curves": partial(_learning_curves, trials),
     }
     values = sampled_values(rows, trials.defaults, trials.direction)
     if len(values) > 1:
-        figures["expected_best"] = _expected_best(trials, values)
+        drawings["expected_best"] = partial(_expected_best, trials, values)
     if len(trials.shared) == 2:
-        figures["contour"] = _contour(trials)
+        drawings["contour"] = partial(_contour, trials)
     if len(trials.shared) > 2:
-        figures["parallel_coordinates"] = _parallel_coordinates(trials)
-    return figures
+        drawings["parallel_coordinates"] = partial(_parallel_coordinates, trials)
+    return drawings
 
 
 def _by_objective(trials: _Trials, number: int, metric: str, direction: Direction) -> _Trials:

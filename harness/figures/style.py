@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from harness.base.privacy import mask
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,6 +102,34 @@ def styled() -> Iterator[None]:
     settings: dict[Any, Any] = {name: defaults[name] for name in defaults if name != "backend"}
     with matplotlib.rc_context(settings | STYLE):
         yield
+
+
+def drawn(drawings: Mapping[str, Callable[[], Figure]]) -> dict[str, Figure]:
+    """The figures that can be drawn; of another one, a warning says why it is missing."""
+    figures = {}
+    for name, draw in drawings.items():
+        with expendable(name):
+            figures[name] = draw()
+    return figures
+
+
+def png_files(figures: Mapping[str, Figure]) -> dict[str, bytes]:
+    """The figures as files, by their path among the artifacts; see `drawn` for what fails."""
+    files = {}
+    for name, figure in figures.items():
+        with expendable(name):
+            files[f"figures/{name}.png"] = png(figure)
+    return files
+
+
+@contextlib.contextmanager
+def expendable(name: str) -> Iterator[None]:
+    """Make an error in drawing a figure a warning, which says that it is missing and why."""
+    try:
+        yield
+    except Exception as error:  # a picture is not worth a result
+        reason = mask(str(error)).partition("\n")[0]
+        warnings.warn(f"the figure {name} could not be drawn: {reason}", stacklevel=2)
 
 
 def headed_figure(

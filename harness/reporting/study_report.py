@@ -466,15 +466,13 @@ class _Content:
         return ".6g" if any(isinstance(value, float) for value in values) else ""
 
     def _pictures(self, *names: str) -> list[Block]:
-        found = [
-            Picture(
-                style.svg(self.figures[name]),
-                _alternative(name, self),
-                wide=self.figures[name].get_size_inches()[0] > 7,
-            )
-            for name in names
-            if name in self.figures
-        ]
+        found = []
+        for name in names:
+            if name in self.figures:
+                with style.expendable(name):
+                    wide = self.figures[name].get_size_inches()[0] > 7
+                    svg = style.svg(self.figures[name])
+                    found.append(Picture(svg, _alternative(name, self), wide=wide))
         return [Pictures(found)] if found else []
 
 

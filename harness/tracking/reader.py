@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from harness.base import project
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
+from harness.base.surroundings import without_foreign_settings
 from harness.tracking import store_address
 from harness.tracking.recorder_process import ENVIRONMENT
 from harness.tracking.schema import StoredRun
@@ -287,6 +288,7 @@ class ClientReader:
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES",
         ):
             os.environ.setdefault(name, ENVIRONMENT[name])
+        os.environ |= without_foreign_settings(os.environ)
         from mlflow import MlflowClient  # it takes seconds, and most readers need none
 
         self.uri = store_address.tracking_uri()

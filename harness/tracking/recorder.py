@@ -279,7 +279,7 @@ class MlflowRecorder:
         drawn = run_figures.draw_run(
             record.title, record.dataset, record.history, record.inspection
         )
-        files = {name: style.png(figure) for name, figure in drawn.items()}
+        files = style.png_files(drawn)
         tables = run_figures.tables(record.history, record.inspection)
         files |= {name: text.encode() for name, text in tables.items()}
         self._write(LogFiles(run_id, files))

@@ -168,6 +168,7 @@ def _attempt(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
 def main() -> None:
     """Serve on the connection that the first argument names."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.formatwarning = lambda message, *_: f"warning: {mask(str(message))}\n"
     serve_messages(inherited_connection(sys.argv[1]))
     sys.stderr.flush()
     # Interpreter exit takes up to a second after MLflow; everything is on disk by now.

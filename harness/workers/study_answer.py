@@ -292,7 +292,7 @@ class StudyAnswer:
     def files(self) -> dict[str, bytes]:
         """Figures, `trials.csv` and `study.json`, by their path among the artifacts."""
         return {
-            **{f"figures/{name}.png": style.png(figure) for name, figure in self._figures.items()},
+            **style.png_files(self._figures),
             "trials.csv": trials_csv(trial_rows(self.stored)).encode(),
             "study.json": (json.dumps(self.answer(), indent=2) + "\n").encode(),
         }

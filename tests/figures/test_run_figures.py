@@ -283,7 +283,7 @@ def test_another_first_layer_is_none_and_not_drawn() -> None:
     found = inspect(training, LONG_NAMES)
     assert found.first_layer is None
     drawn = run_figures.draw_run("run", "digits", history_of(training), found)
-    assert "figures/first_layer.png" not in drawn
+    assert "first_layer" not in drawn
     written = run_figures.tables(history_of(training), found)
     assert "figures/first_layer.json" not in written
 
@@ -310,11 +310,11 @@ def test_every_figure_becomes_a_png_that_holds_all_its_words(
         dataclasses.replace(inspection, predicted=predicted),
     )
     assert list(drawn) == [
-        "figures/learning_curves.png",
-        "figures/confusion_matrix.png",
-        "figures/class_accuracy.png",
-        "figures/confident_mistakes.png",
-        "figures/first_layer.png",
+        "learning_curves",
+        "confusion_matrix",
+        "class_accuracy",
+        "confident_mistakes",
+        "first_layer",
     ]
     for figure in drawn.values():
         words = words_of(figure)
@@ -576,14 +576,14 @@ def test_any_number_of_classes_is_drawn(classes: int) -> None:
         "test", len(labels), PredictedClasses(names, labels, best, sure, mistakes), None
     )
     drawn = run_figures.draw_run("run", "species", HISTORY, found)
-    assert "figures/confident_mistakes.png" not in drawn
+    assert "confident_mistakes" not in drawn
     for figure in drawn.values():
         assert_all_fits(figure)
         _, height = size_of(style.png(figure))
         assert height < 4000
     rows = rows_of(run_figures.tables(HISTORY, found)["figures/class_accuracy.csv"])
     assert [row["class"] for row in rows] == list(names)
-    words = words_of(drawn["figures/class_accuracy.png"])
+    words = words_of(drawn["class_accuracy"])
     assert (f"the lowest 60 of {classes:,} classes" in words) == (classes > 60)
 
 
@@ -593,8 +593,8 @@ def test_predicted_numbers_show_and_tell_each_output(outputs: int) -> None:
     told[3, 0] = np.nan
     found = Inspection("validation", 40, PredictedNumbers(true, told), None)
     drawn = run_figures.draw_run("run", "numbers", HISTORY, found)
-    assert list(drawn) == ["figures/learning_curves.png", "figures/predicted_numbers.png"]
-    figure = drawn["figures/predicted_numbers.png"]
+    assert list(drawn) == ["learning_curves", "predicted_numbers"]
+    figure = drawn["predicted_numbers"]
     assert_all_fits(figure)
     assert len(figure.axes) == min(outputs, 6)
     points, _ = figure.axes[0].lines
@@ -607,9 +607,7 @@ def test_predicted_numbers_show_and_tell_each_output(outputs: int) -> None:
 
 def test_outputs_that_are_neither_classes_nor_numbers_have_curves_alone() -> None:
     found = Inspection("test", 3, None, None)
-    assert list(run_figures.draw_run("run", "own", HISTORY, found)) == [
-        "figures/learning_curves.png"
-    ]
+    assert list(run_figures.draw_run("run", "own", HISTORY, found)) == ["learning_curves"]
 
 
 def test_a_runs_name_is_shown_as_it_is_and_cut_where_the_page_ends() -> None:

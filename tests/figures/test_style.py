@@ -129,3 +129,15 @@ def test_a_figure_gives_the_same_bytes_again() -> None:
         )
         assert first == second
         assert first.startswith(start)
+
+
+def test_a_figure_that_fails_costs_no_other_one() -> None:
+    def broken() -> Figure:
+        raise RuntimeError("LaTeX is not here\nand much more")
+
+    with pytest.warns(UserWarning, match=r"the figure bad could not be drawn: LaTeX is not here$"):
+        figures = style.drawn({"bad": broken, "good": Figure})
+    assert list(figures) == ["good"]
+    unwritable = Figure((1e6, 1e6))  # larger than Matplotlib draws
+    with pytest.warns(UserWarning, match="the figure worse could not be drawn"):
+        assert list(style.png_files({"worse": unwritable, **figures})) == ["figures/good.png"]
