@@ -22,7 +22,7 @@ from harness.training.data_checks import shape_text
 from harness.training.device import choose
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
-from harness.training.misfits import check_fit
+from harness.training.misfits import built_network, check_fit
 from harness.workers.study_run import StudyRequest
 
 PUBLISHED_SIZE = 60_000
@@ -41,7 +41,7 @@ def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
     root = data_root(settings.data_root)
     name = experiment.fields().get("dataset")
     try:
-        network = experiment.network()
+        network = built_network(experiment)
         parameters = sum(p.numel() for p in network.parameters())
     except Exception as error:
         raise explained(error, experiment) from error

@@ -14,6 +14,7 @@ from harness.tracking.reader import Reader, open_reader
 from harness.tracking.schema import StoredRun
 from harness.tracking.selection import trained_run
 from harness.training.experiment import Experiment, load_experiment
+from harness.training.misfits import built_network
 
 WEIGHTS = "weights.pt"
 """The artifact of a run that holds its network's parameters and buffers."""
@@ -133,7 +134,7 @@ def _shape(tensor: torch.Tensor) -> str:
 def _built(experiment: Experiment) -> nn.Module:
     """The experiment's network; the caller's random generators stay as they are."""
     with torch.random.fork_rng(devices=[]):
-        return experiment.network()
+        return built_network(experiment)
 
 
 def _experiment_of(stored: StoredRun) -> Experiment:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +35,8 @@ def checked_pair(name: str, part: str, pair: Any) -> tuple[Array, Array]:
     inputs, labels = (
         _array(f"{where} {what}", given) for what, given in zip(_WHAT, pair, strict=True)
     )
+    for what, values in zip(_WHAT, (inputs, labels), strict=True):
+        _check_memory(f"{where} {what}", values)
     if not inputs.ndim or not labels.ndim or not len(inputs):
         raise BadRequest(f"{where}: there are no examples.")
     if len(inputs) != len(labels):
@@ -52,6 +55,8 @@ def checked_classes(name: str, labels: Array, classes: Sequence[str] | None) -> 
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         raise BadRequest(f"{name}: classes: expected a list of names, got {classes!r}.")
     names = tuple(str(given) for given in classes)
+    if len(names) < 2:
+        raise BadRequest(f"{name}: there is one class alone: nothing can be learned from it.")
     for number, text in enumerate(names):
         if text in names[:number]:
             raise BadRequest(f"{name}: two classes are called {text!r}.")
@@ -121,6 +126,34 @@ def _array(where: str, given: Any) -> Array:
         raise BadRequest(f"{where}: the examples are of different shapes.") from None
 
 
+def _check_memory(where: str, values: Array) -> None:
+    """Refuse values that are not in memory yet, or must be converted, and do not fit there.
+
+    Raises:
+        BadRequest: they do not.
+    """
+    import psutil  # a training on other data does without it
+
+    if values.dtype.kind not in "iufb":
+        return
+    trained_on = 1 if values.dtype == np.uint8 else 4 if values.dtype.kind == "f" else 8
+    lies_there = values.flags.c_contiguous and values.itemsize == trained_on
+    needed, free = values.size * trained_on, psutil.virtual_memory().available
+    if needed > free and not (lies_there and not _is_mapped(values)):
+        raise BadRequest(
+            f"{where}: {len(values):,} examples of {shape_text(values.shape[1:])} take "
+            f"{needed / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory are free."
+        )
+
+
+def _is_mapped(values: Any) -> bool:
+    while isinstance(values, np.ndarray):
+        if isinstance(values, np.memmap):
+            return True
+        values = values.base
+    return isinstance(values, mmap.mmap)
+
+
 def _as_inputs(where: str, inputs: Array) -> Array:
     if inputs.dtype == np.uint8 or inputs.dtype == np.int64:
         return inputs
@@ -130,13 +163,23 @@ def _as_inputs(where: str, inputs: Array) -> Array:
 
 
 def _as_labels(where: str, labels: Array) -> Array:
+    if labels.dtype.kind in "US" or (labels.dtype == object and isinstance(labels.flat[0], str)):
+        raise BadRequest(
+            f"{where}: expected numbers, got words such as {str(labels.flat[0])!r}. Number them: "
+            "classes, labels = np.unique(words, return_inverse=True)."
+        )
     if labels.dtype.kind not in "iub":
         return _as_floats(where, labels)
     if labels.ndim > 1:
+        way_out = (
+            "A column: give labels[:, 0]."
+            if labels.shape[1:] == (1,)
+            else "One-hot labels: give labels.argmax(1). Several numbers to predict: give them as "
+            "float32."
+        )
         raise BadRequest(
             f"{where}: expected one whole number for each example, got "
-            f"{shape_text(labels.shape[1:])}. One-hot labels: give labels.argmax(1). Several "
-            "numbers to predict: give them as float32."
+            f"{shape_text(labels.shape[1:])}. {way_out}"
         )
     return labels.astype(np.int64)
 

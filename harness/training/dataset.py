@@ -233,7 +233,11 @@ class Dataset:
             trained = opened(parts[0])
         except RuntimeError:
             files = getattr(dataset_class, "base_folder", class_name)
-            ways_out = f"a --data-root (or HARNESS_DATA_ROOT) that holds {files}."
+            ways_out = f"a --data-root (or HARNESS_DATA_ROOT) that holds {files}"
+            if (root / files).exists():
+                ways_out += ", complete and as published: what is there is not."
+            else:
+                ways_out += "."
             download(class_name, root, is_there, fetch, ways_out)
             trained = opened(parts[0])
         return cls.from_arrays(
@@ -271,7 +275,12 @@ class Dataset:
         """
         path = Path(path)
         _check_name(path.name)
-        if (path / "train").is_dir() and (path / "test").is_dir():
+        if any(entry.is_dir() for entry in (path / "train").glob("*")):
+            if not (path / "test").is_dir():
+                raise BadRequest(
+                    f"from_image_folder: {path} holds train, with folders in it, but no test. "
+                    "Expected: both, or the folders of the classes."
+                )
             train, test = find_images(path / "train"), find_images(path / "test")
             if train.classes != test.classes:
                 differing = ", ".join(sorted({*train.classes} ^ {*test.classes}))

@@ -66,6 +66,11 @@ def find_images(path: Path) -> ImageFolder:
             f"from_image_folder: {path} holds no folders: expected one for each class, with the "
             "images of the class in it."
         )
+    if len(folders) < 2:
+        raise BadRequest(
+            f"from_image_folder: {path} holds the folder {folders[0].name} alone: expected one for "
+            "each class, or train and test with the folders of the classes in both."
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):

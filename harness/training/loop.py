@@ -23,7 +23,7 @@ from harness.training.experiment import Experiment
 from harness.training.generators import Generators
 from harness.training.graph_capture import Update, captured
 from harness.training.metrics import MetricTally, checked_metrics, checked_observations
-from harness.training.misfits import check_outputs, explained_misfit
+from harness.training.misfits import built_network, check_outputs, explained_misfit
 
 EvaluationSet = Literal["test", "validation"]
 
@@ -81,7 +81,7 @@ class Training:
         self.evaluate_each_epoch = evaluate_each_epoch
         self.generators = Generators(experiment.seed, device)
         with self.generators.active():
-            self.network = experiment.network().to(device)
+            self.network = built_network(experiment).to(device)
             self.loss_fn = experiment.loss().to(device)
             self.optimizer = experiment.optimizer(self.network.parameters())
             num_updates = experiment.num_epochs * -(-len(train) // experiment.batch_size)

@@ -58,12 +58,12 @@ class Metric:
         if self.best not in ("max", "min", None):
             raise BadRequest(f"Metric: best: expected 'max', 'min' or None, got {self.best!r}.")
 
-    def accumulator(self) -> Accumulator:
-        """A new accumulator."""
+    def accumulator(self, name: str) -> Accumulator:
+        """A new accumulator of the metric that has this name."""
         if self.make:
             return self.make()
         assert self.per_example
-        return _MeanOfExamples(self.per_example)
+        return _MeanOfExamples(name, self.per_example)
 
 
 def _is_correct(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -81,12 +81,21 @@ class _MeanOfExamples:
     Reading them after each batch would make the host wait for the device.
     """
 
-    def __init__(self, per_example: PerExample) -> None:
+    def __init__(self, name: str, per_example: PerExample) -> None:
+        self._name = name
         self._per_example = per_example
         self._values: list[torch.Tensor] = []
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, /) -> None:
-        self._values.append(self._per_example(logits, labels))
+        values = self._per_example(logits, labels)
+        if not isinstance(values, torch.Tensor) or values.shape != labels.shape[:1]:
+            shape = tuple(values.shape) if isinstance(values, torch.Tensor) else ""
+            returned = f"{type(values).__name__} {shape}".rstrip()
+            raise RunFailed(
+                f"per_example of the metric {self._name} must return a tensor with one value for "
+                f"each example, ({len(labels)},), but returned a {returned}"
+            )
+        self._values.append(values)
 
     def compute(self) -> float:
         values = torch.cat(self._values)
@@ -144,7 +153,7 @@ class MetricTally:
     """The loss and the metrics of one pass over a set of examples."""
 
     def __init__(self, metrics: Mapping[str, Metric], device: torch.device) -> None:
-        self._accumulators = {name: metric.accumulator() for name, metric in metrics.items()}
+        self._accumulators = {name: metric.accumulator(name) for name, metric in metrics.items()}
         for accumulator in self._accumulators.values():
             if hasattr(accumulator, "to"):
                 accumulator.to(device)

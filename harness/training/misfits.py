@@ -11,6 +11,7 @@ from torch import nn
 from harness.base.errors import RunFailed
 from harness.training.data_checks import shape_text
 from harness.training.dataset import Examples
+from harness.training.experiment import Experiment
 
 ELEMENTWISE = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
 """Losses that compare outputs with labels one by one, and spread them over each other's shape."""
@@ -32,6 +33,8 @@ def explained_misfit(error: Exception, network: nn.Module, inputs: torch.Tensor)
     text = str(error).partition("\n")[0]
     if isinstance(error, IndexError) and re.search(r"Target \d+ is out of bounds", text):
         return _misfit(f"gives fewer logits than the data have classes ({text})")
+    if "target with class probabilities" in text:
+        return _misfit("gives no logits for each class: (batch, classes) are expected")
     if not isinstance(error, RuntimeError) or not ABOUT_SHAPES.search(text):
         return error
     item = tuple(inputs.shape[1:])
@@ -43,6 +46,21 @@ def explained_misfit(error: Exception, network: nn.Module, inputs: torch.Tensor)
         channels = "1 channel" if first.in_channels == 1 else f"{first.in_channels} channels"
         return _misfit(f"expects {channels}, the data give {data}")
     return _misfit(f"does not fit the data, which give {data}: {text}")
+
+
+def built_network(experiment: Experiment) -> nn.Module:
+    """The network of an experiment.
+
+    Raises:
+        RunFailed: it is none.
+    """
+    network = experiment.network()
+    if not isinstance(network, nn.Module):
+        raise RunFailed(
+            f"network() of {type(experiment).__name__} must return a torch.nn.Module, but returned "
+            f"{network!r}."
+        )
+    return network
 
 
 def check_fit(network: nn.Module, examples: Examples) -> None:

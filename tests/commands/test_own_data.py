@@ -147,6 +147,16 @@ WRONG = {
         ("", ""),
         "gives fewer logits than the data have classes",
     ),
+    "no logits for classes": (
+        ("nn.Linear(32, 2)", "nn.Linear(32, 1), nn.Flatten(0)"),
+        ("", ""),
+        "the network gives no logits for each class: (batch, classes) are expected",
+    ),
+    "no network": (
+        ("return nn.Sequential(", "_ = nn.Sequential("),
+        ("", ""),
+        "network() of Rings must return a torch.nn.Module, but returned None",
+    ),
     "an error": (
         ("angle.cos()", "angle.cosine()"),
         ("", ""),

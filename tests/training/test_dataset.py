@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_a_large_array_is_one_mapped_file(mlruns: Path) -> None:
 
 def test_a_digest_tells_types_and_shapes_apart() -> None:
     zeros = np.zeros((4, 6), np.uint8)
-    labels = np.array([0, 0, 0, 0])
+    labels = np.array([0, 0, 1, 1])
     digests = [
         Dataset.from_arrays("zeros", train=(x, y), test=(x, y)).train.digest
         for x, y in (
@@ -159,7 +160,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"train": (X, np.eye(3, dtype=int)[Y])}, "one-hot labels: give labels.argmax(1)"),
     ({"train": (X, Y / 2), "classes": ["a"]}, "own: it has classes, but its labels are float32"),
     ({"train": (X.astype(str), Y)}, "own, train inputs: numbers are expected, got <U"),
-    ({"train": (X, list("abc" * 4))}, "own, train labels: numbers are expected, got <U1"),
+    ({"train": (X, list("abc" * 4))}, "got words such as 'a'. number them"),
+    ({"train": (X, Y[:, None])}, "got 1 values. a column: give labels[:, 0]"),
+    ({"train": (X, np.zeros_like(Y))}, "own: there is one class alone"),
+    ({"train": (np.broadcast_to(np.float64(0), (12, 10**12)), Y)}, "take 44,703.5 gib, and"),
+    ({"train": (np.broadcast_to(np.uint8(0), (12, 10**13)), Y)}, "gib of memory are free"),
     ({"train": ([[1], [1, 2]], [0, 1])}, "own, train inputs: the examples are of different shapes"),
     ({"test": (X[:, :3], Y)}, "the inputs of train are 4 values, those of test 3 values"),
     ({"test": (X.astype(np.uint8), Y)}, "the inputs of train are float32, those of test uint8"),
@@ -182,7 +187,7 @@ def test_bad_arrays_are_named(change: dict[str, Any], message: str) -> None:
 
 
 @given(
-    counts=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    counts=st.lists(st.integers(1, 40), min_size=2, max_size=6),
     share=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**63 - 1),
 )
@@ -289,6 +294,12 @@ def test_bad_folders_are_named(flowers: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "flower is no folder. Did you mean flowers?" in refused(flowers.with_name("flower"))
     assert f"{flowers / 'rose'} holds no folders" in refused(flowers / "rose")
     assert "test_fraction: 0.01 of 15 images" in refused(test_fraction=0.01)
+    only = flowers.with_name("only")
+    save(only / "rose" / "0.png")
+    assert f"{only} holds the folder rose alone" in refused(only)
+    (flowers.with_name("halved") / "train").mkdir(parents=True)
+    shutil.copytree(flowers, flowers.with_name("halved") / "train", dirs_exist_ok=True)
+    assert "holds train, with folders in it, but no test" in refused(flowers.with_name("halved"))
     (flowers / "empty").mkdir()
     assert f"{flowers / 'empty'} holds no images" in refused()
     (flowers / "empty").rmdir()

@@ -118,6 +118,21 @@ def test_a_mean_over_examples_does_not_depend_on_the_batches(sizes: list[int], s
     assert tally.values()["loss"] == 1, "the next pass begins anew"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda logits, labels: logits,
+        lambda logits, labels: logits.amax(),
+        lambda logits, labels: 0.5,
+        lambda logits, labels: logits.amax(1).tolist(),
+    ],
+)
+def test_a_metric_that_is_no_value_for_each_example_is_named(values: Any) -> None:
+    tally = MetricTally({"margin": Metric(per_example=values)}, torch.device("cpu"))
+    with pytest.raises(RunFailed, match=r"per_example of the metric margin must return .* \(4,\)"):
+        tally.update(torch.zeros(4, 3), torch.tensor(1.0), torch.zeros(4, dtype=torch.int64))
+
+
 def test_a_metric_needs_something_to_call_and_a_direction_that_exists() -> None:
     wrong: list[dict[str, Any]] = [{}, {"make": Hits()}, {"make": Hits, "best": "maximum"}]
     for given_wrong in wrong:
