@@ -25,6 +25,7 @@ from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import Recorder
 from harness.tracking.reader import Reader
 from harness.tracking.schema import AllowedChange, StoredRun
+from harness.tracking.selection import OF_STUDIES
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment, load_experiment
@@ -52,7 +53,7 @@ def resume(
         BadRequest: the run cannot go on, or something has changed that is not allowed.
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
-    _refuse_what_cannot_go_on(stored)
+    _refuse_what_cannot_go_on(stored, reader)
     experiment = load_experiment(stored.experiment)(**stored.fields)
     execution, group, changed = _prepared(stored, reader, experiment, "resume", allow, root)
     record = RecordResumedRun(
@@ -169,14 +170,22 @@ def _last_state(run_id: str) -> bytes | None:
     return None
 
 
-def _refuse_what_cannot_go_on(stored: StoredRun) -> None:
-    if stored.kind != "run":
+def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader) -> None:
+    if stored.kind in OF_STUDIES:
         raise BadRequest(
             f"resume: {stored.run_id} is a {stored.kind}, not a run. "
-            "A study goes on with its own command, a group is repeated."
+            "A study goes on with its own command."
         )
-    if stored.parent:
-        raise BadRequest(f"resume: {stored.run_id} is one of a group; repeat the group instead.")
+    group = reader.run(stored.parent) if stored.parent else stored
+    if group.kind == "group":
+        members = [
+            f"{run.run_id[:8]} {run.outcome}" for run in reversed(reader.children(group.run_id))
+        ]
+        this = "" if group is stored else f"is one of the group {group.run_id[:8]}, which "
+        raise BadRequest(
+            f"resume: {stored.run_id} {this}has the runs {', '.join(members) or '(none yet)'}. "
+            f"A group is repeated, not resumed{f': {group.command}' if group.command else '.'}"
+        )
     if stored.outcome in ("completed", "diverged"):
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "

@@ -467,7 +467,8 @@ def first_layer(layer: FirstLayer, names: Sequence[str], lines: Sequence[str]) -
         frames += [*((x - 0.5, y - 0.5) for x, y in corners), (math.nan, math.nan)]
         if labelled:
             unit = int(layer.units[order[i]])
-            text = names[unit] if layer.units_are_classes else f"{what[:-1]} {unit}"
+            is_class = layer.units_are_classes and unit < len(names)
+            text = names[unit] if is_class else f"{what[:-1]} {unit}"
             points = min(10.0, 10 * wide * inch / _width([text]))
             axes.text((left + right) / 2, top - 4, text, fontsize=points, ha="center", va="center")
     sizes = np.abs(layer.weights[np.isfinite(layer.weights)])

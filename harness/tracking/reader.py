@@ -535,7 +535,10 @@ def _last_unfinished(candidates: Iterable[StoredRun]) -> StoredRun:
     for run in candidates:
         if run.outcome != "running" or run.owner is None or run.owner.is_dead:
             return run
-    raise BadRequest("There is no run here that was interrupted and can go on.")
+    raise BadRequest(
+        "There is no run here that was interrupted and can go on. "
+        "(A group is repeated; a study goes on with its own command.)"
+    )
 
 
 def _wrong_filter(error: Exception) -> BadRequest:

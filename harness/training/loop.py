@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -207,7 +208,10 @@ class Training:
         if self.examples_seen:
             return self._update(inputs, labels)
         try:
-            logits, loss = self._update(inputs, labels)
+            with warnings.catch_warnings():
+                # check_outputs says it as an error.
+                warnings.filterwarnings("ignore", "Using a target size")
+                logits, loss = self._update(inputs, labels)
         except Exception as error:
             raise explained_misfit(error, self.network, inputs) from error
         check_outputs(logits, labels, self.loss_fn)

@@ -14,6 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+from conftest import Recorded
 from mlflow import MlflowClient
 
 from harness.base.project import mlruns
@@ -213,3 +214,15 @@ def test_a_changed_experiment_is_refused_unless_it_is_allowed_by_name(tmp_path: 
     assert allowed.returncode == 0, allowed.stderr
     tags = store.only_run("softmax_regression").data.tags
     assert tags["harness.allowed_changes"] == "experiment"
+
+
+def test_a_group_is_repeated_and_its_members_are_named(group: Recorded) -> None:
+    checkout, ended = group
+    members = [run for run in checkout.runs() if "mlflow.parentRunId" in run.data.tags]
+    for run_id in (ended.run_id, members[0].info.run_id):
+        refused = checkout.run("--resume", run_id)
+        assert refused.status == 2
+        for member in members:
+            assert f"{member.info.run_id[:8]} completed" in refused.errors
+        assert "python -m harness.run softmax_regression" in refused.errors
+        assert "--repeats 3" in refused.errors

@@ -605,6 +605,15 @@ def test_predicted_numbers_show_and_tell_each_output(outputs: int) -> None:
     assert [np.float32(row[name]) for row in rows] == true[:, -1].tolist()
 
 
+def test_the_units_of_a_regression_on_images_have_numbers_for_names() -> None:
+    numbers = np.zeros((5, 2), np.float32)
+    weights = np.ones((2, 4, 4), np.float32)
+    layer = FirstLayer("linear", weights, np.arange(2), 2, units_are_classes=True)
+    found = Inspection("test", 5, PredictedNumbers(numbers, numbers), layer)
+    drawn = run_figures.draw_run("run", "numbers", HISTORY, found)
+    assert {"unit 0", "unit 1"} <= set(words_of(drawn["first_layer"]))
+
+
 def test_outputs_that_are_neither_classes_nor_numbers_have_curves_alone() -> None:
     found = Inspection("test", 3, None, None)
     assert list(run_figures.draw_run("run", "own", HISTORY, found)) == ["learning_curves"]
