@@ -8,12 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.base import project
+from harness.base import project, sqlite
 from harness.base.privacy import mask
+
+STORAGE_VARIABLE = "env:HARNESS_STORAGE"
+"""For `--storage`: the environment variable that holds the address."""
 
 NO_DEFAULTS: Mapping[str, Any] = {}
 
@@ -58,19 +61,35 @@ def repeatable(arguments: Sequence[str]) -> tuple[str, ...]:
     """
     if os.path.samefile(".", project.root()):  # where relative paths are the best to share
         return tuple(arguments)
+    return _with_values(
+        arguments, {"--data-root": os.path.abspath, "--storage": sqlite.absolute_address}
+    )
+
+
+def _with_values(
+    arguments: Sequence[str], changes: Mapping[str, Callable[[str], str]]
+) -> tuple[str, ...]:
+    """The words with the values of some flags changed."""
     words = []
     for before, word in itertools.pairwise(["", *arguments]):
-        flag, _, path = word.partition("=")
-        if before.replace("_", "-") == "--data-root":
-            word = os.path.abspath(word)
-        elif flag.replace("_", "-") == "--data-root" and path:
-            word = f"{flag}={os.path.abspath(path)}"
+        flag, equals, value = word.partition("=")
+        if change := changes.get(before.replace("_", "-")):
+            word = change(word)
+        elif equals and (change := changes.get(flag.replace("_", "-"))):
+            word = f"{flag}={change(value)}"
         words.append(word)
     return tuple(words)
 
 
+def _without_password(address: str) -> str:
+    """An address that works when it is pasted: a password is read from the environment."""
+    return address if mask(address) == address else STORAGE_VARIABLE
+
+
 def command_text(arguments: Sequence[str], folder: Path | None = None) -> str:
     """Return a command line that can be shared: relative paths, no credentials.
+
+    A `--storage` with a password becomes `env:HARNESS_STORAGE`.
 
     Args:
         folder: where it is to be repeated; by default in the project's root.
@@ -80,16 +99,25 @@ def command_text(arguments: Sequence[str], folder: Path | None = None) -> str:
     """
     if not arguments:
         return ""
-    program, *rest = arguments
+    program, *rest = _with_values(arguments, {"--storage": _without_password})
     folder = folder or project.root()
     path = Path(program)
     if path.parent.name == "harness":
         module = "harness" if path.stem == "__main__" else f"harness.{path.stem}"
         start = ["python", "-m", module]
     else:
-        script = _quoted(_shared_path(program, folder))
+        script = quoted(_shared_path(program, folder))
         start = ["python", script] if path.suffix == ".py" else [script]
-    return mask(" ".join([*start, *(_quoted(_shared_path(word, folder)) for word in rest)]))
+    return mask(" ".join([*start, *(quoted(_shared_path(word, folder)) for word in rest)]))
+
+
+def go_on(arguments: Sequence[str]) -> str:
+    """The command line to paste in the current folder, and what it needs beside."""
+    text = command_text(arguments, Path.cwd())
+    variable = STORAGE_VARIABLE.removeprefix("env:")
+    if STORAGE_VARIABLE in text and variable not in os.environ:
+        text += f"\n({variable} must hold the URL of the storage.)"
+    return text
 
 
 def _shared_path(word: str, folder: Path) -> str:
@@ -103,7 +131,8 @@ def _shared_path(word: str, folder: Path) -> str:
     return re.sub(rf"(?<![\w.-]){re.escape(home)}(?=[\\/]|$)", "~", word)
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """The word as a shell takes it."""
     if sys.platform == "win32":
         return subprocess.list2cmdline([word])
     home = "~/" if word.startswith("~/") else ""  # a shell expands it only outside of quotes

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.base import sqlite
 from harness.base.errors import BadRequest
 
 FOLDERS = ("experiments", "studies")
@@ -51,6 +52,8 @@ def root() -> Path:
 def environment_for_child(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a process that is started in the project's root, of the same package."""
     changes = {VARIABLE: str(root())}
+    if store := environment.get("MLFLOW_TRACKING_URI"):
+        changes["MLFLOW_TRACKING_URI"] = sqlite.absolute_address(store)
     source = Path(__file__).resolve().parents[2]
     # A checkout that is not installed is found from its own folder alone.
     if source != root() and os.path.samefile(".", source):

@@ -1,4 +1,4 @@
-"""A cheap look at a SQLite file before a library opens it, so that a refusal says what to do."""
+"""SQLite files: their addresses, and a cheap look before a library opens one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,45 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import unquote
 
 from harness.base.errors import RunFailed
 
 BUSY_SECONDS = 10.0
 """How long to wait for another process that has locked a database."""
+
+
+def file_address(file: Path) -> str:
+    """The address of a database's file, as SQLAlchemy reads it.
+
+    >>> file_address(Path("/runs/x.db")), file_address(Path("/50%/what?/x.db"))
+    ('sqlite:////runs/x.db', 'sqlite+pysqlite:////50%25/what%3F/x.db')
+    """
+    escaped = str(file).replace("%", "%25").replace("?", "%3F")
+    # MLflow makes the folder of a plain sqlite:/// address, as it is written here.
+    return f"sqlite:///{file}" if escaped == str(file) else f"sqlite+pysqlite:///{escaped}"
+
+
+def absolute_address(address: str) -> str:
+    """The same address for every folder: a relative path starts in the current one, ~ at home.
+
+    >>> absolute_address("sqlite:////tmp/x.db"), absolute_address("postgresql://db/x")
+    ('sqlite:////tmp/x.db', 'postgresql://db/x')
+    """
+    scheme, separator, rest = address.partition(":///")
+    path, mark, options = rest.partition("?")
+    if not (separator and scheme.startswith("sqlite") and path) or path.startswith((":", "file:")):
+        return address
+    whole = os.path.abspath(os.path.expanduser(path))
+    return f"{scheme}:///{whole}{mark}{options}"
+
+
+def file_of(address: str) -> Path | None:
+    """The file that an address names; None if it is no file of SQLite's."""
+    scheme, separator, rest = address.partition(":///")
+    if not (separator and scheme.startswith("sqlite")):
+        return None
+    return Path(unquote(rest.partition("?")[0]))
 
 
 def check_usable(database: Path, library: str, table: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import os
 import re
 import sys
 from collections import Counter
@@ -57,8 +58,7 @@ def parse(
     _refuse_clashes(experiment_class, settings_class, program)
     _refuse_unknown_flags([settings_class, experiment_class], arguments, program)
     request: Any = _parse(request_class, arguments, program, description)
-    _refuse_null_bytes(request.settings)
-    return request.experiment, request.settings
+    return request.experiment, _usable(request.settings)
 
 
 def parse_settings(
@@ -66,9 +66,7 @@ def parse_settings(
 ) -> Settings:
     """Parse the settings of a command without an experiment; see `parse`."""
     _refuse_unknown_flags([settings_class], arguments, program)
-    settings = _parse(settings_class, arguments, program, description)
-    _refuse_null_bytes(settings)
-    return settings
+    return _usable(_parse(settings_class, arguments, program, description))
 
 
 def refuse_repeated_flags(arguments: Sequence[str]) -> None:
@@ -131,12 +129,20 @@ def _refuse_clashes(experiment_class: Any, settings_class: Any, program: str) ->
             )
 
 
-def _refuse_null_bytes(settings: Any) -> None:
-    """Refuse a path that no operating system accepts; Python's versions fail in different ways."""
-    for field in dataclasses.fields(settings):
+def _usable(settings: Settings) -> Settings:
+    """The settings with each ~ of a path expanded.
+
+    Raises:
+        BadRequest: a path holds a null byte, with which Python's versions fail in different ways.
+    """
+    paths: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, field.name)
-        if isinstance(value, Path) and "\0" in str(value):
-            raise BadRequest(f"{field.name}: {str(value)!r} holds a null byte.")
+        if isinstance(value, Path):
+            if "\0" in str(value):
+                raise BadRequest(f"{field.name}: {str(value)!r} holds a null byte.")
+            paths[field.name] = Path(os.path.expanduser(value))
+    return dataclasses.replace(settings, **paths)  # type: ignore[type-var]
 
 
 _REWORDED = {

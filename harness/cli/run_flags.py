@@ -67,6 +67,7 @@ class RunSettings(TrainingFlags):
             keep_best=self.keep_best,
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=self.keep_checkpoints,
+            data_root=self.data_root,
         )
 
 

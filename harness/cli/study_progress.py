@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from harness.base.command_line import command_text
+from harness.base.command_line import go_on
 from harness.base.formatting import metric_text, number_of
 from harness.base.trials import metric_in_words
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
@@ -160,5 +159,5 @@ def answer_text(answer: StudyAnswer, was_finished: bool) -> str:
             "a larger --n-trials goes on with it.",
         )
     elif not answer.is_finished:
-        lines.append(f"Go on with the same command: {command_text(answer.command, Path.cwd())}")
+        lines.append(f"Go on with the same command: {go_on(answer.command)}")
     return "\n".join(lines)

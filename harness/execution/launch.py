@@ -180,7 +180,7 @@ def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunRes
         if is_resumable and record.run_id and record.outcome == "interrupted":
             interruption.add_note(
                 f"Stopped after {number_of(len(record.history), 'epoch')}. "
-                f"Go on: python -m harness.run --resume {record.run_id}"
+                f"Go on: {specification.resume_command(record.run_id)}"
             )
         raise
     except BadRequest:
@@ -288,5 +288,5 @@ def _failed(record: RecordRun, reason: str, is_resumable: bool) -> RunFailed:
     if not (is_resumable and record.history) or reason.startswith(OUT_OF_MEMORY):
         return RunFailed(reason)
     return RunFailed(
-        f"{reason}\nOnce that is fixed, go on: python -m harness.run --resume {record.run_id}"
+        f"{reason}\nOnce that is fixed, go on: {record.specification.resume_command(record.run_id)}"
     )

@@ -60,7 +60,7 @@ def resume(
         stored,
         frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),
         recorder,
-        _specification(stored, tuple(shlex.split(stored.command))),
+        _specification(stored, tuple(shlex.split(stored.command)), root),
         experiment,
         execution,
         allowed=changed,
@@ -113,7 +113,7 @@ def train_further(
         )
     execution, group, changed = _prepared(stored, reader, experiment, "continue", allow, root)
     specification = dataclasses.replace(
-        _specification(stored, repeatable(sys.argv)),
+        _specification(stored, repeatable(sys.argv), root),
         tags={
             "continues": stored.run_id,
             **({"allowed_changes": " ".join(changed)} if changed else {}),
@@ -143,7 +143,9 @@ def _prepared(
     return execution, LocalGroup(data, execution, device), tuple(changed)
 
 
-def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecification:
+def _specification(
+    stored: StoredRun, command: tuple[str, ...], data_root: Path | None
+) -> RunSpecification:
     """What a run keeps, as its settings say."""
     settings = stored.settings
     return RunSpecification(
@@ -154,6 +156,7 @@ def _specification(stored: StoredRun, command: tuple[str, ...]) -> RunSpecificat
         checkpoint_every=settings.get("checkpoint_every", 1),
         keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),
         command=command,
+        data_root=data_root,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from harness.base import project, provenance
-from harness.base.command_line import repeatable
+from harness.base.command_line import command_text, repeatable
 from harness.base.discovery import first_line
 from harness.base.ownership import Owner
 from harness.execution.events import Begun
@@ -38,6 +40,8 @@ class RunSpecification:
         checkpoint_every: epochs from one checkpoint to the next; the last epoch always has one.
         keep_checkpoints: how many of the latest checkpoints stay on disk.
         command: the command line that repeats the run, as `sys.argv` gives it.
+        data_root: the folder of the data sets, if it was named: a resume must name it again, since
+            a record holds no paths of this machine.
     """
 
     kind: Kind = "run"
@@ -54,6 +58,14 @@ class RunSpecification:
     checkpoint_every: int = 1
     keep_checkpoints: int = CHECKPOINTS_KEPT
     command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
+    data_root: Path | None = None
+
+    def resume_command(self, run_id: str) -> str:
+        """The command line that goes on with the run, to paste in the current folder."""
+        words = ["python", "-m", "harness.run", "--resume", run_id]
+        if self.data_root:
+            words += ["--data-root", os.path.abspath(self.data_root)]
+        return command_text(words, Path.cwd())
 
     def record(self, experiment: Experiment, execution: Execution, begun: Begun) -> RunRecord:
         """The run as a store begins it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -29,15 +30,21 @@ StoredStudy = optuna.Study
 def storage_url(url: str | None) -> str:
     """The URL of an Optuna storage, by default the SQLite file `mlruns/optuna.db`.
 
-    A relative path starts at the project's root, so that one file has one URL and one lock.
+    A relative path starts in the current folder. `env:NAME` stands for what the environment
+    variable NAME holds, so that a password is on no command line.
 
     Raises:
         BadRequest: the text is not a database URL, or several processes cannot share the database.
     """
+    if url and url.startswith("env:"):
+        name = url.removeprefix("env:")
+        if not (url := os.environ.get(name)):
+            raise BadRequest(f"storage: set {name} to the URL of the storage; it is not set.")
     try:
-        parsed = make_url(url or f"sqlite:///{project.mlruns() / 'optuna.db'}")
+        named = sqlite.absolute_address(url) if url else None
+        parsed = make_url(named or sqlite.file_address(project.mlruns() / "optuna.db"))
         parsed.get_dialect()
-        file = (project.root() / str(parsed.database)).resolve()
+        file = Path(str(parsed.database)).resolve()
     except (SQLAlchemyError, ValueError, ImportError):  # a bad port, an unknown driver
         raise BadRequest(
             f"storage: expected a database URL like sqlite:///mlruns/optuna.db, "

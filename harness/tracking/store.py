@@ -23,7 +23,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.db import utils as mlflow_database
 from sqlalchemy import create_engine
 
-from harness.base import project
+from harness.base import project, sqlite
+from harness.base.command_line import quoted
 from harness.base.errors import RunFailed
 from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
@@ -108,9 +109,12 @@ class Store:
             if experiment is None:
                 return self._create_experiment(name, about)
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            restore = f"python -m mlflow experiments restore -x {experiment.experiment_id}"
+            if self.database:
+                store = quoted(f"MLFLOW_TRACKING_URI={sqlite.file_address(self.database)}")
+                restore = f"{store} {restore}"
             raise RunFailed(
-                f"The MLflow experiment {name!r} was deleted. Restore it with: "
-                f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+                f"The MLflow experiment {name!r} was deleted. Restore it with:\n{restore}"
             )
         return str(experiment.experiment_id)
 
@@ -240,7 +244,7 @@ def _created(file: Path) -> bool:
     unfinished = file.with_suffix(".unfinished")
     for left in file.parent.glob(f"{unfinished.name}*"):  # with its journal
         left.unlink()
-    engine = create_engine(f"sqlite:///{unfinished}")
+    engine = create_engine(sqlite.file_address(unfinished))
     try:
         mlflow_database._initialize_tables(engine)
     finally:

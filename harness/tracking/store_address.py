@@ -17,8 +17,13 @@ SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databrick
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the SQLite file `mlruns/mlflow.db` of the project."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{project.mlruns() / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI, or the SQLite file `mlruns/mlflow.db` of the project.
+
+    A relative path of a SQLite file starts in the current folder.
+    """
+    if named := os.environ.get("MLFLOW_TRACKING_URI"):
+        return sqlite.absolute_address(named)
+    return sqlite.file_address(project.mlruns() / "mlflow.db")
 
 
 def described() -> str:
@@ -33,12 +38,7 @@ def fingerprint() -> str:
 
 def database_file() -> Path | None:
     """The file of an embedded store, or None for a server."""
-    scheme, separator, path = tracking_uri().partition(":///")
-    return (
-        project.root() / path.partition("?")[0]
-        if separator and scheme.startswith("sqlite")
-        else None
-    )
+    return sqlite.file_of(tracking_uri())
 
 
 def spool_folder() -> Path:
@@ -74,9 +74,7 @@ def _fault(uri: str) -> str:
         return "is not the URL of a record store"
     if scheme == "sqlite":
         file = database_file()
-        return (
-            "names no file" if file in (None, project.root(), project.root() / ":memory:") else ""
-        )
+        return "names no file" if file in (None, Path(), Path(":memory:")) else ""
     try:
         parts = urlsplit(uri)
         _ = parts.port

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.base.command_line import command_text, repeatable
+from harness.base.command_line import go_on, repeatable
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
@@ -139,8 +139,7 @@ def search_and_confirm(
         with failures_told(request.url):
             return _run(request, recorder, view)
     except Interrupted as interruption:
-        again = command_text(request.command, Path.cwd())
-        interruption.add_note(f"Stopped. Go on with the same command: {again}")
+        interruption.add_note(f"Stopped. Go on with the same command: {go_on(request.command)}")
         raise
 
 

@@ -102,5 +102,5 @@ def test_a_secret_is_masked() -> None:
     options = {"storage": "postgresql://ann:pw@db.example/x", "data_root": Path("/data")}
     told = command_text(run_arguments("baseline", options))
     assert told == (
-        "python -m harness.run baseline --storage postgresql://***@db.example/x --data-root /data"
+        "python -m harness.run baseline --storage env:HARNESS_STORAGE --data-root /data"
     )

@@ -385,13 +385,16 @@ def test_a_moved_checkout_shows_its_figures(finished: Recorded, tmp_path: Path) 
     )
     try:
         assert process.stdout
-        assert str(port) in process.stdout.readline()
+        token = re.findall(rf":{port}/\?token=([\w-]+)", process.stdout.readline())[0]
         with moved.opened() as client:
             figures = [file.path for file in client.list_artifacts(ended.run_id, "figures")]
             assert [name for name in figures if name.endswith(".png")]
             for name in figures:
                 where = f"http://127.0.0.1:{port}/get-artifact?path={name}&run_id={ended.run_id}"
-                with urllib.request.urlopen(where) as reply:
+                headers = {"Authorization": f"Bearer {token}"}
+                with urllib.request.urlopen(
+                    urllib.request.Request(where, headers=headers)
+                ) as reply:
                     shown = reply.read()
                 (file,) = (moved.root / "mlruns" / "artifacts").glob(f"*/{ended.run_id}/*/{name}")
                 assert shown == file.read_bytes()
