@@ -17,6 +17,10 @@ class RunFailed(RuntimeError):
     """The request was fine, but the work went wrong: exit status 1."""
 
 
+class RecordLost(RunFailed):
+    """What a run had recorded was deleted while it was training."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a sentence that suggests the known names closest to `name`, or lists all of them.
 

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
+import warnings
 from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote
 
 from harness.base.errors import RunFailed
 
-BUSY_SECONDS = 10.0
-"""How long to wait for another process that has locked a database."""
+BUSY_SECONDS = 120.0
+"""How long to wait for another program that has locked a database."""
+
+PATIENT_SECONDS = 3.0
+"""How long to wait without a word."""
+
+
+STILL_LOCKED = (
+    "locked by another program for more than {seconds:g} s. End that program, or try again later."
+)
 
 
 def file_address(file: Path) -> str:
@@ -62,6 +72,18 @@ def check_usable(database: Path, library: str, table: str) -> None:
         raise RunFailed(f"{database}: {fault}")
 
 
+def is_locked(error: Exception) -> bool:
+    """Whether an error, of SQLite or of a library above it, says that a database is locked."""
+    return bool(re.search(r"database (table )?is locked", str(error)))
+
+
+def tell_of_lock(database: Path) -> None:
+    """Warn that a command waits."""
+    warnings.warn(
+        f"{database} is locked by another program; waiting up to {BUSY_SECONDS:g} s.", stacklevel=3
+    )
+
+
 def _fault(database: Path, library: str, table: str) -> str:
     if database.is_dir():
         return "this is a folder, not a database."
@@ -72,20 +94,23 @@ def _fault(database: Path, library: str, table: str) -> str:
     if not os.access(database, os.R_OK | os.W_OK):
         return "the file is read-only."
     try:
-        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # as every write does
+        with closing(sqlite3.connect(database, timeout=PATIENT_SECONDS)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")  # as every write does
+            except sqlite3.OperationalError as error:
+                if not is_locked(error):
+                    raise
+                tell_of_lock(database)
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
+                connection.execute("BEGIN IMMEDIATE")
             query = "SELECT name FROM sqlite_master WHERE type = 'table'"
             tables = {name for (name,) in connection.execute(query)}
             connection.rollback()
     except sqlite3.DatabaseError as error:
-        match error.sqlite_errorcode & 0xFF:
-            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-                return (
-                    f"locked by another process for more than {BUSY_SECONDS:g} s. "
-                    "End that process, or try again later."
-                )
-            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-                return f"the database is damaged ({error}). Restore a copy, or move it away."
+        if is_locked(error):
+            return STILL_LOCKED.format(seconds=BUSY_SECONDS)
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return f"the database is damaged ({error}). Restore a copy, or move it away."
         return f"the database cannot be used ({error})."
     if tables and table not in tables:
         found = ", ".join(sorted(tables)[:3])

@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.base.errors import RunFailed
+from harness.base import project
+from harness.base.errors import RecordLost, RunFailed
+from harness.base.formatting import number_of
 from harness.base.goals import Goal
 from harness.base.inspection import Inspection
 from harness.base.ownership import Owner
@@ -159,10 +161,30 @@ class RecordRun(Callback):
         self._deliver(LogEpoch(self.run_id, result.epoch, result.metrics))
 
     def _deliver(self, message: LogEpoch | EndRun) -> None:
-        if self.waits:
-            self.recorder.send(message)
-        else:
-            self.recorder.post(message)
+        try:
+            if self.waits:
+                self.recorder.send(message)
+            else:
+                self.recorder.post(message)
+        except RecordLost as lost:
+            if not self.specification.is_resumable:
+                raise
+            self._record_anew()
+            done = number_of(len(self.history), "epoch")
+            raise RunFailed(f"{lost} Recorded anew so far: {done}.") from None
+
+    def _record_anew(self) -> None:
+        """Record everything so far as another run, which can be resumed."""
+        assert self.begun_event
+        lost = self.run_id
+        RecordRun._open(
+            self, self.specification.record(self.experiment, self.execution, self.begun_event)
+        )
+        for result in self.history:
+            self.recorder.send(LogEpoch(self.run_id, result.epoch, result.metrics))
+        checkpoints = project.mlruns() / "checkpoints"
+        with contextlib.suppress(FileNotFoundError):  # none was due yet
+            (checkpoints / lost).rename(checkpoints / self.run_id)
 
     def _keep_model(self, ending: Ending) -> str:
         """Log the model; returns what went wrong."""

@@ -173,11 +173,10 @@ def driven_run(
 def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunResult:
     """Drive one run to its end; see `run`."""
     specification = record.specification
-    is_resumable = specification.kind == "run" and specification.parent is None
     try:
         drive(group, InTurn([driven]))
     except (Interrupted, KeyboardInterrupt) as interruption:
-        if is_resumable and record.run_id and record.outcome == "interrupted":
+        if specification.is_resumable and record.run_id and record.outcome == "interrupted":
             interruption.add_note(
                 f"Stopped after {number_of(len(record.history), 'epoch')}. "
                 f"Go on: {specification.resume_command(record.run_id)}"
@@ -187,10 +186,10 @@ def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunRes
         raise
     except Exception as error:
         reason = str(explained(error, record.experiment))
-        raise _failed(record, reason, is_resumable) from error
+        raise _failed(record, reason) from error
     if record.outcome == "failed":
         assert record.ending
-        raise _failed(record, record.ending.reason, is_resumable)
+        raise _failed(record, record.ending.reason)
     return result_of(record)
 
 
@@ -283,9 +282,11 @@ def repeat(
     return found
 
 
-def _failed(record: RecordRun, reason: str, is_resumable: bool) -> RunFailed:
+def _failed(record: RecordRun, reason: str) -> RunFailed:
     # With the same batch size there would not be more memory.
-    if not (is_resumable and record.history) or reason.startswith(OUT_OF_MEMORY):
+    if not (record.specification.is_resumable and record.history) or reason.startswith(
+        OUT_OF_MEMORY
+    ):
         return RunFailed(reason)
     return RunFailed(
         f"{reason}\nOnce that is fixed, go on: {record.specification.resume_command(record.run_id)}"

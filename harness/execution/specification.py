@@ -60,6 +60,11 @@ class RunSpecification:
     command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
     data_root: Path | None = None
 
+    @property
+    def is_resumable(self) -> bool:
+        """Whether the run can go on by itself; what belongs to a group or study is repeated."""
+        return self.kind == "run" and self.parent is None
+
     def resume_command(self, run_id: str) -> str:
         """The command line that goes on with the run, to paste in the current folder."""
         words = ["python", "-m", "harness.run", "--resume", run_id]

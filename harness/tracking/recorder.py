@@ -12,9 +12,9 @@ from typing import Any
 
 from mlflow.exceptions import MlflowException
 
-from harness.base import provenance
+from harness.base import provenance, sqlite
 from harness.base.command_line import command_text
-from harness.base.errors import RunFailed
+from harness.base.errors import RecordLost, RunFailed
 from harness.base.machine import peak_memory
 from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
@@ -156,7 +156,27 @@ class MlflowRecorder:
 
     def _write(self, write: Write) -> str | None:
         store = self.store
-        return (self._queue or Writer(store)).write(write)
+        try:
+            store.check_is_there()
+        except RecordLost:
+            self._open_runs.clear()
+            raise
+        if self._queue:
+            return self._queue.write(write)
+        told, deadline = False, time.monotonic() + sqlite.BUSY_SECONDS
+        while True:
+            try:
+                return Writer(store).write(write)
+            except MlflowException as error:
+                # MLflow waits 20 s. What was not written at all may be written again.
+                if not store.database or not sqlite.is_locked(error):
+                    raise
+                if time.monotonic() > deadline:
+                    reason = sqlite.STILL_LOCKED.format(seconds=sqlite.BUSY_SECONDS)
+                    raise RunFailed(f"{store.database}: {reason}") from None
+                if not told:
+                    sqlite.tell_of_lock(store.database)
+                told = True
 
     def _recover(self) -> Recovered:
         store = self.store

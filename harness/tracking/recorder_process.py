@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.channel import Connection, inherited_connection, start_module
-from harness.base.errors import BadRequest, RunFailed
+from harness.base.errors import BadRequest, RecordLost, RunFailed
 from harness.base.ownership import register
 from harness.base.privacy import mask
 from harness.base.signals import deferred
@@ -50,11 +50,14 @@ class RecorderProcess:
 
     def __init__(self) -> None:
         """Start the process."""
+        self._start()
+        self._registration: Path | None = None
+        self._used = False
+
+    def _start(self) -> None:
         self._process, self._connection = start_module(
             "harness.tracking.recorder_process", environment=ENVIRONMENT | os.environ
         )
-        self._registration: Path | None = None
-        self._used = False
 
     def send(self, message: Message[Reply]) -> Reply:
         """Carry out a message after all earlier posts, and return its answer; see `Recorder`."""
@@ -107,6 +110,11 @@ class RecorderProcess:
                 failure, reply = self._connection.recv()
             except (OSError, EOFError):
                 raise _died() from None
+        if isinstance(failure, RecordLost):
+            # MLflow keeps its connections to the deleted file; a new process has none.
+            self._connection.close()
+            self._process.wait()
+            self._start()
         if failure:
             raise failure
         return reply

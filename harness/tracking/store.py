@@ -25,7 +25,7 @@ from sqlalchemy import create_engine
 
 from harness.base import project, sqlite
 from harness.base.command_line import quoted
-from harness.base.errors import RunFailed
+from harness.base.errors import RecordLost, RunFailed
 from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
 from harness.tracking import store_address
@@ -89,6 +89,26 @@ class Store:
             raise
         except Exception as error:  # MLflow, SQLAlchemy and its drivers each raise their own
             raise RunFailed(self._explained(error)) from None
+        self._opened = self._identity()
+
+    def check_is_there(self) -> None:
+        """Make sure that what is written reaches a file that can be found again.
+
+        Raises:
+            RecordLost: The embedded store's file was deleted or replaced since it was opened.
+        """
+        if self._identity() != self._opened:
+            raise RecordLost(f"{self.database} was deleted or replaced while runs were recorded.")
+
+    def _identity(self) -> tuple[int, int] | None:
+        """What tells the embedded store's file from another one of that name."""
+        if not self.database:
+            return None
+        try:
+            found = self.database.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     @property
     def is_remote(self) -> bool:
@@ -164,7 +184,7 @@ class Store:
     def _states(self, condition: str, *values: str) -> list[RunState]:
         """Read the states directly: MLflow's search would load every metric of every run."""
         assert self.database
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(sqlite3.connect(self.database, timeout=sqlite.BUSY_SECONDS)) as connection:
             rows = connection.execute(STATES + condition, values).fetchall()
         return [
             RunState(run_id, status == "RUNNING", outcome or "", owner or "")
@@ -191,7 +211,10 @@ class Store:
         location = self.database.parent / "artifacts" / experiment_id
         if location.is_relative_to(project.root()):
             location = location.relative_to(project.root())
-        with closing(sqlite3.connect(self.database)) as connection, connection:
+        with (
+            closing(sqlite3.connect(self.database, timeout=sqlite.BUSY_SECONDS)) as connection,
+            connection,
+        ):
             connection.execute(
                 "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
                 (location.as_posix(), experiment_id),
@@ -242,7 +265,8 @@ def _created(file: Path) -> bool:
     if file.exists() and file.stat().st_size:
         return False
     unfinished = file.with_suffix(".unfinished")
-    for left in file.parent.glob(f"{unfinished.name}*"):  # with its journal
+    # With their journals: SQLite would apply those of a deleted file to the new one.
+    for left in (*file.parent.glob(f"{unfinished.name}*"), *file.parent.glob(f"{file.name}-*")):
         left.unlink()
     engine = create_engine(sqlite.file_address(unfinished))
     try:

@@ -132,12 +132,16 @@ def test_a_database_of_a_newer_version_is_refused_in_one_line(
 def test_a_locked_database_is_waited_for_and_then_named(
     whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
+    monkeypatch.setattr(sqlite, "PATIENT_SECONDS", 0.1)
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.2)
     path = tmp_path / name
     path.write_bytes(whole[name])
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(RunFailed, match=f"{path}: locked by another process for more"):
+        with (
+            pytest.warns(UserWarning, match="waiting up to 0.2 s"),
+            pytest.raises(RunFailed, match=f"{path}: locked by another program for more"),
+        ):
             OPEN[name](path)
         holder.execute("ROLLBACK")
     assert path.read_bytes() == whole[name]
@@ -410,3 +414,84 @@ def test_no_experiment_of_the_store_is_tied_to_a_place(finished: Recorded) -> No
         places = {found.name: found.artifact_location for found in client.search_experiments()}
     assert places.keys() == {"Default", "baseline"}
     assert [place for place in places.values() if not place.startswith("mlruns/artifacts/")] == []
+
+
+SLOW = '''"""A baseline whose epochs take a while."""
+import time
+
+from experiments.baseline import Baseline
+
+
+class Slow(Baseline):
+    """A baseline that sleeps."""
+
+    def observe(self, training):
+        time.sleep(0.4)
+        return {}
+'''
+
+
+@contextlib.contextmanager
+def slow_run(checkout: Checkout) -> Iterator[subprocess.Popen[str]]:
+    """A run of six epochs, of which the second one has been recorded."""
+    (checkout.root / "experiments" / "slow.py").write_text(SLOW)
+    words = ("slow", "--dataset", "digits", "--num-epochs", "6", "--threads", "1")
+    with checkout.running(*words) as process:
+        assert process.stdout
+        while not process.stdout.readline().startswith("epoch 2/6"):
+            assert process.poll() is None
+        yield process
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted there")
+@pytest.mark.parametrize("deleted", ["mlruns", "mlruns/mlflow.db", "mlruns/mlflow.db*"])
+def test_a_run_whose_record_is_deleted_says_so_and_is_recorded_anew(
+    checkout: Checkout, deleted: str
+) -> None:
+    with slow_run(checkout) as process:
+        for path in checkout.root.glob(deleted):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "mlflow.db was deleted or replaced while runs were recorded" in errors
+    (failed,) = checkout.runs()
+    assert failed.data.tags["harness.outcome"] == "failed"
+    assert f"--resume {failed.info.run_id}" in errors
+    resumed = checkout.run("--resume", "last")
+    assert resumed.status == 0, resumed.errors
+    assert resumed.run_id == failed.info.run_id
+    verified = checkout.command("harness.verify", resumed.run_id)
+    assert "identical" in verified.output, verified.output + verified.errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be replaced there")
+def test_a_replaced_database_is_not_written_to(checkout: Checkout) -> None:
+    with slow_run(checkout) as process:
+        other = checkout.root / "other.db"
+        with contextlib.closing(sqlite3.connect(other)) as connection, connection:
+            connection.execute("CREATE TABLE own (x)")
+        content = other.read_bytes()
+        other.replace(checkout.store)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "mlflow.db was deleted or replaced" in errors or "not a database of MLflow" in errors
+    assert checkout.store.read_bytes() == content
+
+
+def test_a_run_waits_while_another_program_has_locked_the_database(checkout: Checkout) -> None:
+    with slow_run(checkout) as process:
+        with contextlib.closing(
+            sqlite3.connect(checkout.store, isolation_level=None, timeout=60)
+        ) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            # MLflow itself gives up after 20 s; then the warning comes.
+            assert process.stderr
+            assert "is locked by another program; waiting" in process.stderr.readline()
+            holder.execute("COMMIT")
+        output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "completed after 6 epochs" in output
+    (run,) = checkout.runs()
+    with checkout.opened() as client:
+        steps = [m.step for m in client.get_metric_history(run.info.run_id, "test/loss")]
+    assert steps == [1, 2, 3, 4, 5, 6]
