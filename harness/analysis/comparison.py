@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ class Comparison:
         compared: each row's difference from the reference; None for the reference itself, and for
             all rows if there is no reference.
         limit: the most rows to print and to write to files; None for the default.
+        met: ids of the runs that meet a filter on results, which takes rows as a whole.
     """
 
     subject: str
@@ -52,6 +54,7 @@ class Comparison:
     compared: tuple[SeedDifference | None, ...]
     reference: Row | None = None
     limit: int | None = None
+    met: frozenset[str] | None = None
 
     def records(self, number: int | None = None) -> list[table.Record]:
         """Everything about the first rows (or all), by column."""
@@ -109,6 +112,13 @@ class Comparison:
         if repeats := sum(len(row.repeats) for row in self.rows):
             notes.append(
                 f"{number_of(repeats, 'run')} left out: a later one has the same fields and seed."
+            )
+        if self.met is not None and (others := [run for run in runs if run.run_id not in self.met]):
+            partly = [row for row in self.rows if {run.run_id for run in row.runs} - self.met]
+            notes.append(
+                f"The filter does not hold for {number_of(len(others), 'run')} in "
+                f"{', '.join(row.short_id for row in partly)}: a filter on results takes all seeds "
+                "of a row or none, since those that meet it would be selected."
             )
         if any(run.outcome not in (*FINISHED, "pruned") for run in runs):
             notes.append("A run that has not completed has its own row, with the epochs it has.")
@@ -169,8 +179,22 @@ def comparisons(
         if query != Query():
             raise BadRequest(f"There are no such runs ({query}).")
         return []
+    met: frozenset[str] | None = None
+    whole: set[str] = set()
+    if query.filters_results:
+        met = frozenset(run.run_id for run in runs)
+        everything = select(dataclasses.replace(query, filter=""), reader)
+        whole = {
+            run.run_id
+            for row in rows_of(everything)
+            if row.holds(set(met))
+            for run in (*row.runs, *row.repeats)
+        }
+        runs = [run for run in everything if run.run_id in whole]
     if against:
         runs = _with_reference(runs, against, reader)
+    if met is not None:
+        met |= {run.run_id for run in runs} - whole  # the reference was asked for by itself
     parts: dict[str, list[StoredRun]] = {}
     for run in runs:
         parts.setdefault(PARTS.get(run.kind, "runs"), []).append(run)
@@ -188,6 +212,7 @@ def comparisons(
             sort,
             reverse,
             limit,
+            met,
         )
         # Confirmations are the end of a study, and of its tables.
         for part in ("runs", *PARTS.values())
@@ -203,6 +228,7 @@ def _comparison(
     sort: str | None,
     reverse: bool,
     limit: int | None,
+    met: frozenset[str] | None,
 ) -> Comparison:
     column = None
     objectives = {row.objective for row in found if row.objective}
@@ -219,6 +245,7 @@ def _comparison(
         tuple(differences(found, reference) if reference else [None] * len(found)),
         reference,
         limit,
+        met,
     )
 
 

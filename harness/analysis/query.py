@@ -3,6 +3,7 @@ saw different examples."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,15 @@ class Query:
     study: str | None = None
     filter: str = ""
     dataset: str | None = None
+
+    @property
+    def filters_results(self) -> bool:
+        """Whether the filter asks for what came out, and not only for what was tried.
+
+        The seeds of a configuration that meet such a condition are no random ones: their mean and
+        spread would be those of the selection.
+        """
+        return bool(re.search(r"(?i)\bmetrics?\b|\bstatus\b|outcome|(end|start)_time", self.filter))
 
     def __str__(self) -> str:
         """What is asked for, in words: `experiment 'baseline', dataset 'mnist'`."""

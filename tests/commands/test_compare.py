@@ -100,6 +100,27 @@ def test_the_table_shows_what_differs_and_what_came_out(
     assert {cells[0] for cells in body} == {group[:8] for group in groups()}
 
 
+@pytest.mark.parametrize("negated", [False, True])
+def test_a_filter_on_results_takes_all_seeds_of_a_row_or_none(
+    store: Checkout, capsys: pytest.CaptureFixture[str], negated: bool
+) -> None:
+    slow, fast = groups()
+    frame = harness.runs("softmax_regression")
+    values = frame[frame["parent"] == fast]["metrics.test/accuracy"].sort_values()
+    assert values.iloc[0] < values.iloc[-1], "seeds differ"
+    limit = (values.iloc[0] + values.iloc[-1]) / 2
+    sign = "<" if negated else ">"
+    condition = f'metrics."test/accuracy" {sign} {limit}'
+    output = told(capsys, "--experiment", "softmax_regression", "--filter", condition)
+    header, *body = lines(output.split("The filter")[0])
+    cells = {row[0]: row for row in body if row[0] in (slow[:8], fast[:8])}
+    assert cells[fast[:8]][1] == "6"
+    assert cells[fast[:8]][header.index("accuracy")] == f"{values.mean():.4f}"
+    assert re.search(rf"The filter does not hold for \d runs? in .*{fast[:8]}", output)
+    # A filter on what was tried selects nothing by its result.
+    assert "The filter" not in told(capsys, "--filter", "params.seed = '3'", "--mixed-data")
+
+
 def test_a_reference_adds_the_paired_difference(
     store: Checkout, capsys: pytest.CaptureFixture[str]
 ) -> None:
