@@ -140,6 +140,11 @@ class Comparison:
                 f"With fewer than {FEWEST_PAIRS} shared seeds, p cannot get below 0.05: too "
                 f"few to tell. Run more: {_more_seeds(reference.latest)}"
             )
+        if any(d and d.reason == "other code" for d in self.compared):
+            notes.append(
+                "other code: the files of the experiment, or modules that it imports, have changed "
+                "between the runs; what they did is no difference of the settings."
+            )
         if len(pairs) > 1:
             notes.append(f"p is not corrected for {len(pairs)} comparisons.")
         return notes

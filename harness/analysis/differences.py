@@ -22,19 +22,21 @@ class SeedDifference:
 
     Attributes:
         best: whether the highest or the lowest value of the metric is best.
-        summary: of the differences; None without a shared seed.
+        summary: of the differences; None if there is none.
         p: of the sign-flip test, two-sided.
+        reason: why there is no difference.
     """
 
     best: Best | None
     summary: Summary | None = None
     p: float | None = None
+    reason: str = "no shared seeds"
 
     @property
     def verdict(self) -> str:
         """In words, whether the row is better than the reference."""
         if self.summary is None or self.p is None:
-            return "no shared seeds"
+            return self.reason
         if self.summary.n < FEWEST_PAIRS:
             return f"n = {self.summary.n} is too small"
         if self.p > LEVEL:
@@ -70,7 +72,9 @@ def differences(rows: Sequence[Row], reference: Row) -> list[SeedDifference | No
 def _difference(row: Row, reference: Row, metric: str) -> SeedDifference:
     best = reference.best_of(metric)
     if data_seen(row.runs[0]) != data_seen(reference.runs[0]):
-        return SeedDifference(best)
+        return SeedDifference(best, reason="other examples")
+    if row.runs[0].code_differs(reference.runs[0]):
+        return SeedDifference(best, reason="other code")
     values, others = row.by_seed(metric), reference.by_seed(metric)
     shared = sorted(values.keys() & others.keys())
     if not shared:

@@ -202,7 +202,7 @@ def ordered_rows(found: Sequence[Row], column: str | None, reverse: bool) -> lis
 
 def _configuration(run: StoredRun) -> tuple[Any, ...]:
     """What two runs must share to differ only by their seed."""
-    names = ("device", "device_name", "threads", "experiment_sha256")
+    names = ("device", "device_name", "threads", "experiment_sha256", "code")
     parameters = (
         # True is not 1, but 1 is 1.0.
         (name, isinstance(value, bool), str(value) if isinstance(value, list | dict) else value)

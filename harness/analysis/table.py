@@ -131,6 +131,7 @@ def usual_columns(rows: Sequence[Row], shown: Sequence[Record]) -> list[Column]:
         columns.append(_column(shown, "tags.harness.trial", "trial"))
     elif any(row.is_named for row in rows):
         columns.append(_column(shown, "name", "name"))
+    columns += given("tags.harness.code_version", "code\nversion")
     columns += given("experiment", "experiment")
     if differs(SOURCE) and not differs("experiment"):
         columns.append(_column(shown, SOURCE, "source"))

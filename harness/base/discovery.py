@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import functools
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -57,6 +59,61 @@ def find(folder: str, name: str) -> Path:
     else:
         return path
     raise BadRequest(f"{folder}/{name}.py cannot be imported: {reason}")
+
+
+@functools.cache
+def sources_of(file: Path) -> dict[str, str]:
+    """A file of the project and the project's modules that it imports, directly or not.
+
+    The harness's own are left out: its version is that of the commit.
+
+    Returns:
+        The first letters of each file's SHA-256, by its path in the project. They stay the same in
+        this process, which has imported what they were.
+    """
+    found: dict[str, str] = {}
+    waiting = [file]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(project.root()).as_posix()
+        if name in found or name.startswith("harness/"):
+            continue
+        try:
+            content = path.read_bytes()
+            tree = ast.parse(content)
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+            continue
+        found[name] = hashlib.sha256(content).hexdigest()[:12]
+        waiting += _imported(tree, path)
+    return dict(sorted(found.items()))
+
+
+def _imported(tree: ast.AST, path: Path) -> list[Path]:
+    """The project's files that the import statements of a module lead to."""
+    root = project.root()
+    modules: list[Path] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules += [root.joinpath(*alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = path.parents[node.level - 1] if node.level else root
+            base = base.joinpath(*(node.module or "").split("."))
+            modules += [base, *(base / alias.name for alias in node.names)]
+    files = [
+        candidate
+        for module in modules
+        if module.is_relative_to(root) and module != root
+        for candidate in (
+            module.with_name(f"{module.name}.py"),
+            # Importing a module runs its packages first.
+            *(
+                folder / "__init__.py"
+                for folder in (module, *module.parents)
+                if folder.is_relative_to(root) and folder != root
+            ),
+        )
+    ]
+    return [file for file in files if file.is_file()]
 
 
 def put_project_first() -> None:

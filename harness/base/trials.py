@@ -30,6 +30,7 @@ class TrialRow:
         owner: the process that claimed it.
         worker: number of that process's worker that trained it.
         num_epochs: how many epochs were trained.
+        version: number of the code that trained it; see `--accept-changed-code`.
     """
 
     number: int
@@ -45,6 +46,7 @@ class TrialRow:
     owner: str | None = None
     worker: int | None = None
     num_epochs: int = 0
+    version: int = 1
 
     @property
     def value(self) -> float | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from typing import Annotated
 
 from harness.base.command_line import repeatable
 from harness.base.fields import Interval, Name, Positive, Seed, Threads
+from harness.base.machine import processors
 from harness.cli.shared_flags import default
 from harness.cli.training_flags import TrainingFlags
 from harness.search.objective import Objective
@@ -56,13 +56,14 @@ class StudySettings(TrainingFlags):
     """Seeds for retraining and testing the best configuration and the defaults; 0 skips it."""
     release_trials: bool = False
     """Requeue the running trials of other machines; use it only if those machines have died."""
+    accept_changed_code: bool = False
+    """Go on with changed code: all is confirmed anew, and each trial's version is marked."""
     dry_run: bool = False
     """Print the space, the budget and an estimate of the time, and stop."""
 
     def execution_and_workers(self) -> tuple[Execution, int]:
         """How each worker computes, and the number of workers: together they use all cores."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        cores = cores or 1
+        cores = processors()
         on_cpu = choose(self.device).type == "cpu"
         workers = self.workers or (max(1, cores // (self.threads or 1)) if on_cpu else 1)
         threads = self.threads or max(1, cores // workers)
@@ -109,6 +110,7 @@ class StudySettings(TrainingFlags):
             warm_start=self.warm_start,
             confirm_seeds=self.confirm_seeds,
             release_trials=self.release_trials,
+            accept_changed_code=self.accept_changed_code,
             command=repeatable(sys.argv) if command is None else command,
             forks=forks,
         )

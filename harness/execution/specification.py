@@ -90,6 +90,7 @@ class RunSpecification:
                 **begun.machine,
                 "owner": str(Owner.current()),
                 "experiment_sha256": experiment.source_digest(),
+                "code": json.dumps(experiment.sources()),
                 "metrics": json.dumps(directions(experiment.metrics())),
                 **self.tags,
             },

@@ -305,8 +305,14 @@ class _Content:
             TableColumn("note"),
         ]
         table = []
+        several_versions = len({row.version for row in self.rows}) > 1
         for row in self.rows:
-            note = row.reason or (None if row.retry_of is None else f"repeats trial {row.retry_of}")
+            remarks = [
+                row.reason,
+                None if row.retry_of is None else f"repeats trial {row.retry_of}",
+                f"code version {row.version}" if several_versions else None,
+            ]
+            note = "; ".join(filter(None, remarks)) or None
             values = row.values or [None] * len(self.objectives)
             cells: list[Value] = [row.number, row.outcome, *values]
             cells += [_cell(row.params.get(name)) for name in self.names]

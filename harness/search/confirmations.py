@@ -13,7 +13,7 @@ from typing import Any
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import confirmed_metric
 from harness.search.storage import StoredStudy
-from harness.search.trial_queue import goals_of
+from harness.search.trial_queue import goals_of, version_of
 from harness.training.experiment import Experiment
 
 
@@ -51,14 +51,14 @@ def confirmed_experiment(experiment: Experiment, seed: int) -> Experiment:
 
 def is_confirmed(stored: StoredStudy, experiment: Experiment) -> bool:
     """Whether a study has the confirmation of this very experiment, its seed included."""
-    return _key(experiment) in stored.user_attrs
+    return _key(stored, experiment) in stored.user_attrs
 
 
 def store_confirmation(
     stored: StoredStudy, experiment: Experiment, result: Mapping[str, Any]
 ) -> None:
     """Keep the result of a confirmation: `outcome`, `metrics`, `run_id`, `seconds`."""
-    stored.set_user_attr(_key(experiment), dict(result))
+    stored.set_user_attr(_key(stored, experiment), dict(result))
 
 
 def confirmations(
@@ -72,7 +72,7 @@ def confirmations(
     known = stored.user_attrs
     found = {}
     for name, experiment in configurations.items():
-        keys = {seed: _key(confirmed_experiment(experiment, seed)) for seed in seeds}
+        keys = {seed: _key(stored, confirmed_experiment(experiment, seed)) for seed in seeds}
         if not keys or not known.keys() >= set(keys.values()):
             return {}
         results = {seed: known[key] for seed, key in keys.items()}
@@ -95,7 +95,12 @@ def confirmations(
     return found
 
 
-def _key(experiment: Experiment) -> str:
-    """The attribute of the stored study that holds the confirmation of this very experiment."""
+def _key(stored: StoredStudy, experiment: Experiment) -> str:
+    """The attribute of the stored study that holds the confirmation of this very experiment.
+
+    Those by another version of the code have other keys.
+    """
     text = json.dumps(experiment.fields(), sort_keys=True)
-    return f"confirmation {zlib.crc32(text.encode()):08x} seed {experiment.seed}"
+    version = version_of(stored)
+    suffix = f" version {version}" if version > 1 else ""
+    return f"confirmation {zlib.crc32(text.encode()):08x} seed {experiment.seed}{suffix}"

@@ -13,17 +13,24 @@ from optuna.trial import TrialState
 from harness.base.errors import BadRequest, nearest
 from harness.search.samplers import grid, sampler_text
 from harness.search.storage import has_no_file, lock, open_storage
-from harness.search.trial_queue import Search, completed, goals_of
+from harness.search.trial_queue import Search, completed, goals_of, version_of
 
 WARM_STARTS = 5
 """How many trials of another study a warm start tries first."""
 
 
-def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
+def open_study(
+    search: Search, warm_start: str | None = None, *, accept_changed_code: bool = False
+) -> optuna.Study:
     """Create the stored study with the defaults as trial 0, or open it if it exists.
 
+    Args:
+        accept_changed_code: go on although the code has changed; the trials from now on are of
+            another version.
+
     Raises:
-        BadRequest: its declaration has changed, or the study of the warm start does not exist.
+        BadRequest: its declaration or its code has changed, it is no study of the harness's, or
+            the study of the warm start does not exist.
     """
     if warm_start and has_no_file(search.url):
         raise BadRequest(f"warm_start: there is no stored study {warm_start!r}, nor any other.")
@@ -42,6 +49,7 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
                 directions=[goal.direction for goal in search.study.goals],
             )
         stored = search.stored(storage)
+        _check_directions(stored, search)
         before = stored.user_attrs.get("declaration")
         if before is None:
             _begin(stored, search, _best_of(storage, warm_start, search) if warm_start else [])
@@ -53,7 +61,54 @@ def open_study(search: Search, warm_start: str | None = None) -> optuna.Study:
                 f"{'; '.join(changes)}.\nContinue it with the old values, or start another "
                 f"--study-name, with --warm-start {search.study_name} to begin from its best."
             )
+        else:
+            _check_distributions(stored, search)
+        _check_code(stored, search, accept_changed_code)
         return stored
+
+
+def _check_directions(stored: optuna.Study, search: Search) -> None:
+    found = [direction.name.lower() for direction in stored.directions]
+    goals = search.study.goals
+    if found != [goal.direction for goal in goals]:
+        declared_goals = ", ".join(f"{goal.direction} {goal.metric}" for goal in goals)
+        raise BadRequest(
+            f"The stored study {search.study_name!r} was created to {', '.join(found)}; "
+            f"declared is: {declared_goals}. Choose another --study-name."
+        )
+
+
+def _check_distributions(stored: optuna.Study, search: Search) -> None:
+    """Refuse trials that somebody has added with other ranges than the declared ones."""
+    for trial in stored.get_trials(deepcopy=False):
+        for name, distribution in trial.distributions.items():
+            wanted = search.study.space.get(name, distribution)
+            if distribution != wanted:
+                raise BadRequest(
+                    f"The stored study {search.study_name!r} has a trial of other ranges: {name} "
+                    f"of trial {trial.number} is from {distribution}, declared is {wanted}. Choose "
+                    "another --study-name."
+                )
+
+
+def _check_code(stored: optuna.Study, search: Search, accept: bool) -> None:
+    now, before = search.study.sources(), stored.user_attrs.get("code")
+    if before is None or before == now:
+        if before is None:
+            stored.set_user_attr("code", now)
+        return
+    changed = sorted(
+        path for path in before.keys() | now.keys() if before.get(path) != now.get(path)
+    )
+    if not accept:
+        raise BadRequest(
+            f"The code of the stored study {search.study_name!r} has changed: {', '.join(changed)}."
+            "\nTrials by different code cannot be compared. Start another --study-name, or go on "
+            "with --accept-changed-code: everything is confirmed anew, and each trial's version is "
+            "marked."
+        )
+    stored.set_user_attr("version", version_of(stored) + 1)
+    stored.set_user_attr("code", now)
 
 
 def budget(search: Search) -> int:

@@ -41,7 +41,7 @@ def trials_csv(rows: Sequence[TrialRow]) -> str:
     most = max((len(row.values) for row in rows), default=1)
     before = ("number", "outcome")
     values = ["value"] if most < 2 else [f"value {number}" for number in range(1, most + 1)]
-    after = ("num_epochs", "seconds", "training_seconds", "reason", "retry_of", "run_id")
+    after = ("num_epochs", "seconds", "training_seconds", "reason", "retry_of", "version", "run_id")
     cells = (
         [
             *(getattr(row, name) for name in before),
@@ -94,6 +94,7 @@ def _row(trial: FrozenTrial) -> TrialRow:
         training_seconds=known.get("training_seconds"),
         reason=known.get("reason"),
         retry_of=known.get("retry_of"),
+        version=known.get("version", 1),
         run_id=known.get("run_id"),
         owner=known.get("owner"),
         worker=known.get("worker"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -9,6 +10,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from math import log
+from pathlib import Path
 from typing import Annotated, Any
 
 import optuna
@@ -20,7 +22,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, Trial
 
-from harness.base import discovery, fields
+from harness.base import discovery, fields, project
 from harness.base.errors import BadRequest
 from harness.base.fields import Count
 from harness.base.formatting import value_text
@@ -163,6 +165,19 @@ class Study:
             "metrics": directions(self.experiment.metrics()),
             "objectives": {goal.metric: goal.direction for goal in self.goals},
         }
+
+    def sources(self) -> dict[str, str]:
+        """Digests of the project's files that decide what a trial trains, by their paths.
+
+        Those of the experiment and what it imports; with `suggest`, those of its file too.
+        """
+        found = type(self.experiment).sources()
+        if self.suggest:
+            with contextlib.suppress(OSError, TypeError):
+                file = Path(inspect.getfile(inspect.unwrap(self.suggest))).resolve()
+                if file.is_relative_to(project.root()):
+                    found = found | discovery.sources_of(file)
+        return found
 
     def _check(self, name: str, value: Any) -> None:
         fields.check(type(self.experiment), name, value)

@@ -43,6 +43,8 @@ class Search:
 
     Attributes:
         data: digests of the examples that the trials see, by what they are used for.
+        version: number of the code that the trials are trained with, counted from 1; it grows when
+            a study goes on with changed code.
     """
 
     study: Study
@@ -53,6 +55,7 @@ class Search:
     pruner: PrunerName = "median"
     sampler_seed: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
+    version: int = 1
 
     def stored(self, storage: RDBStorage) -> optuna.Study:
         """The stored study. Keep the object: it caches the finished trials."""
@@ -133,6 +136,8 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
             warnings.simplefilter("ignore")
             trial = stored.ask(dict(search.study.space))
         trial.set_user_attr("owner", str(Owner.current()))
+        if search.version > 1:
+            trial.set_user_attr("version", search.version)
         return trial
 
 
@@ -226,6 +231,11 @@ def tell(
         stored.tell(trial, state=TrialState.PRUNED)
     else:
         stored.tell(trial, values if is_feasible else [goal.worst for goal in goals_of(stored)])
+
+
+def version_of(stored: optuna.Study) -> int:
+    """The number of the code that a stored study is searched with now, counted from 1."""
+    return int(stored.user_attrs.get("version", 1))
 
 
 def goals_of(stored: optuna.Study) -> tuple[Goal, ...]:

@@ -138,6 +138,11 @@ class StoredRun:
         """The command line that began the run."""
         return self.tag("command") or ""
 
+    def code_differs(self, other: StoredRun) -> bool:
+        """Whether a file that both were trained with has changed between them."""
+        ours, theirs = self._values("code"), other._values("code")
+        return any(ours[path] != theirs[path] for path in ours.keys() & theirs.keys())
+
     @property
     def parent(self) -> str | None:
         """Id of the group or study that the run belongs to."""

@@ -15,6 +15,7 @@ import torch
 from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Threads
+from harness.base.machine import processors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,9 @@ class Execution:
         device = choose(self.device)
         if self.threads:
             torch.set_num_threads(self.threads)
+        elif torch.get_num_threads() > processors():
+            # torch does not know the quota of a container: its threads would wait for each other.
+            torch.set_num_threads(processors())
         torch.set_float32_matmul_precision(self.matmul_precision)
         if device.type == "cuda":
             torch.cuda.set_device(device)  # streams and captured graphs belong to the current one

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform
 import torch
 from torch import nn
 
-from harness.base import discovery, fields
+from harness.base import discovery, fields, project
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, Interval, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
@@ -243,6 +243,22 @@ class Experiment(ABC):
             return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
         except (OSError, TypeError):
             return "unknown"
+
+    @classmethod
+    def sources(cls) -> dict[str, str]:
+        """Digests of the project's files that the experiment is made of, by their paths.
+
+        Those of its file and of the modules that it imports; of one that is in no file of the
+        project, the digest of its source, if that is known.
+        """
+        try:
+            file = Path(inspect.getfile(cls)).resolve()
+            if file.is_relative_to(project.root()):
+                return discovery.sources_of(file)
+            source = inspect.getsource(cls)
+        except (OSError, TypeError, BadRequest):
+            return {}
+        return {cls.__name__: hashlib.sha256(source.encode()).hexdigest()[:12]}
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""

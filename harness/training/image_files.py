@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from harness.base.errors import BadRequest, nearest
+from harness.base.machine import processors
 from harness.training.downloads import DataUnavailable
 from harness.training.mapped_arrays import key_of, mapped, stored
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 """Of the files that are taken for images."""
 
-DECODERS = min(8, os.cpu_count() or 1)
+DECODERS = min(8, processors())
 """Threads that decode images; the decoders release Python's lock."""
 
 

@@ -57,6 +57,9 @@ class StudyContext:
         Args:
             objectives: the metrics that judge it, and what is best for each.
         """
+        tags = {"objectives": json.dumps(objectives)}
+        if self.search.version > 1:
+            tags["code_version"] = str(self.search.version)
         return RecordRun(
             self.recorder,
             RunSpecification(
@@ -66,7 +69,7 @@ class StudyContext:
                 parent=self.run_id,
                 settings=dataclasses.asdict(self.execution),
                 user_tags=user_tags,
-                tags={"objectives": json.dumps(objectives)},
+                tags=tags,
             ),
             experiment,
             self.execution,

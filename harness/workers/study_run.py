@@ -54,6 +54,7 @@ class StudyRequest:
         warm_start: a stored study whose best configurations are tried first.
         confirm_seeds: how many seeds confirm the best and the defaults.
         release_trials: whether running trials of other machines are requeued.
+        accept_changed_code: whether a stored study goes on although its code has changed.
         command: the command line that goes on with it; empty for a study of a notebook.
         forks: whether workers may be forked from this process. Not if it has trained before: what
             autograd started does not survive a fork.
@@ -74,6 +75,7 @@ class StudyRequest:
     warm_start: str | None = None
     confirm_seeds: int = 5
     release_trials: bool = False
+    accept_changed_code: bool = False
     command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))
     forks: bool = False
 
@@ -165,6 +167,7 @@ def _run(
             for i in range(request.confirm_seeds)
         ]
         stored = _open(search, request, view)
+        search = dataclasses.replace(search, version=trial_queue.version_of(stored))
         known = study_answer(search, stored, seeds, str(device), request.command)
         if known and known.is_finished and known.is_reported:
             return known, True
@@ -208,7 +211,7 @@ def _run(
 
 def _open(search: Search, request: StudyRequest, view: StudyView) -> StoredStudy:
     """The stored study, with the trials of dead processes back in its queue."""
-    stored = open_study(search, request.warm_start)
+    stored = open_study(search, request.warm_start, accept_changed_code=request.accept_changed_code)
     with lock(search.url):
         trial_queue.requeue_orphans(stored)
         trial_queue.forgive_failures(stored)

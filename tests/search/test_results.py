@@ -96,7 +96,7 @@ def test_the_csv_has_every_trial_and_a_column_for_each_parameter(stored: optuna.
     table = list(csv.DictReader(io.StringIO(text)))
     assert list(table[0]) == [
         *("number", "outcome", "value", "lr", "batch_size", "hidden_width", "num_epochs"),
-        *("seconds", "training_seconds", "reason", "retry_of", "run_id"),
+        *("seconds", "training_seconds", "reason", "retry_of", "version", "run_id"),
     ]
     assert [row["outcome"] for row in table] == ["completed", "failed", "interrupted", "running"]
     assert (table[0]["lr"], table[0]["batch_size"], table[0]["num_epochs"]) == ("0.1", "256", "2")
