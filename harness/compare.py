@@ -18,6 +18,7 @@ def main(arguments: Sequence[str]) -> int:
     from harness.analysis.comparison import comparisons, nothing_recorded
     from harness.cli.compare_files import check_files, write_files
     from harness.cli.compare_flags import CompareSettings
+    from harness.cli.output import print_text
     from harness.execution.recovery import recover
     from harness.tracking.reader import open_reader
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         mixed_data=settings.mixed_data,
     )
     if not found:
-        print(nothing_recorded(reader))
+        print_text(nothing_recorded(reader))
         return 0
     write_files(settings, found, reader)
     for number, comparison in enumerate(found):

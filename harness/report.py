@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     recover()
     report = build(settings.name, settings.storage)
     output.write_output("out", settings.out, report.page)
-    print(f"{settings.out}: the report of the {report.kind} {settings.name}.")
+    output.print_text(f"{settings.out}: the report of the {report.kind} {settings.name}.")
     if report.run_id:
         print(f"It is also kept as report.html with the study's run.\nrun {report.run_id}")
     return 0

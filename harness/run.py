@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from harness.base import signals
 from harness.base.errors import BadRequest
 from harness.cli import entry, flags, listing
+from harness.cli.output import print_text
 from harness.cli.recording import optional_recorder, recorder_process
 
 USAGE = """\
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         if recorder is None or settings.dry_run:
             from harness.cli.dry_run import run_dry_run
 
-            print(run_dry_run(experiment, settings))
+            print_text(run_dry_run(experiment, settings))
             return 0
         return report_run(run_as_asked(experiment, settings, recorder))
 

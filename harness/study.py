@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from harness.base import signals
 from harness.cli import entry, flags, listing
+from harness.cli.output import print_text
 from harness.cli.recording import optional_recorder
 
 USAGE = """\
@@ -44,14 +45,14 @@ def main(arguments: Sequence[str]) -> int:
         if recorder is None or settings.dry_run:
             from harness.cli.dry_run import study_dry_run
 
-            print(study_dry_run(request))
+            print_text(study_dry_run(request))
             return 0
         with signals.deferred():
             from harness.cli.study_progress import answer_text, study_view
             from harness.workers.study_run import search_and_confirm
 
         answer, was_finished = search_and_confirm(request, recorder, study_view(settings.quiet))
-    print(answer_text(answer, was_finished))
+    print_text(answer_text(answer, was_finished))
     return 0
 
 

@@ -11,6 +11,7 @@ from contextlib import closing
 
 from harness.base import signals
 from harness.cli import entry, flags
+from harness.cli.output import print_text
 from harness.tracking import store_address
 
 
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         verdict = verified.verdict(settings.tolerance, settings.exact)
         verified.report(recorder, verdict)
-    print("\n".join(verified.lines(verdict)))
+    print_text("\n".join(verified.lines(verdict)))
     return 0 if verdict.holds else 1
 
 

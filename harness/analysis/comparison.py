@@ -21,7 +21,7 @@ from harness.analysis.query import (
 )
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.errors import BadRequest, nearest
-from harness.base.formatting import number_of
+from harness.base.formatting import harmless, number_of
 from harness.base.statistics import FEWEST_PAIRS
 from harness.tracking import store_address
 from harness.tracking.reader import Reader
@@ -99,7 +99,7 @@ class Comparison:
             *([where[0]] if len(where) == 1 and runs[0].tag("device_name") else []),
             f"sorted by {self.sorted_by.removeprefix('metrics.').removeprefix('params.')}",
         ]
-        return "; ".join(parts)
+        return harmless("; ".join(parts))
 
     @property
     def notes(self) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, nearest
-from harness.base.formatting import number_of
+from harness.base.formatting import harmless, number_of
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 from harness.tracking.selection import PARENTS, select_runs
@@ -95,7 +95,7 @@ def with_children(found: Iterable[StoredRun], reader: Reader) -> list[StoredRun]
 def judged_on(run: StoredRun) -> str:
     """The examples that judged a run, in words: `mnist, test examples`; "" if not recorded."""
     part = next((part for part in ("validation", "test") if part in run.data), None)
-    return f"{run.dataset}, {part} examples" if part else ""
+    return harmless(f"{run.dataset}, {part} examples") if part else ""
 
 
 def data_seen(run: StoredRun) -> tuple[str | None, ...]:

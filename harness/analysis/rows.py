@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.query import judged_on
+from harness.base.formatting import harmless
 from harness.base.metric_names import Best
 from harness.base.statistics import Summary, summarize
 from harness.tracking.frames import run_columns
@@ -47,7 +48,7 @@ class Row:
     @functools.cached_property
     def label(self) -> str:
         """What the runs are called, without their seed."""
-        name = self.latest.name
+        name = harmless(self.latest.name)
         if not self.runs[0].is_ours:
             return name
         return re.sub(r"(^| )seed=\d+\b", "", name).strip() or self.runs[0].experiment

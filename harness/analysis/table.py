@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.differences import SeedDifference
 from harness.analysis.rows import SOURCE, Row
 from harness.base.errors import BadRequest, nearest
-from harness.base.formatting import metric_text, value_text
+from harness.base.formatting import harmless, metric_text, value_text
 from harness.tracking.frames import ordered_columns
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ Record = dict[str, Any]
 
 OWN = ("row", "name", "n", "seeds", "examples", "commit")
 """Columns that rows have and runs do not; they come first."""
+
+MARKED, ESCAPED = re.compile(r"[\\|`<\[*]"), r"\\\g<0>"
+"""What means something in Markdown: ends a cell, begins code, a tag, a link or an emphasis."""
 
 GAP = 2
 """Spaces between two columns."""
@@ -221,7 +225,7 @@ def print_table(
     """
     from rich.console import Console  # rich is slow to import, and reports use this module too
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     say = functools.partial(console.print, markup=False, soft_wrap=not console.is_terminal)
     say(f"{heading}\n")
     if as_markdown:
@@ -276,7 +280,7 @@ def markdown(columns: Sequence[Column]) -> str:
     """The table in Markdown."""
 
     def line(cells: Iterable[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        return f"| {' | '.join(MARKED.sub(ESCAPED, cell) for cell in cells)} |"
 
     return "\n".join(
         [
@@ -295,6 +299,7 @@ def _header(columns: Sequence[Column], column: Column) -> str:
 
 def _lines(name: str) -> str:
     """A long name such as `test/accuracy` or `hidden_width` in two lines, to save width."""
+    name = harmless(name)
     for mark in "/_":
         start, found, rest = name.partition(mark)
         if found and rest and len(name) > 10:
@@ -344,11 +349,11 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M}"
     if name.startswith("data.") or name in (SOURCE, "git_commit"):
-        return str(value)[:8]
+        return harmless(str(value)[:8])
     if name == "seeds":
         return _ranges([int(seed) for seed in value.split()])
     if not isinstance(value, float) or name.startswith("params."):
-        return value_text(value).replace("\n", " ")
+        return harmless(value_text(value))
     if name == "seconds":
         return f"{value:.1f}"
     if name.startswith("difference"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from harness.base.formatting import harmless
+
 
 class BadRequest(ValueError):
     """The user asked for something that cannot be done: exit status 2.
@@ -30,5 +32,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"Known: {', '.join(names) or 'none'}."
+        return f"Did you mean {' or '.join(map(harmless, close))}?"
+    return f"Known: {', '.join(map(harmless, names)) or 'none'}."

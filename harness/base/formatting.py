@@ -5,8 +5,42 @@ from __future__ import annotations
 import csv
 import html
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Categories of characters that steer a screen, turn text around, or cannot be seen."""
+
+_JOINERS = "\u200c\u200d"
+"""The two invisible characters that scripts and emoji need."""
+
+_FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the start of a formula, in full width too."""
+
+
+def harmless(text: str, *, lines: bool = False) -> str:
+    """Return a text that does nothing but show itself, wherever it is printed.
+
+    Whoever may write to a store chooses names there. Control characters, line breaks, and
+    characters that change the direction of writing are shown as escapes.
+
+    Args:
+        lines: keep line breaks; for a text that may have several lines.
+
+    >>> harmless("a\x1b[2Jb")
+    'a\\x1b[2Jb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _UNSEEN
+        and character not in _JOINERS
+        and not (lines and character == "\n")
+        else character
+        for character in text
+    )
 
 
 def value_text(value: Any) -> str:
@@ -68,18 +102,36 @@ def duration(seconds: float) -> str:
 
 def html_facts(title: str, facts: Mapping[str, Any]) -> str:
     """Return a small table of facts as HTML, as a notebook shows it."""
+
+    def shown(text: str) -> str:
+        return html.escape(harmless(text, lines=True))
+
     rows = "".join(
-        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-        f"<td style='text-align:left'>{html.escape(str(value))}</td></tr>"
+        f"<tr><th style='text-align:left'>{shown(name)}</th>"
+        f"<td style='text-align:left'>{shown(str(value))}</td></tr>"
         for name, value in facts.items()
     )
-    return f"<table><caption>{html.escape(title)}</caption>{rows}</table>"
+    return f"<table><caption>{shown(title)}</caption>{rows}</table>"
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV: a line for each row, an empty cell for None."""
+    """Return a table as CSV: a line for each row, an empty cell for None.
+
+    A text that a spreadsheet would compute gets an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    writer.writerows([_csv_cell(value) for value in row] for row in (header, *rows))
     return text.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    value = harmless(value)
+    if unicodedata.normalize("NFKC", value.lstrip()[:1]) in _FORMULA:
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value

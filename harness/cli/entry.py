@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from harness.base import signals
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.formatting import harmless
 from harness.base.privacy import mask
 from harness.base.surroundings import ignore_foreign_settings
 
@@ -44,7 +45,7 @@ def enter(main: Callable[[list[str]], int]) -> NoReturn:
     except signals.Interrupted as error:
         for note in getattr(error, "__notes__", ()):  # how to go on, for example
             with contextlib.suppress(OSError):
-                print(note, flush=True)
+                print(harmless(note, lines=True), flush=True)
         status = error.status
     except BrokenPipeError:
         status = 1
@@ -91,9 +92,10 @@ def leave(status: int) -> NoReturn:
 
 
 def _presentable(message: str) -> str:
-    """The message without credentials, each long line without its middle."""
+    """The message without credentials and control characters, long lines without their middle."""
     half = LONGEST_LINE // 2
+    shown = harmless(mask(message), lines=True)
     return "\n".join(
         line if len(line) <= LONGEST_LINE else f"{line[:half]} ... {line[-half:]}"
-        for line in mask(message).splitlines()
+        for line in shown.splitlines()
     )

@@ -6,6 +6,7 @@ import dataclasses
 
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
+from harness.cli.output import print_text
 from harness.cli.resume_flags import ContinueFlags, ResumeFlags
 from harness.cli.run_flags import RunSettings
 from harness.cli.run_progress import epochs_view, summary
@@ -62,7 +63,7 @@ def run_as_asked(
         if not settings.quiet:
             print(f"starting from {number_of(len(weights), 'tensor')} of {stored.run_id[:8]}")
             for phrase in others:
-                print(f"  starts anew: {phrase}")
+                print_text(f"  starts anew: {phrase}")
     code = recorder.send(OpenStore())
     recover(recorder)
     if command:
@@ -122,5 +123,5 @@ def resume_as_asked(
 
 def report_run(result: RunResult | GroupResult) -> int:
     """Print how a run or group has ended; return the exit status."""
-    print(f"{summary(result)}\nrun {result.run_id}\nsee it with: python -m harness.ui")
+    print_text(f"{summary(result)}\nrun {result.run_id}\nsee it with: python -m harness.ui")
     return 1 if result.has_diverged else 0

@@ -1,4 +1,7 @@
-"""Files that a flag names: checked before the work begins, written completely or not at all."""
+"""What a command puts out: text on the screen, and files that a flag names.
+
+Files are checked before the work begins, and written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,12 @@ from pathlib import Path
 
 from harness.base import files
 from harness.base.errors import BadRequest
+from harness.base.formatting import harmless
+
+
+def print_text(text: str) -> None:
+    """Print a text to standard output, where names in it do nothing to a terminal."""
+    print(harmless(text, lines=True), flush=True)
 
 
 def check_writable(flag: str, path: Path) -> None:

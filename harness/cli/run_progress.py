@@ -48,7 +48,9 @@ class LiveEpochs(Callback):
 
     def epoch(self, result: EpochResult) -> Outcome | None:
         """Print the epoch."""
-        self.console.print(epoch_line(result, self.num_epochs), highlight=False)
+        self.console.print(
+            epoch_line(result, self.num_epochs), highlight=False, markup=False, emoji=False
+        )
         return None
 
     def ended(self, ending: Ending) -> None:

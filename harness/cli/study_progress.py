@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.base.command_line import go_on
-from harness.base.formatting import metric_text, number_of
+from harness.base.formatting import harmless, metric_text, number_of
 from harness.base.trials import metric_in_words
+from harness.cli.output import print_text
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded
 from harness.workers.study_answer import StudyAnswer
 
@@ -21,7 +22,7 @@ class QuietStudy(StudyView):
 
     def note(self, text: str) -> None:
         """Print it."""
-        print(text, flush=True)
+        print_text(text)
 
 
 class StudyLines(QuietStudy):
@@ -58,7 +59,7 @@ class LiveStudy(StudyLines):
 
     def note(self, text: str) -> None:
         """Print a line above the table."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(harmless(text, lines=True), highlight=False, markup=False, emoji=False)
 
     def started(self, progress: StudyProgress) -> None:
         """Print what begins, and show the table."""
@@ -125,10 +126,11 @@ def workers_table(progress: StudyProgress) -> Group:
     """Each worker with its training, epoch and value; the study so far below."""
     table = Table()
     for column in ("worker", "doing", "epoch", metric_in_words(progress.goals[0].metric)):
-        table.add_column(column)
+        table.add_column(Text(harmless(column)))
     for number, worker in enumerate(progress.workers):
         value = "" if worker.value is None else metric_text(worker.value)
-        table.add_row(str(number), worker.doing, str(worker.epoch or ""), value)
+        cells = (str(number), harmless(worker.doing), str(worker.epoch or ""), value)
+        table.add_row(*map(Text, cells))
     return Group(table, Text(how_far(progress)))
 
 

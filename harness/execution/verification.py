@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.errors import BadRequest
-from harness.base.formatting import number_of
+from harness.base.formatting import harmless, number_of
 from harness.execution.changes import NUMERICS, Change, changes_since
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, run
@@ -120,7 +120,7 @@ class Verification:
             f"({number_of(self.num_epochs, 'epoch')}, n = 1 run, {self.result.device})"
         ]
         for name, change in self.changes.items():
-            lines.append(f"  {name} was {change.then}, is {change.now}")
+            lines.append("  " + harmless(f"{name} was {change.then}, is {change.now}"))
         if not self.changes:
             lines.append("  commit, files, data, device, threads, versions and precision are equal")
         return [*lines, f"run {self.result.run_id}", f"verifies {self.stored.run_id}"]

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.base.formatting import harmless
 from harness.base.privacy import mask
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def text_width(text: str, points: float = 10) -> float:
 
 def cut_text(text: str, width: float, points: float) -> str:
     """The text, shortened to fit into this width in inches."""
+    text = harmless(text)
     letters = int(width / text_width("x", points))
     return text if len(text) <= letters else text[: letters - 1] + "…"
 

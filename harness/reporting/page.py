@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from harness.base.formatting import harmless
+
 TEMPLATE = Path(__file__).with_name("page.html")
 
 Value = str | int | float | bool | None
@@ -190,6 +192,10 @@ def render(page: Page) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: harmless(value, lines=True) if isinstance(value, str) else value,
     )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page=page)

@@ -49,9 +49,9 @@ def open_study(
                 directions=[goal.direction for goal in search.study.goals],
             )
         stored = search.stored(storage)
-        _check_directions(stored, search)
         before = stored.user_attrs.get("declaration")
         if before is None:
+            _check_directions(stored, search)
             _begin(stored, search, _best_of(storage, warm_start, search) if warm_start else [])
             # Last: a study whose creation was cut off is created again.
             stored.set_user_attr("declaration", declaration)
@@ -62,6 +62,7 @@ def open_study(
                 f"--study-name, with --warm-start {search.study_name} to begin from its best."
             )
         else:
+            _check_directions(stored, search)
             _check_distributions(stored, search)
         _check_code(stored, search, accept_changed_code)
         return stored

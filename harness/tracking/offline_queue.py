@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from harness.base import project
 from harness.base.errors import RunFailed
 from harness.base.files import write_whole
+from harness.base.formatting import harmless
 from harness.base.ownership import Owner
 from harness.base.privacy import mask
 from harness.tracking.store import Store
@@ -196,4 +197,4 @@ def _shown(path: Path) -> str:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    print(f"warning: {harmless(text)}", file=sys.stderr, flush=True)

@@ -93,9 +93,11 @@ def test_plain_tables_are_aligned() -> None:
     )
 
 
-def test_markdown_escapes_bars() -> None:
-    column = table.Column("a\nb", ("x|y",))
-    assert table.markdown([column]).splitlines() == ["| a b |", "| --- |", "| x\\|y |"]
+def test_markdown_escapes_what_means_something_there() -> None:
+    column = table.Column("a\nb", ("x|y", "x\\|y", "<b>`[l](u)", "a_b"))
+    assert table.markdown([column]).splitlines() == [
+        *("| a b |", "| --- |", r"| x\|y |", r"| x\\\|y |", r"| \<b>\`\[l](u) |", "| a_b |")
+    ]
 
 
 class Histories:

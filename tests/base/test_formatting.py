@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import unicodedata
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from harness.base.formatting import (
     assignments,
     csv_text,
     duration,
+    harmless,
     metric_text,
     number_of,
     value_text,
@@ -71,7 +73,9 @@ def test_numbers_of_things_metrics_and_seconds() -> None:
     ]
 
 
-CELLS = st.text(st.characters(exclude_categories=("Cc", "Cs")))
+CELLS = st.text(st.characters(categories=("L", "M", "N", "P", "S", "Zs"))).filter(
+    lambda text: unicodedata.normalize("NFKC", text.lstrip()[:1]) not in set("=+-@")
+)
 
 
 @given(st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=4))
@@ -82,3 +86,40 @@ def test_a_table_is_read_back_from_csv(rows: list[list[str]]) -> None:
 
 def test_a_missing_value_is_an_empty_cell() -> None:
     assert csv_text(["a", "b"], [(None, 0.25)]) == "a,b\n,0.25\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("lr=0.1 Größe 数字 👩‍🔬", "lr=0.1 Größe 数字 👩‍🔬"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("a\nerror: b\r\t", "a\\nerror: b\\r\\t"),
+        ("a\x9b2J\x85\u2028", "a\\x9b2J\\x85\\u2028"),
+        ("\u202egnp.exe\u2066", "\\u202egnp.exe\\u2066"),
+        ("\ufeff\u200b\udc80", "\\ufeff\\u200b\\udc80"),
+    ],
+)
+def test_a_name_does_nothing_but_show_itself(text: str, shown: str) -> None:
+    assert harmless(text) == shown
+    assert harmless(f"{text}\n", lines=True).count("\n") == 1 + text.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("-x", "'-x"),
+        ("  +x", "'  +x"),
+        ("\t=1", "\\t=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("-1", "-1"),
+        ("+2.5", "+2.5"),
+        (-0.5, "-0.5"),
+        ("a\nb", "a\\nb"),
+        (None, ""),
+    ],
+)
+def test_a_spreadsheet_computes_no_text_of_a_table(value: object, cell: str) -> None:
+    written = csv_text(["x", "=y"], [[value, 1]])
+    assert list(csv.reader(io.StringIO(written))) == [["x", "'=y"], [cell, "1"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from xml.etree import ElementTree
 
 import matplotlib.image
 import pytest
@@ -68,6 +69,12 @@ def test_as_many_curves_as_can_be_told_apart() -> None:
 def test_a_long_label_is_cut() -> None:
     (label,) = (word for word in words_of(svg_of(curve("W" * 300))) if word.startswith("W"))
     assert label.endswith("W…")
+
+
+def test_a_picture_shows_control_characters_as_escapes() -> None:
+    svg = draw_comparison([curve("a\x1b\nb\u202e")], "\x1b", "", "svg")
+    ElementTree.fromstring(svg)  # it would be no XML
+    assert r"a\x1b\nb\u202e (n = 1)" in words_of(svg_of(curve("a\x1b\nb\u202e")))
 
 
 def test_lines_and_bands_have_the_colours_of_the_palette() -> None:

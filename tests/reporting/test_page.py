@@ -77,6 +77,15 @@ def test_a_sortable_table_keeps_whole_numbers_to_sort_by() -> None:
     assert page.values == [[[None], ["0.123456"], [None]]]
 
 
+def test_no_word_turns_the_page_around_or_is_invisible() -> None:
+    evil = "a\u202eb\x1b\u2066"
+    table = Table(evil, [TableColumn(evil)], [[evil]], sortable=True)
+    text = page_of(Text(evil), Commands(["one", evil]), table, title=evil)
+    assert not {"\u202e", "\x1b", "\u2066"} & set(text)
+    assert r"a\u202eb\x1b\u2066" in text
+    assert "one\n" in text
+
+
 def test_words_are_shown_and_never_obeyed() -> None:
     hostile = Page(
         f"{HOSTILE}\"'&",
