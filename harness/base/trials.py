@@ -12,6 +12,9 @@ from typing import Any
 from harness.base.goals import Direction
 from harness.base.statistics import expected_maximum
 
+CONDITION = "; if "
+"""Between the range of a parameter and its condition, in the words of a conditional space."""
+
 
 @dataclass(frozen=True)
 class TrialRow:

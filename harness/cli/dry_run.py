@@ -93,7 +93,7 @@ def study_dry_run(request: StudyRequest) -> str:
     task = TrainingTask(experiment, with_test=False)
     seconds = _epoch_seconds(LocalGroup(data, execution, device), task)
     total = seconds * experiment.num_epochs * search.n_trials / workers
-    space = describe_space(search.study) or {"": "what suggest(trial) asks for"}
+    space = describe_space(search.study)
     return _listed(
         search.study_name,
         {

@@ -331,10 +331,10 @@ def _expected_best(trials: _Trials, values: Sequence[float]) -> Figure:
 @styled()
 def _contour(trials: _Trials) -> Figure:
     """Two parameters: the trials, coloured by their value, on a surface fitted through them."""
-    heading = f"{capitalized(trials.objective)} by both searched values"
+    first, second = trials.shared
+    heading = f"{capitalized(trials.objective)} by {first.name} and {second.name}"
     figure = trials.figure(MEDIUM, 5.3, heading)
     axes = figure.add_subplot()
-    first, second = trials.shared
     x, y = first.places(trials.completed), second.places(trials.completed)
     values = _values(trials.completed)
     if not (first.choices or second.choices):
@@ -361,7 +361,8 @@ def _contour(trials: _Trials) -> Figure:
 def _parallel_coordinates(trials: _Trials) -> Figure:
     """More than two parameters: a line for each completed trial through all of its values."""
     parameters = trials.shared
-    heading = "Searched values of the completed trials"
+    only = "" if len(parameters) == len(trials.parameters) else " that all of them have"
+    heading = f"Searched values of the completed trials{only}"
     figure = trials.figure(max(MEDIUM, 1.7 * len(parameters) + 1.2), 4.9, heading)
     axes = figure.add_subplot()
     heights = []

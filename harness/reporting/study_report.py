@@ -12,6 +12,7 @@ from harness.base.formatting import capitalized, duration, metric_text, number_o
 from harness.base.goals import Direction
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import (
+    CONDITION,
     TrialRow,
     confirmed_metric,
     expected_best,
@@ -118,6 +119,14 @@ class _Content:
             dict.fromkeys([*self.defaults, *(name for row in rows for name in row.params)])
         )
 
+        completed = [row for row in rows if row.outcome == "completed" and row.values]
+        self.shared = [name for name in self.names if all(name in r.params for r in completed)]
+        space = answer["declaration"]["space"]
+        asked = {name: space.get(name, "").rpartition(CONDITION) for name in self.names}
+        self.conditions = [
+            f"{name} (if {when})" if mark else name for name, (_, mark, when) in asked.items()
+        ]
+
     def facts(self) -> list[Fact]:
         facts = [Fact("Trials finished", f"{self.finished}{self._of_all()}", self._outcomes())]
         if self.is_front:
@@ -196,7 +205,7 @@ class _Content:
 
     def searched(self) -> list[Block]:
         space = self.answer["declaration"]["space"]
-        names = list(dict.fromkeys([*self.names, *(n for n in space if n != "suggest(trial)")]))
+        names = list(dict.fromkeys([*self.names, *space]))
         table = Table(
             "Searched values",
             [
@@ -208,7 +217,7 @@ class _Content:
             [
                 [
                     name,
-                    space.get(name, "as suggest(trial) of the study asks"),
+                    space.get(name),
                     value_text(self.defaults[name]) if name in self.defaults else None,
                     ", ".join(
                         dict.fromkeys(
@@ -531,16 +540,16 @@ ALTERNATIVES: Mapping[str, Callable[[_Content], str]] = {
         + "."
     ),
     "slices": lambda c: (
-        f"{capitalized(c.objective)} by the value of {', '.join(c.names)}, one panel each; "
+        f"{capitalized(c.objective)} by the value of {', '.join(c.conditions)}, one panel each; "
         f"{'those of the front are stars' if c.is_front else 'the best is a star'}, the default "
         "a line."
     ),
     "contour": lambda c: (
-        f"{capitalized(c.objective)} over {' and '.join(c.names[:2])}, as colour on a surface "
+        f"{capitalized(c.objective)} over {' and '.join(c.shared)}, as colour on a surface "
         "through the completed trials."
     ),
     "parallel_coordinates": lambda c: (
-        f"A line for each completed trial through its values of {', '.join(c.names)}, coloured by "
+        f"A line for each completed trial through its values of {', '.join(c.shared)}, coloured by "
         f"{c.objective}."
     ),
 }

@@ -65,7 +65,10 @@ def study_summary(stored: StoredStudy) -> dict[str, Any]:
     return {
         "study": stored.study_name,
         "objectives": [vars(goal) for goal in trial_queue.goals_of(stored)],
-        "declaration": {name: declaration[name] for name in ("experiment", "fields", "space")},
+        "declaration": {
+            **{name: declaration[name] for name in ("experiment", "fields")},
+            "space": declaration.get("ranges", declaration["space"]),
+        },
         "defaults": trials[0].params if trials else {},
         **declaration["search"],
         "counts": vars(trial_queue.count(trials)),

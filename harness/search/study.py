@@ -27,6 +27,7 @@ from harness.base.errors import BadRequest
 from harness.base.fields import Count
 from harness.base.formatting import value_text
 from harness.base.goals import Goal, usual_goal
+from harness.search.conditional_space import drawn_space, range_in_words
 from harness.search.objective import Objective, goal_of
 from harness.training.experiment import Experiment
 from harness.training.metrics import checked_metrics, directions
@@ -34,6 +35,9 @@ from harness.training.metrics import checked_metrics, directions
 SamplerFactory = Callable[[int], optuna.samplers.BaseSampler]
 
 Suggest = Callable[[Trial | FrozenTrial], Mapping[str, Any]]
+
+NUM_DRAWS = 400
+"""Random trials by which a conditional space is explored."""
 
 NOT_SEARCHABLE = frozenset({"dataset", "seed", "validation_size", "split_seed", "stratify"})
 """Fields that decide what a trial's value means. Trials that differ in them are not comparable."""
@@ -118,50 +122,57 @@ class Study:
         If `suggest` uses names that are not fields, random draws find the values that lead there.
         The draws also show mistakes in `suggest` before anything starts.
         """
-        values = self.experiment.fields()
         if self.suggest is None:
+            values = self.experiment.fields()
             return {name: values[name] for name in self.space}
+        for trial, experiment in self._draws:
+            if experiment == self.experiment:
+                return trial.params
+        raise BadRequest(
+            "suggest(trial) never returns the experiment's own values, which are trial 0: "
+            "use the names of fields."
+        )
+
+    @functools.cached_property
+    def _draws(self) -> list[tuple[FrozenTrial, Experiment]]:
+        """Random trials, with the experiments that `suggest` makes of them.
+
+        Raises:
+            BadRequest: `suggest` fails, or returns what no experiment can have.
+        """
         drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        found: dict[str, Any] | None = None
+        experiments = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the experiment's values may be out of range
-            for draw in range(100):
-                if draw % 2 == 0:  # every other draw is free and explores the space
-                    drawn.enqueue_trial(values)
+            for draw in range(NUM_DRAWS):
+                if draw % 4 == 0:  # the others are free and explore the space
+                    drawn.enqueue_trial(self.experiment.fields())
                 trial = drawn.ask()
                 try:
-                    experiment = self.suggested(trial)
+                    experiments.append(self.suggested(trial))
                 except BadRequest as error:
                     raise BadRequest(f"suggest(trial): {error}") from None
                 except Exception as error:
                     raise BadRequest(
                         f"suggest(trial) fails: {type(error).__name__}: {error}"
                     ) from None
-                if found is None and experiment == self.experiment:
-                    found = trial.params
-        if found is None:
-            raise BadRequest(
-                "suggest(trial) never returns the experiment's own values, which are trial 0: "
-                "use the names of fields."
-            )
-        return found
+        return list(zip(drawn.get_trials(deepcopy=False), experiments, strict=True))
 
     def searches(self, name: str) -> bool:
         """Whether a field is searched; a conditional space is asked with random draws."""
         if self.suggest is None:
             return name in self.space
-        drawn = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-        return any(name in self.suggest(drawn.ask()) for _ in range(20))
+        own = self.experiment.fields()[name]
+        return any(experiment.fields()[name] != own for _, experiment in self._draws)
 
     def declaration(self) -> dict[str, Any]:
         """What must stay the same when a stored study continues, in JSON's types."""
         space = describe_space(self)
-        if self.suggest:
-            space = {"suggest(trial)": digest_of_source(self.suggest)}
         return {
             "experiment": self.experiment.name,
             "fields": self.experiment.fields(),
-            "space": space,
+            "space": {"suggest(trial)": digest_of_source(self.suggest)} if self.suggest else space,
+            "ranges": space,  # for readers; found by draws, it must not stay the same
             "metrics": directions(self.experiment.metrics()),
             "objectives": {goal.metric: goal.direction for goal in self.goals},
         }
@@ -213,8 +224,18 @@ def load_study(name: str) -> Study:
 
 
 def describe_space(study: Study) -> dict[str, str]:
-    """Each searched field with its range in words."""
-    return {name: _words(distribution) for name, distribution in study.space.items()}
+    """Each searched parameter with its range in words; in a conditional space also when.
+
+    A parameter whose name is no field is a step on the way to one.
+    """
+    if study.suggest is None:
+        return {name: range_in_words(distribution) for name, distribution in study.space.items()}
+    drawn = [trial for trial, _ in study._draws]
+    return drawn_space(drawn) | {
+        name: "what suggest(trial) makes of these"
+        for name in study.experiment.fields()
+        if study.searches(name) and not any(name in trial.params for trial in drawn)
+    }
 
 
 def edge_warnings(best: FrozenTrial) -> list[str]:
@@ -257,14 +278,5 @@ def _check_default(name: str, distribution: BaseDistribution, default: Any) -> N
     if not possible:
         raise BadRequest(
             f"{name}: the space must allow the experiment's own value {default!r}, which is "
-            f"trial 0, but it is {_words(distribution)}."
+            f"trial 0, but it is {range_in_words(distribution)}."
         )
-
-
-def _words(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return "one of " + ", ".join(map(repr, distribution.choices))
-    assert isinstance(distribution, (FloatDistribution, IntDistribution))
-    scale = ", logarithmic" if distribution.log else ""
-    step = f", step {distribution.step}" if distribution.step not in (None, 1) else ""
-    return f"{distribution.low} to {distribution.high}{scale}{step}"

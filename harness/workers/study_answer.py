@@ -242,7 +242,7 @@ class StudyAnswer:
                 "",
                 "Searched:",
                 "",
-                *(space or ["- suggest(trial)"]),
+                *space,
                 *(["", "Importances (PED-ANOVA):", "", *importance] if importance else []),
                 "",
                 f"Sampler {sampler_text(self.search.sampler)} (seed {self.search.sampler_seed}), "

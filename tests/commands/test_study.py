@@ -496,7 +496,8 @@ def test_every_way_to_end_is_recorded_and_counts(checkout: Checkout) -> None:
     (checkout.root / "studies" / "fragile_search.py").write_text(FRAGILE_SEARCH)
     broken = checkout.root / "experiments" / "broken"
     command = ("fragile_search", *ONE_WORKER, "--confirm-seeds", "1", "--sampler", "random")
-
+    plan = run(checkout, *command, "--dry-run")
+    assert re.search("search hidden_width +20 to 64; if wide is True\n", plan.output)
     broken.touch()
     stopped = run(checkout, *command)
     assert stopped.status == 1
@@ -513,6 +514,10 @@ def test_every_way_to_end_is_recorded_and_counts(checkout: Checkout) -> None:
     assert sum(outcomes.values()) == 14
     assert outcomes.keys() >= {"completed", "diverged", "failed"}
     check_both_stores_agree(checkout, "fragile_search")
+    assert checkout.command("harness.report", "fragile_search", "--out", "r.html").status == 0
+    page = (checkout.root / "r.html").read_text()
+    assert page.count("20 to 64; if wide is True") == 2  # the searched values, the checklist
+    assert "by the value of mode, wide, hidden_width (if wide is True), one panel" in page
     parent = one_run(checkout, "fragile_search")
     assert parent.data.tags["harness.outcome"] == "completed"
     for outcome, n in outcomes.items():

@@ -85,6 +85,8 @@ def test_which_figures_there_are_depends_on_the_parameters() -> None:
     always = {"optimization_history", "slices", "learning_curves", "expected_best"}
     assert drawn([LR]).keys() == always
     assert drawn([LR, WIDTH]).keys() == {*always, "contour"}
+    words = words_of(drawn([LR, WIDTH])["contour"])
+    assert "Validation accuracy by lr and hidden_width" in words
     assert drawn().keys() == {*always, "parallel_coordinates"}
     figures = drawn(
         importances={"lr": 0.8, "batch_size": 0.2}, confirmed={"best": {"test/accuracy": [0.5]}}
