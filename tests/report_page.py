@@ -65,4 +65,6 @@ def check_needs_nothing_else(page: str) -> None:
         if tag == "img":
             assert len(attributes["alt"]) > 40
     outside_pictures = re.sub(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", "", page)
+    # The address of the local store, in a command.
+    outside_pictures = outside_pictures.replace(":-sqlite:///mlruns/mlflow.db}", "")
     assert not re.search(r"https?:|//\w|@import|url\(|fetch\(|import\(", outside_pictures)

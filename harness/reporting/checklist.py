@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.reporting.page import Commands, Item
@@ -11,6 +13,9 @@ Tags = Mapping[str, str]
 """The tags of a run, without their prefix `harness.`."""
 
 NOTHING = "not recorded"
+
+_PLACE = re.compile(r"~?[/\\]|\.\.[/\\]|[A-Za-z]:[/\\]|sqlite:////|(?:postgresql|mysql)[\w+]*://")
+"""How a path or the address of a database begins that other machines do not have."""
 
 
 def own_tags(run: StoredRun) -> Tags:
@@ -98,15 +103,75 @@ def environment_items(runs: Sequence[Tags]) -> list[Item]:
     ]
 
 
-def repeat_commands(commands: Iterable[tuple[Tags, str]]) -> Commands:
-    """The shell lines that repeat runs: each command, after a checkout of its run's commit."""
-    lines, state = ["pip install -c constraints.txt -e ."], None
-    for tags, command in commands:
-        now = (tags.get("git_commit", "none"), tags.get("git_state") == "dirty")
-        if now != state and now[0] != "none":
-            lines.append(f"git checkout {now[0]}")
-            if now[1]:
-                lines.append("git apply changes.diff  # an artifact of the (parent) run")
-        state = now
-        lines.append(command)
+def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
+    """The shell lines that repeat runs: the code as it was, its packages, then each command.
+
+    They begin in the project that holds the record, and go on in a copy of the repository beside
+    it, so that the project stays as it is.
+    """
+    known = [(_version(run), command) for run, command in commands]
+    versions = dict.fromkeys(version for version, _ in known)
+    lines = [line for _, run_id in versions if run_id for line in _download(run_id)]
+    if any(commit for commit, _ in versions):
+        lines += [
+            "# REPOSITORY: the address of the code",
+            "git clone REPOSITORY ../repeated && cd ../repeated",
+            "python -m venv .venv && . .venv/bin/activate",
+        ]
+    present = None
+    for version, command in known:
+        commit, changes = version
+        if version != present:
+            if present and present[1]:
+                lines.append("git stash --include-untracked --quiet")
+            if commit:
+                lines.append(f"git checkout --quiet {commit}")
+            if changes:
+                lines.append(f"git apply ../{_folder(changes)}/changes.diff")
+            lines.append("pip install -c constraints.txt -e .")
+        present = version
+        lines += _for_any_machine(command)
     return Commands(lines)
+
+
+def _version(run: StoredRun) -> tuple[str, str]:
+    """A run's commit, and the id of the run that keeps its uncommitted changes; "" for none."""
+    commit = run.tag("git_commit") or "none"
+    if commit == "none":
+        return "", ""
+    return commit, (run.parent or run.run_id) if run.tag("git_state") == "dirty" else ""
+
+
+def _download(run_id: str) -> list[str]:
+    store = "${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"
+    return [
+        f"# the uncommitted changes, an artifact of run {run_id}",
+        f"MLFLOW_TRACKING_URI={store} mlflow artifacts download --run-id {run_id} "
+        f"--artifact-path changes.diff --dst-path ../{_folder(run_id)}",
+    ]
+
+
+def _folder(run_id: str) -> str:
+    return f"changes-{run_id[:8]}"
+
+
+def _for_any_machine(command: str) -> list[str]:
+    """A command in which names stand for the paths and databases of one machine, and a comment.
+
+    >>> _for_any_machine("python -m harness.run baseline --data-root /data/images --lr 0.1")
+    ['# DATA_ROOT: your own', 'python -m harness.run baseline --data-root DATA_ROOT --lr 0.1']
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not a command of a shell
+        return [command]
+    names = []
+    for place, word in enumerate(words):
+        flag, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if _PLACE.match(value):
+            option = flag or words[place - 1]
+            names.append(option[2:].replace("-", "_").upper() if option[:2] == "--" else "PATH")
+            words[place] = f"{flag}{equals}{names[-1]}"
+    if not names:
+        return [command]
+    return [f"# {', '.join(dict.fromkeys(names))}: your own", shlex.join(words)]

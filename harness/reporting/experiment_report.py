@@ -11,7 +11,6 @@ from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.formatting import capitalized, duration, metric_text, number_of, value_text
 from harness.base.metric_names import JUDGES
 from harness.reporting import checklist
-from harness.reporting.checklist import Tags
 from harness.reporting.page import (
     Block,
     Checklist,
@@ -194,7 +193,7 @@ class _Report:
             *checklist.environment_items([checklist.own_tags(run) for run in runs]),
         ]
 
-    def commands(self) -> Iterator[tuple[Tags, str]]:
+    def commands(self) -> Iterator[tuple[StoredRun, str]]:
         """Every command once, the oldest first; the seeds of a group share one."""
         seen = set()
         for run in reversed(self.runs):
@@ -202,7 +201,7 @@ class _Report:
             key = (tags.get("git_commit"), tags.get("git_state"), tags.get("command"))
             if key[2] and key not in seen:
                 seen.add(key)
-                yield tags, key[2]
+                yield run, key[2]
 
     def _table(self, found: Sequence[Row], objective: str) -> Table:
         others = [name for name in found[0].judged if name != objective]

@@ -415,7 +415,7 @@ class _Content:
                 options["threads"] = threads
             command = command_text(run_arguments(self.experiment, options))
             commands += [f"# {config}, on all training examples", command]
-        return [checklist.repeat_commands((self.tags, command) for command in commands)]
+        return [checklist.repeat_commands((self.run, command) for command in commands)]
 
     def _command(self) -> str:
         return str(self.answer.get("command") or self.tags.get("command", ""))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from conftest import HOSTILE, Checkout, Recorded
+from conftest import GIT, HOSTILE, Checkout, Recorded
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial
 from report_page import Parsed, check_needs_nothing_else
@@ -201,6 +204,31 @@ def test_seeds_are_summarized_and_a_hostile_name_is_only_shown(
     assert cells["accuracy"] == f"{statistics.fmean(accuracies):.4f}"
     assert cells["std"] == f"{statistics.stdev(accuracies):.4f}"
     assert cells["n seeds"] == "3"
+
+
+@pytest.mark.skipif(not GIT, reason="git is not installed")
+def test_the_commands_of_a_report_repeat_the_run(finished: Recorded, tmp_path: Path) -> None:
+    checkout, _ = finished
+    page = tmp_path / "page.html"
+    assert checkout.command("harness.report", "baseline", "--out", str(page)).status == 0
+    (script,) = Parsed(page.read_text(encoding="utf-8")).commands
+    # A clone of this copy, elsewhere; what would be installed is installed already.
+    script = script.replace("REPOSITORY", str(checkout.root)).replace("../", f"{tmp_path}/")
+    script = re.sub(r"^(python -m venv|pip install) .*$", ":", script, flags=re.MULTILINE)
+    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    ended = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=checkout.root,
+        env=checkout.environment(PATH=search, PYTHONPATH=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    (repeated,) = Checkout(tmp_path / "repeated").runs()
+    (original,) = checkout.runs()
+    for tag in ("harness.experiment_sha256", "harness.weights_sha256", "harness.git_commit"):
+        assert repeated.data.tags[tag] == original.data.tags[tag]
 
 
 # What is refused

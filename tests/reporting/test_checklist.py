@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from harness.reporting import checklist
 from harness.reporting.checklist import NOTHING, Tags
 from harness.reporting.page import Item
+from harness.tracking.schema import StoredRun
 
 TAGS: Tags = {
     **{"device": "cuda", "device_name": "some card", "threads": "4", "processor": "some CPU"},
@@ -48,18 +51,62 @@ def test_data_with_its_digests() -> None:
     ]
 
 
-def test_commands_follow_a_checkout_of_their_commit() -> None:
-    other = {"git_commit": "b" * 40, "git_state": "dirty"}
+def run_with(number: int, parent: str | None = None, **tags: str) -> StoredRun:
+    known = {f"harness.{name}": value for name, value in tags.items()}
+    if parent:
+        known["mlflow.parentRunId"] = parent
+    return StoredRun(f"{number:032x}", "some", "baseline", 0, None, known)
+
+
+def test_commands_follow_the_code_that_they_ran_on() -> None:
+    clean = run_with(1, git_commit="a" * 40, git_state="clean")
+    dirty = run_with(2, "e" * 32, git_commit="b" * 40, git_state="dirty")
     commands = checklist.repeat_commands(
-        [(TAGS, "one"), (TAGS, "two"), (other, "three"), ({}, "4")]
+        [(clean, "one"), (clean, "two"), (dirty, "# three"), (dirty, "three"), (clean, "four")]
     )
+    store = "${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"
     assert commands.lines == [
+        f"# the uncommitted changes, an artifact of run {'e' * 32}",
+        f"MLFLOW_TRACKING_URI={store} mlflow artifacts download --run-id {'e' * 32} "
+        "--artifact-path changes.diff --dst-path ../changes-eeeeeeee",
+        "# REPOSITORY: the address of the code",
+        "git clone REPOSITORY ../repeated && cd ../repeated",
+        "python -m venv .venv && . .venv/bin/activate",
+        f"git checkout --quiet {'a' * 40}",
         "pip install -c constraints.txt -e .",
-        f"git checkout {'a' * 40}",
-        "one",
-        "two",
-        f"git checkout {'b' * 40}",
-        "git apply changes.diff  # an artifact of the (parent) run",
-        "three",
-        "4",
+        *("one", "two"),
+        f"git checkout --quiet {'b' * 40}",
+        "git apply ../changes-eeeeeeee/changes.diff",
+        "pip install -c constraints.txt -e .",
+        *("# three", "three"),
+        "git stash --include-untracked --quiet",
+        f"git checkout --quiet {'a' * 40}",
+        "pip install -c constraints.txt -e .",
+        "four",
     ]
+
+
+def test_code_without_a_repository_has_nothing_to_clone() -> None:
+    commands = checklist.repeat_commands([(run_with(1, git_commit="none"), "one")])
+    assert commands.lines == ["pip install -c constraints.txt -e .", "one"]
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        ("run x --data-root /data/x", ["# DATA_ROOT: your own", "run x --data-root DATA_ROOT"]),
+        ("run x --data-root=~/x y", ["# DATA_ROOT: your own", "run x --data-root=DATA_ROOT y"]),
+        ("run --data-root '/a b'", ["# DATA_ROOT: your own", "run --data-root DATA_ROOT"]),
+        ("run --data-root ../x", ["# DATA_ROOT: your own", "run --data-root DATA_ROOT"]),
+        ("run --data-root data", ["run --data-root data"]),
+        ("python ~/x/analysis.py", ["# PATH: your own", "python PATH"]),
+        ("s --storage sqlite:////x.db", ["# STORAGE: your own", "s --storage STORAGE"]),
+        ("s --storage sqlite:///x.db", ["s --storage sqlite:///x.db"]),
+        ("s --storage postgresql+psycopg://h/x", ["# STORAGE: your own", "s --storage STORAGE"]),
+        ("run --tag 'a b=1/2' --lr 0.1", ["run --tag 'a b=1/2' --lr 0.1"]),
+        ("# it's", ["# it's"]),
+    ],
+)
+def test_no_command_holds_a_place_of_one_machine(command: str, lines: list[str]) -> None:
+    commands = checklist.repeat_commands([(run_with(1), command)]).lines
+    assert commands[1:] == lines
