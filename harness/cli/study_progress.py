@@ -107,7 +107,7 @@ def trial_line(progress: StudyProgress, trial: TrainingEnded) -> str:
     reason = f" ({' '.join(trial.reason.split())})" if trial.reason else ""
     best = "" if progress.best_value is None else f"; best {metric_text(progress.best_value)}"
     return (
-        f"[{progress.counts.finished}/{progress.n_trials}] {trial.name}: {trial.outcome}, {value} "
+        f"[{trial.place}/{progress.n_trials}] {trial.name}: {trial.outcome}, {value} "
         f"after {number_of(trial.num_epochs, 'epoch')}{reason}{best}"
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from matplotlib.ticker import NullFormatter
+
 from harness.base.errors import BadRequest
 from harness.figures.style import (
     CURVE_COLOURS,
@@ -15,6 +17,7 @@ from harness.figures.style import (
     heading_height,
     image_file,
     styled,
+    text_width,
 )
 
 if TYPE_CHECKING:
@@ -36,12 +39,20 @@ class Curve:
 
     Attributes:
         n: number of seeds.
+        basis: what the curve is based on, for the legend; by default `n = 5`.
         points: by metric: epoch, mean over the seeds, and their standard deviation (None for one).
     """
 
     label: str
     n: int
     points: dict[str, list[tuple[int, float, float | None]]]
+    basis: str | None = None
+
+    @property
+    def entry(self) -> str:
+        """The curve's entry in the legend; a long label is cut."""
+        basis = f" ({self.basis or f'n = {self.n}'})"
+        return cut_text(self.label, WIDE / 2 - 0.6 - text_width(basis, 9), 9) + basis
 
 
 @styled()
@@ -81,12 +92,12 @@ def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: st
         if quantity == "loss" and 0 < MUCH_LARGER * low < high:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
-        axes.set(xlabel="epoch", ylabel=" and ".join(sorted(metrics)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="epoch", ylabel=cut_text(" and ".join(sorted(metrics)), 3.1, 10))
         axes.locator_params("x", integer=True)
-    labels = [f"{shown[index].label} (n = {shown[index].n})" for index in sorted(handles)]
     figure.legend(
         [handles[index] for index in sorted(handles)],
-        [cut_text(label, WIDE / 2 - 0.6, 9) for label in labels],
+        [shown[index].entry for index in sorted(handles)],
         loc="outside lower left",
         ncols=2,
     )

@@ -36,6 +36,7 @@ from harness.figures.style import (
     MEDIUM,
     SEQUENTIAL_MAP,
     VERMILLION,
+    cut_text,
     drawn,
     headed_figure,
     styled,
@@ -111,6 +112,11 @@ class _Trials:
     defaults: Mapping[str, Any]
     objective: str
     direction: Direction
+
+    @property
+    def label(self) -> str:
+        """The objective as an axis says it; a long name is cut."""
+        return cut_text(self.objective, 2.5, 10)
 
     def figure(self, width: float, height: float, heading: str) -> Figure:
         """An empty figure that says of which study it is, and how many trials it is based on."""
@@ -216,7 +222,7 @@ def _values(rows: Sequence[TrialRow]) -> NDArray[np.float64]:
 def _history(trials: _Trials) -> Figure:
     figure = trials.figure(MEDIUM, 4.5, f"{capitalized(trials.objective)} by trial")
     axes = figure.add_subplot()
-    axes.set(xlabel="trial", ylabel=trials.objective)
+    axes.set(xlabel="trial", ylabel=trials.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     for rows, mark in ((trials.completed, COMPLETED_MARK), (trials.pruned, PRUNED_MARK)):
         axes.plot([row.number for row in rows], _values(rows), **mark)
@@ -239,13 +245,14 @@ def _pareto_front(first: _Trials, second: _Trials) -> Figure:
     figure = first.figure(MEDIUM, 4.8, f"{capitalized(first.objective)} and {second.objective}")
     axes = figure.add_subplot()
     axes.set(
-        xlabel=f"{second.objective} ({second.direction}d)",
-        ylabel=f"{first.objective} ({first.direction}d)",
+        xlabel=f"{second.label} ({second.direction}d)",
+        ylabel=f"{first.label} ({first.direction}d)",
     )
     values = _values(second.completed)
     if values.min() > 0 and values.max() > 20 * values.min():
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.plot(values, _values(first.completed), **COMPLETED_MARK)
     front = sorted(zip(_values(second.best), _values(first.best), strict=True))
     axes.plot(*zip(*front, strict=True), color=VERMILLION, lw=1, zorder=1)
@@ -282,7 +289,7 @@ def _slices(trials: _Trials) -> Figure:
             axes.axvline(default, color=GREEN, ls="--", label="default")
         parameter.put_on(axes, "x")
     for axes in grid[:, 0]:
-        axes.set_ylabel(trials.objective)
+        axes.set_ylabel(trials.label)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
@@ -292,7 +299,7 @@ def _slices(trials: _Trials) -> Figure:
 def _learning_curves(trials: _Trials) -> Figure:
     figure = trials.figure(MEDIUM, 4.5, f"{capitalized(trials.objective)} by epoch")
     axes = figure.add_subplot()
-    axes.set(xlabel="epoch", ylabel=trials.objective)
+    axes.set(xlabel="epoch", ylabel=trials.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     styles: list[tuple[Sequence[TrialRow], dict[str, Any]]] = [
         (trials.pruned, {"color": GREY, "ls": ":", "marker": "x", "label": "pruned"}),
@@ -313,7 +320,7 @@ def _expected_best(trials: _Trials, values: Sequence[float]) -> Figure:
     """What fewer trials would have found: the expected best with one standard deviation."""
     figure = trials.figure(MEDIUM, 4.5, f"Expected best {trials.objective}")
     axes = figure.add_subplot()
-    axes.set(xlabel="trials drawn", ylabel=trials.objective)
+    axes.set(xlabel="trials drawn", ylabel=trials.label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     mean, std = np.array(expected_best(values, trials.direction)).T
     n = np.arange(1, len(values) + 1)
@@ -352,7 +359,7 @@ def _contour(trials: _Trials) -> Figure:
     axes.use_sticky_edges = False
     axes.margins(0.06)
     axes.autoscale_view()
-    figure.colorbar(dots, label=trials.objective)
+    figure.colorbar(dots, label=trials.label)
     figure.legend(loc="outside lower center")
     return figure
 
@@ -361,8 +368,8 @@ def _contour(trials: _Trials) -> Figure:
 def _parallel_coordinates(trials: _Trials) -> Figure:
     """More than two parameters: a line for each completed trial through all of its values."""
     parameters = trials.shared
-    only = "" if len(parameters) == len(trials.parameters) else " that all of them have"
-    heading = f"Searched values of the completed trials{only}"
+    is_whole = len(parameters) == len(trials.parameters)
+    heading = f"Searched values {'of the completed trials' if is_whole else 'that all trials have'}"
     figure = trials.figure(max(MEDIUM, 1.7 * len(parameters) + 1.2), 4.9, heading)
     axes = figure.add_subplot()
     heights = []
@@ -402,7 +409,7 @@ def _parallel_coordinates(trials: _Trials) -> Figure:
     axes.set_xlim(-0.1, len(parameters) - 0.6)
     axes.set_xticks(range(len(parameters)), [parameter.name for parameter in parameters])
     axes.yaxis.set_major_locator(NullLocator())
-    figure.colorbar(ScalarMappable(norm, SEQUENTIAL_MAP), ax=axes, label=trials.objective)
+    figure.colorbar(ScalarMappable(norm, SEQUENTIAL_MAP), ax=axes, label=trials.label)
     figure.legend(loc="outside lower center")
     return figure
 
@@ -415,7 +422,7 @@ def _importances(trials: _Trials, importances: Mapping[str, float]) -> Figure:
     names = sorted(importances, key=lambda name: importances[name])
     bars = axes.barh(names, [importances[name] for name in names], color=BLUE)
     axes.bar_label(bars, fmt="%.2f", padding=3)
-    axes.set_xlabel(f"relative importance for the {trials.objective}")
+    axes.set_xlabel(f"relative importance for the {cut_text(trials.objective, 3, 10)}")
     axes.set_xlim(0, 1.1 * max(importances.values()))
     axes.grid(False)
     return figure
@@ -439,6 +446,6 @@ def _confirmation(study_name: str, confirmed: Mapping[str, Sequence[float]], met
     axes.set_yticks(range(len(confirmed)), names)
     axes.set_ylim(len(confirmed) - 0.5, -0.5)
     what = "each seed" if n == 1 else "each seed, and their mean with its 95% interval"
-    axes.set_xlabel(f"{metric}: {what}")
+    axes.set_xlabel(f"{cut_text(metric, 2, 10)}: {what}")
     axes.grid(False, axis="y")
     return figure

@@ -90,6 +90,12 @@ METADATA: dict[str, dict[str, None]] = {
 _LETTER = 0.62
 """Mean width of a letter of DejaVu Sans as a share of its size, rounded up."""
 
+_HINTED = 1.1
+"""How much wider narrow letters are drawn, since each takes whole pixels."""
+
+MOST_LETTERS = 300
+"""No figure has room for more in a line."""
+
 _BOLD = 1.1
 """How much wider bold letters are."""
 
@@ -184,9 +190,24 @@ def text_width(text: str, points: float = 10) -> float:
 
 def cut_text(text: str, width: float, points: float) -> str:
     """The text, shortened to fit into this width in inches."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    font = FontProperties(size=points)
+
+    def fits(words: str) -> bool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a letter that the font lacks; drawing it tells
+            points = text_to_path.get_text_width_height_descent(words, font, ismath=False)[0]
+        return _HINTED * points <= 72 * width
+
     text = harmless(text)
-    letters = int(width / text_width("x", points))
-    return text if len(text) <= letters else text[: letters - 1] + "…"
+    if len(text) < MOST_LETTERS and fits(text):
+        return text
+    text = text[:MOST_LETTERS]
+    while text and not fits(f"{text}…"):
+        text = text[:-1]
+    return f"{text}…"
 
 
 def png(figure: Figure) -> bytes:

@@ -90,6 +90,20 @@ class Counts:
         )
 
 
+def place_of(stored: optuna.Study, number: int) -> int:
+    """How many trials had finished when this one had, itself included.
+
+    Several commands may end trials of one study at once: what each of them counts afterwards is
+    the same for both.
+    """
+    ends = {
+        trial.number: (trial.datetime_complete, trial.number)
+        for trial in stored.get_trials(deepcopy=False)
+        if trial.state.is_finished() and trial.user_attrs.get("outcome") != "interrupted"
+    }
+    return sum(end <= ends[number] for end in ends.values()) if number in ends else len(ends)
+
+
 class NothingToClaim(Exception):
     """Nothing is left to claim: the budget is spent, or too many trials failed in a row."""
 

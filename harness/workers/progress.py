@@ -71,6 +71,7 @@ class TrainingEnded:
     Attributes:
         values: the objectives of a trial, or the metrics that confirm them; empty if there are
             none.
+        place: a trial's, among those that have finished; 0 for a confirmation.
     """
 
     name: str
@@ -78,6 +79,7 @@ class TrainingEnded:
     values: Mapping[str, float]
     num_epochs: int
     reason: str
+    place: int = 0
 
 
 class StudyView:

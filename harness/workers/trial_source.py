@@ -14,7 +14,7 @@ from harness.execution.events import Begun, Ending
 from harness.execution.failures import ending_of
 from harness.execution.training_group import TrainingTask
 from harness.search.claimed_trial import ClaimedTrial
-from harness.search.trial_queue import NothingToClaim, claim
+from harness.search.trial_queue import NothingToClaim, claim, place_of
 from harness.tracking.schema import Outcome
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
@@ -176,5 +176,6 @@ class _ShowTrial(WatchWorker):
                     },
                     self.claimed.num_epochs,
                     ending.reason,
+                    place_of(self.claimed.stored, self.claimed.trial.number),
                 ),
             )

@@ -916,9 +916,10 @@ def test_the_lines_and_the_table_say_how_far_the_study_is() -> None:
     progress = StudyProgress(
         goals, 10, counts, 0.75, finished_before=1, started=time.monotonic() - 8
     )
-    trial = TrainingEnded("trial 4 lr=0.1", "pruned", {"validation/accuracy": 0.5}, 2, "")
+    trial = TrainingEnded("trial 4 lr=0.1", "pruned", {"validation/accuracy": 0.5}, 2, "", 4)
+    # Another command has ended a fifth one meanwhile.
     assert study_progress.trial_line(progress, trial) == (
-        "[5/10] trial 4 lr=0.1: pruned, 0.5000 after 2 epochs; best 0.7500"
+        "[4/10] trial 4 lr=0.1: pruned, 0.5000 after 2 epochs; best 0.7500"
     )
     assert study_progress.how_far(progress) == (
         "5 of 10 trials finished (3 completed, 1 pruned, 1 diverged, 0 failed), "

@@ -7,6 +7,9 @@ from xml.etree import ElementTree
 
 import matplotlib.image
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from harness.base.errors import BadRequest
 from harness.figures import style
@@ -68,7 +71,19 @@ def test_as_many_curves_as_can_be_told_apart() -> None:
 
 def test_a_long_label_is_cut() -> None:
     (label,) = (word for word in words_of(svg_of(curve("W" * 300))) if word.startswith("W"))
-    assert label.endswith("W…")
+    assert label.endswith("W… (n = 1)")
+
+
+@pytest.mark.parametrize("letter", ["W", "i", "@", "m "])
+def test_two_long_labels_fit_side_by_side(letter: str) -> None:
+    entry = curve(letter * 300, 5).entry
+    drawn = FigureCanvasAgg(Figure((style.WIDE, 3), dpi=style.DPI))
+    labels = [entry, entry]
+    with style.styled():
+        legend = drawn.figure.legend([Line2D([], []), Line2D([], [])], labels, ncols=2)
+        drawn.draw()  # type: ignore[no-untyped-call]
+        extent = legend.get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= style.DPI * style.WIDE
 
 
 def test_a_picture_shows_control_characters_as_escapes() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -93,6 +94,35 @@ def test_which_figures_there_are_depends_on_the_parameters() -> None:
     )
     assert figures.keys() == {*always, "parallel_coordinates", "importances", "confirmation"}
     assert "expected_best" not in drawn(rows=ROWS[:2], chosen=[0])
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "a_long_name_of_a_metric_" * 8])
+@pytest.mark.parametrize("several", [False, True])
+def test_no_legend_and_no_label_is_cut_off_at_an_edge(metric: str, several: bool) -> None:
+    options: dict[str, Any] = {"objectives": {f"validation/{metric}": "maximize"}}
+    names = [f"test/{metric}"]
+    if several:
+        options["objectives"]["model/parameters"] = "minimize"
+        names.append("model/parameters")
+        options["rows"] = [
+            dataclasses.replace(row, values=(*row.values, 40.0 + 1000 * row.number))
+            if row.values
+            else row
+            for row in ROWS
+        ]
+    confirmed = {name: {key: [0.5, 0.6] for key in names} for name in ("best", "defaults")}
+    importances = {"lr": 0.8, "batch_size": 0.2}
+    for name, figure in drawn(confirmed=confirmed, importances=importances, **options).items():
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # type: ignore[no-untyped-call]
+        parts = [*figure.legends, *figure.texts]
+        parts += [axis.label for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
+        for part in parts:
+            box = part.get_window_extent()
+            assert min(box.x0, box.y0) >= 0, (name, part)
+            assert box.x1 <= figure.bbox.x1, (name, part)
+            assert box.y1 <= figure.bbox.y1, (name, part)
+        assert not any("mathdefault" in words for words in words_of(figure)), name
 
 
 def test_a_study_without_a_completed_trial_has_no_figures() -> None:

@@ -26,7 +26,7 @@ from harness.search.importance import FEWEST_TRIALS
 from harness.search.opening import open_study
 from harness.search.results import searched_parameters, study_summary, trial_rows, trials_csv
 from harness.search.storage import storage_url
-from harness.search.trial_queue import Search, claim, requeue, tell
+from harness.search.trial_queue import Search, claim, count, place_of, requeue, tell
 
 SPACE = {
     "lr": FloatDistribution(1e-3, 1.0, log=True),
@@ -66,6 +66,11 @@ def stored(tmp_path: Path) -> optuna.Study:
     requeue(study, study.trials[interrupted.number], retries=0)
     next_trial(search, study)
     return study
+
+
+def test_two_trials_that_end_at_once_have_places_of_their_own(stored: optuna.Study) -> None:
+    assert [place_of(stored, number) for number in (0, 1)] == [1, 2]
+    assert count(stored.trials).finished == 2
 
 
 def test_rows_hold_what_the_storage_has(stored: optuna.Study) -> None:
