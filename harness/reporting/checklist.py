@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
+from harness.base import project
 from harness.reporting.page import Commands, Item
 from harness.tracking.schema import StoredRun
 
@@ -109,9 +110,21 @@ def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
     They begin in the project that holds the record, and go on in a copy of the repository beside
     it, so that the project stays as it is.
     """
-    known = [(_version(run), command) for run, command in commands]
+    runs = list(commands)
+    known = [(_version(run), command) for run, command in runs]
     versions = dict.fromkeys(version for version, _ in known)
-    lines = [line for _, run_id in versions if run_id for line in _download(run_id)]
+    lines = [
+        line
+        for _, run_id in versions
+        if run_id
+        for line in _download("the uncommitted changes", run_id, "changes.diff")
+    ]
+    install = "pip install -c constraints.txt -e ."
+    if runs and not (project.root() / "constraints.txt").is_file():
+        # A project of one's own has experiments and studies; the harness is a package like others.
+        run_id = runs[-1][0].parent or runs[-1][0].run_id
+        lines += _download("the packages", run_id, "environment.txt")
+        install = f"pip install -r ../{_folder(run_id)}/environment.txt"
     if any(commit for commit, _ in versions):
         lines += [
             "# REPOSITORY: the address of the code",
@@ -128,7 +141,7 @@ def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
                 lines.append(f"git checkout --quiet {commit}")
             if changes:
                 lines.append(f"git apply ../{_folder(changes)}/changes.diff")
-            lines.append("pip install -c constraints.txt -e .")
+            lines.append(install)
         present = version
         lines += _for_any_machine(command)
     return Commands(lines)
@@ -142,17 +155,17 @@ def _version(run: StoredRun) -> tuple[str, str]:
     return commit, (run.parent or run.run_id) if run.tag("git_state") == "dirty" else ""
 
 
-def _download(run_id: str) -> list[str]:
+def _download(what: str, run_id: str, name: str) -> list[str]:
     store = "${MLFLOW_TRACKING_URI:-sqlite:///mlruns/mlflow.db}"
     return [
-        f"# the uncommitted changes, an artifact of run {run_id}",
+        f"# {what}, an artifact of run {run_id}",
         f"MLFLOW_TRACKING_URI={store} mlflow artifacts download --run-id {run_id} "
-        f"--artifact-path changes.diff --dst-path ../{_folder(run_id)}",
+        f"--artifact-path {name} --dst-path ../{_folder(run_id)}",
     ]
 
 
 def _folder(run_id: str) -> str:
-    return f"changes-{run_id[:8]}"
+    return f"run-{run_id[:8]}"
 
 
 def _for_any_machine(command: str) -> list[str]:

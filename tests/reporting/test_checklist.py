@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from harness.base import project
 from harness.reporting import checklist
 from harness.reporting.checklist import NOTHING, Tags
 from harness.reporting.page import Item
@@ -68,7 +71,7 @@ def test_commands_follow_the_code_that_they_ran_on() -> None:
     assert commands.lines == [
         f"# the uncommitted changes, an artifact of run {'e' * 32}",
         f"MLFLOW_TRACKING_URI={store} mlflow artifacts download --run-id {'e' * 32} "
-        "--artifact-path changes.diff --dst-path ../changes-eeeeeeee",
+        "--artifact-path changes.diff --dst-path ../run-eeeeeeee",
         "# REPOSITORY: the address of the code",
         "git clone REPOSITORY ../repeated && cd ../repeated",
         "python -m venv .venv && . .venv/bin/activate",
@@ -76,7 +79,7 @@ def test_commands_follow_the_code_that_they_ran_on() -> None:
         "pip install -c constraints.txt -e .",
         *("one", "two"),
         f"git checkout --quiet {'b' * 40}",
-        "git apply ../changes-eeeeeeee/changes.diff",
+        "git apply ../run-eeeeeeee/changes.diff",
         "pip install -c constraints.txt -e .",
         *("# three", "three"),
         "git stash --include-untracked --quiet",
@@ -84,6 +87,15 @@ def test_commands_follow_the_code_that_they_ran_on() -> None:
         "pip install -c constraints.txt -e .",
         "four",
     ]
+
+
+def test_a_project_of_ones_own_installs_the_recorded_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(project, "root", lambda: tmp_path)
+    lines = checklist.repeat_commands([(run_with(1, git_commit="none"), "one")]).lines
+    assert lines[-2:] == ["pip install -r ../run-00000000/environment.txt", "one"]
+    assert lines[-3].endswith("--artifact-path environment.txt --dst-path ../run-00000000")
 
 
 def test_code_without_a_repository_has_nothing_to_clone() -> None:

@@ -138,7 +138,7 @@ def test_a_study_without_confirmation_says_so() -> None:
     assert "Test accuracy, best" not in page.text
     assert "The verdict." not in page.text
     assert "! open" in page.text  # uncommitted changes, one seed
-    assert re.search(r"git apply ../changes-\w{8}/changes.diff\n", page.commands[0])
+    assert re.search(r"git apply ../run-\w{8}/changes.diff\n", page.commands[0])
 
 
 def test_every_outcome_is_counted_and_every_trial_is_in_the_table() -> None:
