@@ -47,7 +47,7 @@ def curves_of(rows: Sequence[Row], labels: Sequence[str], reader: Reader) -> lis
             metric: _course([values[run.run_id, metric] for run in row.runs])
             for metric in row.judged
         }
-        found.append(Curve(label, row.n, courses, row.selection))
+        found.append(Curve(label, row.n, courses))
     return found
 
 
