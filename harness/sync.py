@@ -35,6 +35,11 @@ def main(arguments: Sequence[str]) -> int:
         f"{store_address.described()}: {recovered.sent} writes sent, "
         f"{recovered.waiting} still waiting"
     )
+    for run_id in recovered.elsewhere:
+        print(
+            f"{run_id} is recorded as running by a process of another machine or container.\n"
+            f"If that has ended: python -m harness.run --resume {run_id} --take-over"
+        )
     return 1 if recovered.waiting else 0
 
 

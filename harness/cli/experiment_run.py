@@ -118,7 +118,9 @@ def resume_as_asked(
     allow, root = settings.allow, settings.data_root
     if isinstance(settings, ContinueFlags):
         return train_further(stored, num_epochs, reader, recorder, view, allow=allow, root=root)
-    return resume(stored, reader, recorder, view, allow=allow, root=root)
+    return resume(
+        *(stored, reader, recorder, view), allow=allow, root=root, take_over=settings.take_over
+    )
 
 
 def report_run(result: RunResult | GroupResult) -> int:

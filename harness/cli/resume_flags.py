@@ -34,6 +34,8 @@ class ResumeFlags(_GoingOn):
 
     resume: Annotated[str, arg(metavar="RUN")]
     """Id of the run, or last for the latest one that has not completed."""
+    take_over: bool = False
+    """Go on with a run of an ended container, or of another machine that has ended it."""
 
 
 @dataclass(frozen=True, kw_only=True)

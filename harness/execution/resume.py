@@ -39,6 +39,7 @@ def resume(
     *,
     allow: Sequence[AllowedChange] = (),
     root: Path | None = None,
+    take_over: bool = False,
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
@@ -48,12 +49,13 @@ def resume(
     Args:
         view: shows the training of a group.
         allow: what may have changed since the run began: it is recorded.
+        take_over: go on although it cannot be told from here whether the run's process lives.
 
     Raises:
         BadRequest: the run cannot go on, or something has changed that is not allowed.
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
-    _refuse_what_cannot_go_on(stored, reader)
+    _refuse_what_cannot_go_on(stored, reader, take_over=take_over)
     experiment = load_experiment(stored.experiment)(**stored.fields)
     execution, group, changed = _prepared(stored, reader, experiment, "resume", allow, root)
     record = RecordResumedRun(
@@ -173,7 +175,7 @@ def _last_state(run_id: str) -> bytes | None:
     return None
 
 
-def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader) -> None:
+def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader, *, take_over: bool) -> None:
     if stored.kind in OF_STUDIES:
         raise BadRequest(
             f"resume: {stored.run_id} is a {stored.kind}, not a run. "
@@ -197,9 +199,14 @@ def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader) -> None:
         )
     owner = stored.owner
     if stored.outcome == "running" and not (owner and owner.is_dead):
-        is_here = owner is not None and owner.is_here
-        where = f"process {owner.pid}" if owner and is_here else "a process of another machine"
-        raise BadRequest(f"resume: {stored.run_id} is still running, in {where}.")
+        if owner and owner.is_here:
+            raise BadRequest(f"resume: {stored.run_id} is still running, in process {owner.pid}.")
+        if not take_over:
+            raise BadRequest(
+                f"resume: {stored.run_id} is recorded as running, by a process of another machine "
+                "or container: whether that lives cannot be told from here. If it has ended: "
+                f"python -m harness.run --resume {stored.run_id} --take-over"
+            )
 
 
 def _refuse_what_cannot_be_longer(

@@ -122,10 +122,12 @@ class Recovered:
     Attributes:
         sent: How many writes of dead processes the server has now accepted.
         waiting: How many it still has not.
+        elsewhere: Ids of running runs whose process cannot be judged from here.
     """
 
     sent: int
     waiting: int
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from harness.base import provenance, sqlite
 from harness.base.command_line import command_text
 from harness.base.errors import RecordLost, RunFailed
 from harness.base.machine import peak_memory
+from harness.base.ownership import Owner
 from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
 from harness.tracking.messages import (
@@ -181,14 +182,18 @@ class MlflowRecorder:
     def _recover(self) -> Recovered:
         store = self.store
         sent, waiting = self._queue.send_others() if self._queue else (0, 0)
+        elsewhere = []
         for run in store.running():
             if not store.is_left_open(run):
+                owner = Owner.from_text(run.owner)
+                if owner and not owner.is_here:
+                    elsewhere.append(run.run_id)
                 continue
             if run.outcome in STATUS:  # its process died between its last two writes
                 self._write(TerminateRun(run.run_id, STATUS[run.outcome], _now()))
             else:
                 self._end(EndRun(run.run_id, "interrupted", tags=DIED))
-        return Recovered(sent, waiting)
+        return Recovered(sent, waiting, tuple(elsewhere))
 
     def _start(self, record: RunRecord) -> str:
         source = self._source_with(record.modules)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -149,3 +151,55 @@ def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(
     (run,) = checkout.runs()
     assert run.data.tags["harness.outcome"] == "interrupted"
     assert run.data.tags.get("harness.reason") != "its process died"
+
+
+def in_a_container() -> list[str]:
+    """What stands before a command so that it has process ids and a host name of its own."""
+    words = ["unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if not shutil.which("unshare") or subprocess.call([*words, "true"], stderr=subprocess.DEVNULL):
+        pytest.skip("namespaces cannot be made here")
+    return words
+
+
+def test_a_run_whose_container_has_ended_is_taken_over_on_demand(checkout: Checkout) -> None:
+    words = ("softmax_regression", "--dataset", "digits", "--threads", "1", "--num-epochs", "400")
+    container = subprocess.Popen(
+        [*in_a_container(), sys.executable, "-m", "harness.run", *words],
+        cwd=checkout.root,
+        env=checkout.environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        begun(container, "epoch")
+        (run,) = checkout.runs()
+        # While it lives, nothing touches it.
+        listed = checkout.command("harness.sync")
+        assert f"--resume {run.info.run_id} --take-over" in listed.output
+        assert statuses(checkout) == {("run", "RUNNING"): 1}
+    finally:
+        os.killpg(container.pid, signal.SIGKILL)
+        container.communicate()
+    deadline = time.monotonic() + 60
+    while processes_in(checkout.root, MODULES) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    refused = checkout.run("--resume", run.info.run_id)
+    assert refused.status == 2
+    assert "cannot be told from here" in refused.errors
+    assert f"--resume {run.info.run_id} --take-over" in refused.errors
+    taken = checkout.run("--resume", run.info.run_id, "--take-over")
+    assert taken.status == 0, taken.errors
+    assert "completed after 400 epochs" in taken.output
+    assert "--take-over" not in checkout.command("harness.sync").output
+
+
+def test_a_living_process_is_not_taken_over(checkout: Checkout) -> None:
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        (run,) = checkout.runs()
+        refused = checkout.run("--resume", run.info.run_id, "--take-over")
+        assert refused.status == 2
+        assert f"is still running, in process {process.pid}" in refused.errors
