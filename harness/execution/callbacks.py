@@ -135,12 +135,12 @@ class RecordRun(Callback):
             ):  # on a full disk, say, which is the error to report
                 files = {"error.txt": ending.trace.encode()}
                 self.recorder.send(SaveArtifacts(self.run_id, files))
-        incomplete = ending.incomplete or self._keep_model(ending)
+        incomplete = "; ".join(filter(None, (ending.incomplete, self._keep_model(ending))))
         if ending.weights:
             self.recorder.post(SaveArtifacts(self.run_id, {WEIGHTS: ending.weights}))
         if incomplete:
             tags["incomplete"] = incomplete
-            warnings.warn(f"no model or figures: {incomplete}", stacklevel=2)
+            warnings.warn(incomplete, stacklevel=2)
         self.seconds = time.perf_counter() - self._started
         self.metrics["time/total_seconds"] = self.seconds
         self._deliver(
@@ -193,7 +193,7 @@ class RecordRun(Callback):
         try:
             logged = self.recorder.send(LogModel(self.run_id, ending.model))
         except RunFailed as error:
-            return str(error)
+            return f"no model: {error}"
         self.metrics["time/model_seconds"] = self.metrics.get("time/model_seconds", 0.0) + logged
         return ""
 

@@ -42,7 +42,7 @@ class Ending:
         weights_sha256: digest of the final weights; see `Training.weights_digest`.
         model: the exported network, if the task asked for it.
         weights: its parameters and buffers, as the content of a file; empty without a model.
-        incomplete: why figures or model are missing that the task asked for.
+        incomplete: which figures or model are missing that the task asked for, and why.
         metrics: of the whole training: seconds of the export, peak memory.
     """
 

@@ -135,42 +135,52 @@ class LocalGroup:
         self, training: Training, task: TrainingTask, classes: tuple[str, ...] | None
     ) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
-        incomplete, model, weights = "", None, b""
+        model, weights, missing = None, b"", list[str]()
         digest = training.weights_digest()
         metrics: dict[str, float] = {}
         if (peak := peak_memory()) is not None:
             metrics["memory/process_peak_bytes"] = float(peak)
         if outcome == "completed":
-            try:
-                if "figures" in task.keep:
+            # The numbers are whole without figures and model, and each of these without the other.
+            if "figures" in task.keep:
+                try:
                     with deferred():
                         inspection = inspect(training, classes)
+                except Exception as error:
+                    missing.append(f"no figures: {explained(error, task.experiment)}")
+                else:
                     yield inspection
-                if "model" in task.keep:
-                    started = time.perf_counter()
+            if "model" in task.keep:
+                started = time.perf_counter()
+                epoch = _keep_best(training)
+                weights = encoded_weights(training.network.state_dict())
+                try:
                     with deferred():  # a library may swallow an interruption as it is imported
-                        model = _model(training, classes)
-                        weights = encoded_weights(training.network.state_dict())
-                    metrics["time/model_seconds"] = time.perf_counter() - started
-            except Exception as error:  # the numbers are whole without figures and model
-                incomplete = str(explained(error, task.experiment))
+                        model = _model(training, classes, epoch)
+                except Exception as error:
+                    missing.append(f"no model: {explained(error, task.experiment)}")
+                metrics["time/model_seconds"] = time.perf_counter() - started
         yield Ending(
             outcome,
             reason=DIVERGED if outcome == "diverged" else "",
             weights_sha256=digest,
             model=model,
             weights=weights,
-            incomplete=incomplete,
+            incomplete="; ".join(missing),
             metrics=metrics,
         )
 
 
-def _model(training: Training, classes: tuple[str, ...] | None) -> ModelRecord:
-    """The network after its last epoch, or if its best weights were kept, after its best one."""
-    epoch = len(training.history)
+def _keep_best(training: Training) -> int:
+    """Give the network its best weights, if they were kept; returns the epoch of its weights."""
     if training.keep_best and training.best_weights:
         training.network.load_state_dict(training.best_weights)
-        epoch = best_epoch(training.history, training.keep_best)
+        return best_epoch(training.history, training.keep_best)
+    return len(training.history)
+
+
+def _model(training: Training, classes: tuple[str, ...] | None, epoch: int) -> ModelRecord:
+    """The network as its weights after that epoch make it."""
     # Two examples, so that the batch size stays free; the same one twice if there is but one.
     positions = torch.arange(2, device=training.device) % len(training.train_examples)
     example, _ = training.train_examples.batch(positions)

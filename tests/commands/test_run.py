@@ -459,3 +459,48 @@ def test_a_run_without_its_recorder_fails_and_says_so(checkout: Checkout) -> Non
         "error: The recorder's process died: nothing more can be recorded.\n"
         f"Once that is fixed, go on: python -m harness.run --resume {run.info.run_id}\n"
     )
+
+
+BRANCHING = '''"""A network whose course depends on the data: torch cannot export it."""
+
+from torch import nn
+
+from harness import Experiment
+
+
+class Halves(nn.Module):
+    """One of two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(784, 10), nn.Linear(784, 10)])
+
+    def forward(self, images):
+        inputs = images.flatten(1)
+        return self.layers[0](inputs) if inputs.sum() > 0 else self.layers[1](inputs)
+
+
+class Branching(Experiment):
+    """Two layers, of which one is used."""
+
+    def network(self):
+        return Halves()
+'''
+
+
+def test_a_network_that_cannot_be_exported_keeps_its_figures_and_weights(
+    checkout: Checkout,
+) -> None:
+    (checkout.root / "experiments" / "branching.py").write_text(BRANCHING)
+    ended = checkout.run("branching", *QUICK)
+    assert ended.status == 0, ended.errors
+    (warning,) = ended.errors.splitlines()
+    assert warning.startswith("warning: no model: ")
+    assert "branching.py, line 17" in warning
+    assert "def forward" not in ended.output
+    with checkout.opened() as client:
+        kept = {file.path for file in client.list_artifacts(ended.run_id, "figures")}
+        assert "figures/confusion_matrix.png" in kept
+        assert "weights.pt" in {file.path for file in client.list_artifacts(ended.run_id)}
+    (run,) = checkout.runs()
+    assert run.data.tags["harness.incomplete"].startswith("no model: ")

