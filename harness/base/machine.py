@@ -92,8 +92,8 @@ def processors(groups: Path = Path("/proc/self/cgroup"), tree: Path = CONTROL_GR
         groups: the file that names the groups of this process.
         tree: where they are mounted.
     """
-    has_affinity = hasattr(os, "sched_getaffinity")
-    count = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = count or 1
     quotas = [count, *_quotas(groups, tree)] if sys.platform == "linux" else [count]
     return max(1, math.floor(min(quotas)))
 
