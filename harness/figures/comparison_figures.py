@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from matplotlib.ticker import NullFormatter
-
 from harness.base.errors import BadRequest
 from harness.figures.style import (
     CURVE_COLOURS,
@@ -92,7 +90,7 @@ def draw_comparison(curves: Sequence[Curve], title: str, subtitle: str, kind: st
         if quantity == "loss" and 0 < MUCH_LARGER * low < high:
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_minor_formatter(lambda *_: "")
         axes.set(xlabel="epoch", ylabel=cut_text(" and ".join(sorted(metrics)), 3.1, 10))
         axes.locator_params("x", integer=True)
     figure.legend(

@@ -347,7 +347,7 @@ BY_THEIR_CONTENT = [
     asked("harness.run", "mutable", "mutable default"),
     asked("harness.run", "bad_default", "lr: -1.0 is not allowed"),
     asked("harness.run", "no_default", "--width"),
-    asked("harness.run", "no_model --dry-run --dataset digits", "no_model failed: ", 1),
+    asked("harness.run", "no_model --dry-run --dataset digits", "network() of A must return", 1),
     asked("harness.run", "raising --dry-run --dataset digits", "raising failed: ValueError", 1),
     searched("--n-trials 0", "n_trials: 0 is not allowed"),
     searched(f"--n-trials {10**12}", "at most 1000000"),
