@@ -142,8 +142,8 @@ class Comparison:
             )
         if any(d and d.reason == "other code" for d in self.compared):
             notes.append(
-                "other code: the files of the experiment, or modules that it imports, have changed "
-                "between the runs; what they did is no difference of the settings."
+                "other code: the file of the experiment, or a module that it imports, has changed "
+                "between the runs. A difference could come from that instead of the settings."
             )
         if len(pairs) > 1:
             notes.append(f"p is not corrected for {len(pairs)} comparisons.")

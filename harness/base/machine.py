@@ -25,6 +25,7 @@ import psutil
 _FIRST_BOOT_TIME = psutil.boot_time()
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Where Linux mounts the control groups."""
 
 START_TOLERANCE = 0.0 if sys.platform == "linux" else 2.0
 """Two starts of one process may differ by this much; psutil follows the clock in whole seconds."""
@@ -121,7 +122,7 @@ def _quotas(groups: Path, tree: Path) -> Iterator[float]:
                         period = (group / "cpu.cfs_period_us").read_text()
                     else:
                         quota, period = (group / "cpu.max").read_text().split()
-                    if float(quota) > 0:  # "max" is no number, and -1 means none
+                    if float(quota) > 0:  # -1 means no quota; so does "max", a ValueError
                         yield float(quota) / float(period)
 
 

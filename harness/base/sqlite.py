@@ -18,7 +18,6 @@ BUSY_SECONDS = 120.0
 PATIENT_SECONDS = 3.0
 """How long to wait without a word."""
 
-
 STILL_LOCKED = (
     "locked by another program for more than {seconds:g} s. End that program, or try again later."
 )

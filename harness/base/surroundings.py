@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+"""This machine, for the variables that say what no proxy is asked for."""
 
 
 def without_foreign_settings(environment: Mapping[str, str]) -> dict[str, str]:
@@ -18,9 +19,10 @@ def without_foreign_settings(environment: Mapping[str, str]) -> dict[str, str]:
     """
     changed = {name: text for name, text in environment.items() if name != "PYTHONWARNINGS"}
     for name in ("no_proxy", "NO_PROXY"):
-        excepted = changed.get(name, "")
-        if excepted != "*":
-            changed[name] = ",".join(filter(None, (excepted, *LOOPBACK_NAMES)))
+        excepted = [known for known in changed.get(name, "").split(",") if known]
+        if excepted != ["*"]:
+            # Each process passes it on to the next one: names that are there stay as they are.
+            changed[name] = ",".join(dict.fromkeys([*excepted, *LOOPBACK_NAMES]))
     return changed
 
 
@@ -32,6 +34,6 @@ def ignore_foreign_settings() -> None:
     if sys.warnoptions:
         # What Python does without any; see "Default Warning Filter" in its documentation.
         warnings.resetwarnings()
-        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+        ignored = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+        for category in ignored:
             warnings.simplefilter("ignore", category)
-        warnings.simplefilter("ignore", ResourceWarning)

@@ -37,20 +37,18 @@ class Curve:
 
     Attributes:
         n: number of seeds.
-        basis: what the curve is based on, for the legend; by default `n = 5`.
         points: by metric: epoch, mean over the seeds, and their standard deviation (None for one).
     """
 
     label: str
     n: int
     points: dict[str, list[tuple[int, float, float | None]]]
-    basis: str | None = None
 
     @property
     def entry(self) -> str:
         """The curve's entry in the legend; a long label is cut."""
-        basis = f" ({self.basis or f'n = {self.n}'})"
-        return cut_text(self.label, WIDE / 2 - 0.6 - text_width(basis, 9), 9) + basis
+        seeds = f" (n = {self.n})"
+        return cut_text(self.label, WIDE / 2 - 0.6 - text_width(seeds, 9), 9) + seeds
 
 
 @styled()

@@ -226,7 +226,7 @@ def load_study(name: str) -> Study:
 def describe_space(study: Study) -> dict[str, str]:
     """Each searched parameter with its range in words; in a conditional space also when.
 
-    A parameter whose name is no field is a step on the way to one.
+    A parameter that is not a field only helps `suggest` to choose one.
     """
     if study.suggest is None:
         return {name: range_in_words(distribution) for name, distribution in study.space.items()}

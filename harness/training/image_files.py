@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
 """Of the files that are taken for images."""
 
-DECODERS = min(8, processors())
+MOST_DECODERS = 8
 """Threads that decode images; the decoders release Python's lock."""
 
 
@@ -116,7 +116,7 @@ def decoded_images(
         def decode(position: int) -> None:
             array[position] = _decoded(images.files[position], (height, width), size, grey)
 
-        with ThreadPoolExecutor(DECODERS) as pool:
+        with ThreadPoolExecutor(min(MOST_DECODERS, processors())) as pool:
             positions = pool.map(decode, range(len(array)))
             title = f"decoding {images.path.name}"
             for _ in tqdm(positions, title, len(array), unit=" images", leave=False, disable=None):
