@@ -8,7 +8,7 @@ from typing import Annotated
 
 from harness.base.command_line import repeatable
 from harness.base.fields import Interval, Name, Positive, Seed, Threads
-from harness.base.machine import processors
+from harness.base.processors import processors
 from harness.cli.shared_flags import default
 from harness.cli.training_flags import TrainingFlags
 from harness.search.objective import Objective

@@ -15,7 +15,7 @@ import torch
 from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Threads
-from harness.base.machine import processors
+from harness.base.processors import processors
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

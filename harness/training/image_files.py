@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from harness.base.errors import BadRequest, nearest
-from harness.base.machine import processors
+from harness.base.processors import processors
 from harness.training.downloads import DataUnavailable
 from harness.training.mapped_arrays import key_of, mapped, stored
 

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -156,8 +157,10 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(finished: Recorded) -> Iterator[Served]:
-    checkout, _ = finished
+def served(finished: Recorded, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    # A copy: clients write, and other tests count what is in the store.
+    checkout = Checkout(tmp_path_factory.mktemp("served") / "checkout")
+    shutil.copytree(finished[0].root, checkout.root)
     with checkout.serving() as link:
         found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]+)#.*", link)
         assert found
