@@ -8,11 +8,11 @@ it differs from boot to boot by itself.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
 import os
-import platform
 import sys
 import uuid
 from pathlib import Path
@@ -55,8 +55,16 @@ def process_start(pid: int) -> float | None:
 @functools.cache
 def boot_id() -> str:
     """Return the name of this boot, on the systems where a start needs it."""
-    if sys.platform == "linux":
+    with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
+@functools.cache
+def process_namespace() -> str:
+    """Return what names the process ids of this container, or of Linux outside of containers."""
+    with contextlib.suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
     return ""
 
 
@@ -79,29 +87,27 @@ def peak_memory() -> int | None:
 
 @functools.cache
 def machine_digest() -> str:
-    """Return a digest that tells machines (and containers) apart and does not reveal which."""
-    identity = f"harness {_identity()}"
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+    """Return a digest that tells machines apart and does not reveal which; empty if none can."""
+    identity = _identity()
+    return hashlib.sha256(f"harness {identity}".encode()).hexdigest()[:16] if identity else ""
 
 
 def _identity() -> str:
-    """Return what the operating system calls this machine, or else its network card and name.
+    """Return what the operating system calls this machine.
 
-    A laptop changes its host name and its network card from place to place, so that they count on
-    Linux alone, where machine ids are copied with images and missing in containers.
+    On Linux machine ids are copied with images, so that the network card belongs to it.
     """
     if sys.platform == "win32" and (guid := _machine_guid()):
         return guid
     if sys.platform == "darwin" and (known := _host_uuid()):
         return known
-    machine_id = Path("/etc/machine-id")
-    known = machine_id.read_text() if machine_id.is_file() else ""
+    try:
+        known = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
     node = uuid.getnode()
-    if node >> 40 & 1:  # No network card has this bit: Python made the number up.
-        node = 0
-    # Process ids are counted anew in each namespace.
-    namespace = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""
-    return f"{known} {node} {platform.node()} {namespace}"
+    # No network card has this bit: Python made the number up.
+    return "" if node >> 40 & 1 or not known else f"{known} {node}"
 
 
 def _machine_guid() -> str:

@@ -7,19 +7,27 @@ import dataclasses
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base import project
 from harness.base.files import write_whole
-from harness.base.machine import boot_id, machine_digest, process_start
+from harness.base.machine import boot_id, machine_digest, process_namespace, process_start
 from harness.base.processes import is_running
 
 
 def register_folder() -> Path:
     """One file for each work of a process, which deletes it when the work has ended in order."""
     return project.mlruns() / "processes"
+
+
+GRACE_SECONDS = 120.0
+"""How long a process of an earlier boot must have been silent to count as dead."""
+
+HEARTBEAT_SECONDS = 30.0
+"""How often it is written down that a run is alive."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +37,22 @@ class Owner:
     Attributes:
         started: When the process began, as `process_start` counts: process ids are reused.
         boot: The boot that the process id belongs to.
-        machine: A digest that tells machines (and containers, which count process ids on their
-            own) apart and does not reveal which they are.
+        namespace: The container that counts the process id.
+        machine: A digest that does not reveal which machine it is; empty if machines cannot be told
+            apart. Virtual machines and containers that were made from one image may share it.
     """
 
     pid: int
     started: str
     boot: str
+    namespace: str
     machine: str
 
     @classmethod
     def current(cls) -> Owner:
         """Return the owner that this process is."""
-        return cls(os.getpid(), str(process_start(os.getpid())), boot_id(), machine_digest())
+        started = str(process_start(os.getpid()))
+        return cls(os.getpid(), started, boot_id(), process_namespace(), machine_digest())
 
     @classmethod
     def from_text(cls, text: str) -> Owner | None:
@@ -50,7 +61,7 @@ class Owner:
             owner = cls(**json.loads(text))
         except (ValueError, TypeError, RecursionError):
             return None
-        words = (owner.started, owner.boot, owner.machine)
+        words = (owner.started, owner.boot, owner.namespace, owner.machine)
         is_owner = type(owner.pid) is int and all(isinstance(word, str) for word in words)
         return owner if is_owner else None
 
@@ -59,21 +70,35 @@ class Owner:
 
     @property
     def is_here(self) -> bool:
-        """Whether this machine can tell if the process is alive."""
-        return self.machine == machine_digest()
+        """Whether this process can see the other one while it is alive.
+
+        Neither the host's name nor its network counts: a laptop changes them from place to place.
+        """
+        if (self.boot, self.namespace) != (boot_id(), process_namespace()):
+            return False
+        return bool(self.boot) or self._is_of_this_machine
 
     @property
-    def is_dead(self) -> bool:
-        """Whether the process is known to have ended. False for another machine's process."""
-        if not self.is_here:
-            return False
-        return self.boot != boot_id() or not is_running(self.pid, self.started)
+    def _is_of_this_machine(self) -> bool:
+        return bool(self.machine) and self.machine == machine_digest()
+
+    def is_dead(self, last_seen: float) -> bool:
+        """Whether the process is known to have ended. False where that cannot be known.
+
+        Args:
+            last_seen: When it was last known to be alive, in seconds since 1970. It decides only
+                about a process of an earlier boot: two live machines may have one image's identity.
+        """
+        if self.is_here:
+            return not is_running(self.pid, self.started)
+        is_of_earlier_boot = self._is_of_this_machine and self.boot not in ("", boot_id())
+        return is_of_earlier_boot and time.time() - last_seen > GRACE_SECONDS
 
 
-def is_owner_dead(text: str) -> bool:
+def is_owner_dead(text: str, last_seen: float) -> bool:
     """Return whether the owner in a text is known to have ended; False if it cannot be read."""
     owner = Owner.from_text(text)
-    return owner is not None and owner.is_dead
+    return owner is not None and owner.is_dead(last_seen)
 
 
 def register(work: dict[str, str]) -> Path:
@@ -88,11 +113,21 @@ def register(work: dict[str, str]) -> Path:
     return path
 
 
-def left_behind() -> Iterator[tuple[Path, dict[str, str]]]:
-    """Yield what dead processes of this machine worked on: the file that says so, and the work."""
+@dataclass(frozen=True)
+class LeftBehind:
+    """What a dead process of this machine worked on, and the file that says so."""
+
+    path: Path
+    owner: Owner
+    work: dict[str, str]
+
+
+def left_behind() -> Iterator[LeftBehind]:
+    """Yield what dead processes of this machine worked on."""
     for path in sorted(register_folder().glob("*.json")):
         # Another process may have deleted the file, or it may hold anything.
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             content = json.loads(path.read_bytes())
-            if is_owner_dead(content["owner"]):
-                yield path, content["work"]
+            owner, work = Owner.from_text(content["owner"]), dict(content["work"])
+            if owner and owner.is_dead(path.stat().st_mtime):
+                yield LeftBehind(path, owner, work)

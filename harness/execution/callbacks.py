@@ -182,9 +182,8 @@ class RecordRun(Callback):
         )
         for result in self.history:
             self.recorder.send(LogEpoch(self.run_id, result.epoch, result.metrics))
-        checkpoints = project.mlruns() / "checkpoints"
         with contextlib.suppress(FileNotFoundError):  # none was due yet
-            (checkpoints / lost).rename(checkpoints / self.run_id)
+            checkpoint.hand_over(project.mlruns() / "checkpoints" / lost, self.run_id)
 
     def _keep_model(self, ending: Ending) -> str:
         """Log the model; returns what went wrong."""
@@ -272,16 +271,30 @@ class SaveCheckpoints(Callback):
     ) -> None:
         """`folder` holds a folder of checkpoints for each run."""
         self.group, self.run, self.folder, self.index = group, run, folder, index
+        self._history = checkpoint.HistoryFile()
+        self._unsaved: list[EpochResult] = []
+
+    def begun(self, event: Begun) -> None:
+        """Take over the epochs that the training goes on from."""
+        self._unsaved = list(event.restored)
 
     def epoch(self, result: EpochResult) -> Outcome | None:
         """Save the state if it is time."""
         started = time.perf_counter()
+        self._unsaved.append(result)
         specification = self.run.specification
         is_last = result.epoch == self.run.experiment.num_epochs
         if is_last or result.epoch % specification.checkpoint_every == 0:
             folder = self.folder / self.run.run_id
-            content = self.group.state(self.index)
-            checkpoint.save(checkpoint.path_of(folder, result.epoch), content)
+            saved = checkpoint.Checkpoint(
+                self.run.run_id,
+                self.run.experiment.name,
+                result.epoch,
+                *self._history.add(folder, [(each.epoch, each.metrics) for each in self._unsaved]),
+                content=self.group.state(self.index),
+            )
+            checkpoint.save(checkpoint.path_of(folder, result.epoch), saved)
+            self._unsaved = []
             checkpoint.prune(folder, specification.keep_checkpoints)
         self.run.add_seconds("time/checkpoint_seconds", started)
         return None

@@ -145,6 +145,7 @@ def driven_run(
     evaluate_each_epoch: bool = True,
     weights: Weights = NO_WEIGHTS,
     state: bytes | None = None,
+    history: tuple[EpochResult, ...] = (),
 ) -> Driven:
     """A run as the driver takes it: what it keeps follows from its kind."""
     specification = record.specification
@@ -166,6 +167,7 @@ def driven_run(
         keep_best=goal if specification.keep_best else None,
         weights=weights,
         state=state,
+        history=history,
     )
     return Driven(task, callbacks)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from contextlib import closing
-from pathlib import Path
 
 from harness.base import ownership
 from harness.base.errors import BadRequest, RunFailed
+from harness.base.ownership import LeftBehind
 from harness.tracking.messages import ReconcileChildren, Recorder, RecoverRuns
 from harness.tracking.recorder_process import RecorderProcess
 from harness.tracking.store_address import fingerprint
@@ -25,25 +25,24 @@ def recover(recorder: Recorder | None = None) -> None:
     Raises:
         RunFailed: the record cannot be opened.
     """
-    left = [(path, work) for path, work in ownership.left_behind() if _is_here(work)]
+    left = [each for each in ownership.left_behind() if each.work.get("store") == fingerprint()]
     if not left:
         return
-    if recorder is None:
-        with closing(RecorderProcess()) as recorder:
-            recorder.send(RecoverRuns())
-            _recover_studies(left, recorder)
-    else:
+    with contextlib.ExitStack() as stack:
+        recorder = recorder or stack.enter_context(closing(RecorderProcess()))
+        unjudged = recorder.send(RecoverRuns()).elsewhere
         _recover_studies(left, recorder)
-    for path, _ in left:
-        path.unlink(missing_ok=True)
+    if unjudged:
+        # A run of an earlier boot may have been alive a moment ago: it is judged later.
+        left = [each for each in left if each.owner.is_here]
+    for each in left:
+        each.path.unlink(missing_ok=True)
 
 
-def _is_here(work: dict[str, str]) -> bool:
-    return work.get("store") == fingerprint()
-
-
-def _recover_studies(left: list[tuple[Path, dict[str, str]]], recorder: Recorder) -> None:
-    studies = {(work["storage"], work["study"]) for _, work in left if work.get("storage")}
+def _recover_studies(left: list[LeftBehind], recorder: Recorder) -> None:
+    studies = {
+        (each.work["storage"], each.work["study"]) for each in left if each.work.get("storage")
+    }
     if not studies:
         return
     # Optuna takes half a second to import, and only a dead study needs it.

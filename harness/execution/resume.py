@@ -7,18 +7,22 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from harness.base import project
 from harness.base.command_line import repeatable
 from harness.base.errors import BadRequest
 from harness.base.formatting import number_of
+from harness.base.goals import usual_goal
 from harness.execution.callbacks import RecordLongerRun, RecordResumedRun
 from harness.execution.changes import OWN_CODE, Change, changes_since
 from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, drive_run, driven_run
-from harness.execution.preparation import DataSource
+from harness.execution.preparation import DataSource, Prepared
 from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
 from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
@@ -29,6 +33,9 @@ from harness.tracking.selection import OF_STUDIES
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment, load_experiment
+from harness.training.loop import EpochResult
+from harness.training.metrics import directions
+from harness.training.rehearsal import rehearse
 
 
 def resume(
@@ -57,26 +64,29 @@ def resume(
     """
     _refuse_what_cannot_go_on(stored, reader, take_over=take_over)
     experiment = load_experiment(stored.experiment)(**stored.fields)
-    execution, group, changed = _prepared(stored, reader, experiment, "resume", allow, root)
+    setting = _prepared(stored, reader, experiment, "resume", allow, root)
+    specification = _specification(stored, tuple(shlex.split(stored.command)), root)
     record = RecordResumedRun(
         stored,
         frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),
         recorder,
-        _specification(stored, tuple(shlex.split(stored.command)), root),
+        specification,
         experiment,
-        execution,
-        allowed=changed,
+        setting.execution,
+        allowed=setting.changed,
         is_described=reader.artifact(stored.run_id, "experiment.json") is not None,
         describe=describe_run,
     )
+    state, history = _last_state(stored, setting, keep_best=specification.keep_best)
     driven = driven_run(
         record,
-        group,
-        view(group),
+        setting.group,
+        view(setting.group),
         weights=starting_weights(stored, experiment, reader),
-        state=_last_state(stored.run_id),
+        state=state,
+        history=history,
     )
-    return drive_run(record, driven, group)
+    return drive_run(record, driven, setting.group)
 
 
 def train_further(
@@ -106,24 +116,43 @@ def train_further(
     before = experiment_class(**stored.fields)
     _refuse_what_cannot_be_longer(stored, before, num_epochs)
     experiment = dataclasses.replace(before, num_epochs=num_epochs)
-    state = _last_state(stored.run_id)
-    done = len(checkpoint.decode(state)["history"]) if state else 0
-    if done != stored.num_epochs:
+    setting = _prepared(stored, reader, experiment, "continue", allow, root)
+    specification = _specification(stored, repeatable(sys.argv), root)
+    state, history = _last_state(stored, setting, keep_best=specification.keep_best)
+    if len(history) != stored.num_epochs:
         raise BadRequest(
             f"continue: the last checkpoint of {stored.run_id} is not there any more; train it "
             f"anew: python -m harness.run {stored.experiment} --num-epochs {num_epochs}"
         )
-    execution, group, changed = _prepared(stored, reader, experiment, "continue", allow, root)
+    changed = " ".join(setting.changed)
     specification = dataclasses.replace(
-        _specification(stored, repeatable(sys.argv), root),
+        specification,
         tags={
             "continues": stored.run_id,
-            **({"allowed_changes": " ".join(changed)} if changed else {}),
+            **({"allowed_changes": changed} if changed else {}),
         },
     )
-    record = RecordLongerRun(recorder, specification, experiment, execution, describe=describe_run)
-    driven = driven_run(record, group, view(group), state=state)
-    return drive_run(record, driven, group)
+    record = RecordLongerRun(
+        recorder, specification, experiment, setting.execution, describe=describe_run
+    )
+    driven = driven_run(record, setting.group, view(setting.group), state=state, history=history)
+    return drive_run(record, driven, setting.group)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What a stored run goes on with.
+
+    Attributes:
+        execution: how it was computed.
+        group: one that computes so.
+        changed: what has changed since it began, by permission.
+    """
+
+    prepared: Prepared
+    execution: Execution
+    group: LocalGroup
+    changed: tuple[AllowedChange, ...]
 
 
 def _prepared(
@@ -133,8 +162,7 @@ def _prepared(
     command: str,
     allow: Sequence[AllowedChange],
     root: Path | None,
-) -> tuple[Execution, LocalGroup, tuple[AllowedChange, ...]]:
-    """How a run was computed, a group that computes so, and what has changed by permission."""
+) -> _Setting:
     names = [field.name for field in dataclasses.fields(Execution)]
     execution = Execution(**{name: stored.settings[name] for name in names})
     device = execution.apply()
@@ -142,7 +170,7 @@ def _prepared(
     prepared = data.prepare(experiment)
     changed = _by_kind(changes_since(stored, reader, prepared, execution, describe(device)))
     _refuse_changes(stored, changed, command, allow)
-    return execution, LocalGroup(data, execution, device), tuple(changed)
+    return _Setting(prepared, execution, LocalGroup(data, execution, device), tuple(changed))
 
 
 def _specification(
@@ -162,17 +190,45 @@ def _specification(
     )
 
 
-def _last_state(run_id: str) -> bytes | None:
-    """The last intact checkpoint of a run; None if it has none and starts from the beginning."""
-    for path in checkpoint.latest_first(project.mlruns() / "checkpoints" / run_id):
+def _last_state(
+    stored: StoredRun, setting: _Setting, *, keep_best: bool
+) -> tuple[bytes | None, tuple[EpochResult, ...]]:
+    """The last checkpoint that is a run's own, whole and fitting, with the epochs up to it.
+
+    Without one the run starts from the beginning.
+    """
+    folder = project.mlruns() / "checkpoints" / stored.run_id
+    for path in checkpoint.latest_first(folder):
         try:
-            content = path.read_bytes()
-            checkpoint.decode(content, str(path))
-        except (OSError, checkpoint.CheckpointDamaged) as damage:
+            return _fitting_state(path, stored, setting, keep_best=keep_best)
+        except checkpoint.CheckpointDamaged as damage:
             warnings.warn(f"{damage} Going on from the one before.", stacklevel=2)
-            continue
-        return content
-    return None
+    return None, ()
+
+
+def _fitting_state(
+    path: Path, stored: StoredRun, setting: _Setting, *, keep_best: bool
+) -> tuple[bytes, tuple[EpochResult, ...]]:
+    saved = checkpoint.load(path)
+    if (saved.run, saved.experiment) != (stored.run_id, stored.experiment):
+        raise checkpoint.CheckpointDamaged(
+            f"{path}: it is of {saved.experiment} {saved.run}, "
+            f"not of {stored.experiment} {stored.run_id}."
+        )
+    history = [EpochResult(*epoch) for epoch in checkpoint.history(path, saved)]
+    prepared = setting.prepared
+    # A copy, because methods may keep things in it; on the CPU, where memory is not scarce.
+    rehearsal = dataclasses.replace(prepared, experiment=dataclasses.replace(prepared.experiment))
+    training = rehearsal.training(
+        dataclasses.replace(setting.execution, capture_graph=False),
+        torch.device("cpu"),
+        keep_best=usual_goal(directions(prepared.experiment.metrics())) if keep_best else None,
+    )
+    try:
+        rehearse(training, saved.state(), history)
+    except checkpoint.CheckpointDamaged as misfit:
+        raise checkpoint.CheckpointDamaged(f"{path}: {misfit}.") from None
+    return saved.content, tuple(history)
 
 
 def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader, *, take_over: bool) -> None:
@@ -198,7 +254,7 @@ def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader, *, take_over: b
             "nothing is left to train. To train it further: --continue"
         )
     owner = stored.owner
-    if stored.outcome == "running" and not (owner and owner.is_dead):
+    if stored.outcome == "running" and not stored.is_abandoned:
         if owner and owner.is_here:
             raise BadRequest(f"resume: {stored.run_id} is still running, in process {owner.pid}.")
         if not take_over:

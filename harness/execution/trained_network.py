@@ -77,10 +77,16 @@ def read_weights(stored: StoredRun, reader: Reader) -> Weights:
     return weights
 
 
-def encoded_weights(weights: Mapping[str, torch.Tensor]) -> bytes:
-    """Weights as the content of the artifact."""
+def encoded_weights(weights: Mapping[str, Any]) -> bytes:
+    """Weights, and what modules keep beside them, as the content of the artifact."""
     buffer = io.BytesIO()
-    torch.save({name: tensor.detach().cpu() for name, tensor in weights.items()}, buffer)
+    torch.save(
+        {
+            name: value.detach().cpu() if isinstance(value, torch.Tensor) else value
+            for name, value in weights.items()
+        },
+        buffer,
+    )
     return buffer.getvalue()
 
 
@@ -94,7 +100,8 @@ def fitting(experiment: Experiment, weights: Weights, run_id: str) -> tuple[Weig
     Raises:
         BadRequest: none fits.
     """
-    own = _built(experiment).state_dict()
+    state = _built(experiment).state_dict()
+    own = {name: tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     kept = {
         name: tensor
         for name, tensor in weights.items()

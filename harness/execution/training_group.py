@@ -20,7 +20,7 @@ from harness.tracking.schema import ModelRecord, Outcome
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment
-from harness.training.loop import Training, best_epoch
+from harness.training.loop import EpochResult, Training, best_epoch
 from harness.training.network_export import exported
 from harness.training.predictions import inspect
 
@@ -38,7 +38,8 @@ class TrainingTask:
         keep: what a completed training leaves beside its numbers.
         keep_best: if given, the model that it leaves is that of the best epoch by this goal.
         weights: tensors that replace initial ones of the network, by their names.
-        state: content of the checkpoint to go on from.
+        state: the state to go on from, as `checkpoint.encode` returns it.
+        history: the epochs up to that state.
     """
 
     experiment: Experiment
@@ -48,6 +49,7 @@ class TrainingTask:
     keep_best: Goal | None = None
     weights: Weights = field(default_factory=dict)
     state: bytes | None = None
+    history: tuple[EpochResult, ...] = ()
 
 
 class TrainingGroup(Protocol):
@@ -71,7 +73,7 @@ class TrainingGroup(Protocol):
         """End a training after the epoch that it was last heard of; its `Ending` still follows."""
 
     def state(self, index: int) -> bytes:
-        """The whole state of a training after its last epoch, as the content of a checkpoint."""
+        """The state of a training after its last epoch, as `checkpoint.encode` returns it."""
 
 
 class LocalGroup:
@@ -115,7 +117,7 @@ class LocalGroup:
             if task.weights:
                 training.network.load_state_dict(task.weights, strict=False)
             if task.state is not None:
-                training.restore(checkpoint.decode(task.state))
+                training.restore(checkpoint.decode(task.state), task.history)
             yield Begun(
                 describe(self.device),
                 prepared.data_records(),

@@ -323,7 +323,8 @@ def _running(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 def _is_orphan(trial: FrozenTrial) -> bool:
     # Without an owner, its process died between `ask` and the signature, both under the lock.
     owner = trial.user_attrs.get("owner")
-    return owner is None or is_owner_dead(owner)
+    start = trial.datetime_start
+    return owner is None or is_owner_dead(owner, start.timestamp() if start else 0.0)
 
 
 def _is_here(text: str) -> bool:

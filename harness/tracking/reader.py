@@ -533,7 +533,7 @@ def _unknown_run(run_id: str) -> BadRequest:
 def _last_unfinished(candidates: Iterable[StoredRun]) -> StoredRun:
     """The first of the unfinished runs that no living process works on."""
     for run in candidates:
-        if run.outcome != "running" or run.owner is None or run.owner.is_dead:
+        if run.outcome != "running" or run.owner is None or run.is_abandoned:
             return run
     raise BadRequest(
         "There is no run here that was interrupted and can go on. "

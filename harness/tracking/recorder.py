@@ -16,7 +16,7 @@ from harness.base import provenance, sqlite
 from harness.base.command_line import command_text
 from harness.base.errors import RecordLost, RunFailed
 from harness.base.machine import peak_memory
-from harness.base.ownership import Owner
+from harness.base.ownership import HEARTBEAT_SECONDS, Owner
 from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
 from harness.tracking.messages import (
@@ -70,6 +70,7 @@ class MlflowRecorder:
         self._source: provenance.SourceState | None = None
         self._open_runs: set[str] = set()
         self._monitors: dict[str, Any] = {}
+        self._last_beat = time.monotonic()
 
     def send(self, message: Message[Reply]) -> Reply:
         """Carry out a message and return its answer; see `Recorder`."""
@@ -117,10 +118,20 @@ class MlflowRecorder:
         """How many writes of this recorder the server has not taken yet."""
         return self._queue.waiting if self._queue else 0
 
-    def retry(self) -> None:
-        """Send what waits for the server, unless that was tried just now."""
+    def look_after(self) -> None:
+        """What is due beside the messages: heartbeats, and what waits for the server."""
         if self._queue:
             self._queue.send()
+        if time.monotonic() - self._last_beat < HEARTBEAT_SECONDS:
+            return
+        self._last_beat = time.monotonic()
+        for run_id in () if self.waiting else self._open_runs:
+            # It says that a run lives, and must not end it. A server that is away is found by
+            # what is to be recorded.
+            with contextlib.suppress(MlflowException, ServerAway, RunFailed), answered():
+                self.store.check_is_there()
+                now = str(time.time())
+                self.store.client.set_tag(stored_id(run_id), "harness.heartbeat", now)
 
     def _handle(self, message: Message[Any]) -> Any:
         """Carry out a message and return its answer, whose type is the message's."""
@@ -186,7 +197,7 @@ class MlflowRecorder:
         for run in store.running():
             if not store.is_left_open(run):
                 owner = Owner.from_text(run.owner)
-                if owner and not owner.is_here:
+                if run.outcome and not (owner and owner.is_here):
                     elsewhere.append(run.run_id)
                 continue
             if run.outcome in STATUS:  # its process died between its last two writes

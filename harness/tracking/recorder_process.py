@@ -38,7 +38,7 @@ ENVIRONMENT = {
 """What the recorder's process adds to its environment, unless the user has set it."""
 
 IDLE_SECONDS = 1.0
-"""How often the recorder looks for a server that is away while no message arrives."""
+"""How often the recorder looks after the rest while no message arrives."""
 
 
 class RecorderProcess:
@@ -146,9 +146,11 @@ def serve_messages(connection: Connection) -> None:
     failure: Exception | None = None
     with contextlib.suppress(EOFError, OSError):
         while True:
-            while not connection.poll(IDLE_SECONDS if recorder.waiting else None):
-                _, error = _attempt(recorder.retry)
-                failure = failure or error
+            has_message = connection.poll(IDLE_SECONDS)
+            _, error = _attempt(recorder.look_after)
+            failure = failure or error
+            if not has_message:
+                continue
             message, is_answered = connection.recv()
             reply: Any = None
             # A failed post is the answer to the next message that has one, which is not tried.

@@ -83,6 +83,20 @@ class RunRecord:
     modules: tuple[str, ...] = ()
 
 
+def last_seen(start: int | None, heartbeat: str | None) -> float:
+    """When a run's process was last known to be alive, in seconds since 1970.
+
+    Args:
+        start: when the run began, in milliseconds since 1970.
+        heartbeat: the tag `harness.heartbeat`.
+    """
+    began = (start or 0) / 1000
+    try:
+        return max(began, float(heartbeat or 0))
+    except ValueError:  # a person's
+        return began
+
+
 @dataclass(frozen=True)
 class StoredRun:
     """A run as the store holds it.
@@ -153,6 +167,12 @@ class StoredRun:
         """The process that trains the run, or did."""
         text = self.tag("owner")
         return Owner.from_text(text) if text else None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether it is recorded as running, and its process is known to have ended."""
+        last = last_seen(self.start, self.tag("heartbeat"))
+        return self.outcome == "running" and bool(self.owner and self.owner.is_dead(last))
 
     @functools.cached_property
     def directions(self) -> dict[str, Best | None]:

@@ -29,6 +29,7 @@ from harness.base.errors import RecordLost, RunFailed
 from harness.base.ownership import is_owner_dead
 from harness.base.privacy import mask
 from harness.tracking import store_address
+from harness.tracking.schema import last_seen
 
 LOCK_SECONDS = 60.0
 """Longest wait for another process that creates or extends the store."""
@@ -39,12 +40,14 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 LATEST_FIRST = ["attributes.start_time DESC"]
 
 STATES = """
-    SELECT runs.run_uuid, runs.status, outcomes.value, owners.value
+    SELECT runs.run_uuid, runs.status, outcomes.value, owners.value, runs.start_time, beats.value
     FROM runs
     LEFT JOIN tags AS outcomes
         ON outcomes.key = 'harness.outcome' AND outcomes.run_uuid = runs.run_uuid
     LEFT JOIN tags AS owners
         ON owners.key = 'harness.owner' AND owners.run_uuid = runs.run_uuid
+    LEFT JOIN tags AS beats
+        ON beats.key = 'harness.heartbeat' AND beats.run_uuid = runs.run_uuid
     WHERE runs.lifecycle_stage = 'active' AND """
 
 
@@ -56,12 +59,14 @@ class RunState:
         is_running: Whether MLflow's status says so.
         outcome: The harness's tag; "" for runs that it did not record.
         owner: The process that records the run; "" if unknown.
+        last_seen: When that process was last known to be alive, in seconds since 1970.
     """
 
     run_id: str
     is_running: bool
     outcome: str
     owner: str
+    last_seen: float
 
 
 class Store:
@@ -176,7 +181,7 @@ class Store:
 
     def is_left_open(self, state: RunState) -> bool:
         """Whether a run's process died before it had ended the run."""
-        if not state.is_running or not state.owner or not is_owner_dead(state.owner):
+        if not state.is_running or not is_owner_dead(state.owner, state.last_seen):
             return False
         # After this state was read, the process may have ended the run properly and then exited.
         return self.state(state.run_id).is_running
@@ -187,8 +192,10 @@ class Store:
         with closing(sqlite3.connect(self.database, timeout=sqlite.BUSY_SECONDS)) as connection:
             rows = connection.execute(STATES + condition, values).fetchall()
         return [
-            RunState(run_id, status == "RUNNING", outcome or "", owner or "")
-            for run_id, status, outcome, owner in rows
+            RunState(
+                run_id, status == "RUNNING", outcome or "", owner or "", last_seen(start, beat)
+            )
+            for run_id, status, outcome, owner, start, beat in rows
         ]
 
     def _create_experiment(self, name: str, about: str) -> str:
@@ -257,6 +264,7 @@ def _state(run: Run) -> RunState:
         run.info.status == "RUNNING",
         tags.get("harness.outcome", ""),
         tags.get("harness.owner", ""),
+        last_seen(run.info.start_time, tags.get("harness.heartbeat")),
     )
 
 

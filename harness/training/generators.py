@@ -33,8 +33,8 @@ class Generators:
     def active(self) -> Iterator[None]:
         """Have everything in the block draw from this training's generators."""
         outer = _read(self._device)
-        _write(self._own, self._device)
         try:
+            _write(self._own, self._device)
             yield
         finally:
             self._own = _read(self._device)

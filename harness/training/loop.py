@@ -6,6 +6,7 @@ device and thread count give the same bits (`harness/benchmark/reference.py` is 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import time
@@ -95,7 +96,7 @@ class Training:
         self._augments = type(experiment).augment is not Experiment.augment
         self.history: list[EpochResult] = []
         self.keep_best = keep_best
-        self.best_weights: dict[str, torch.Tensor] = {}
+        self.best_weights: dict[str, Any] = {}
         self.examples_seen = 0
         """Images trained on in all epochs so far, counted batch by batch."""
         self._update: Update = self._eager_update
@@ -113,8 +114,7 @@ class Training:
             if self._observes:
                 result.metrics.update(checked_observations(self.experiment.observe(self)))
             if self.keep_best and best_epoch(self.history, self.keep_best) == result.epoch:
-                weights = self.network.state_dict()
-                self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+                self.best_weights = copy.deepcopy(self.network.state_dict())
             yield result
 
     @property
@@ -128,35 +128,59 @@ class Training:
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
     def state(self) -> dict[str, Any]:
-        """Everything that a resume needs, in types that `torch.load(weights_only=True)` accepts."""
+        """Everything but the history that the next epoch depends on.
+
+        Its types are those that `torch.load(weights_only=True)` accepts. What a module keeps beside
+        its parameters and buffers belongs to it through `get_extra_state`.
+        """
         return {
             "network": self.network.state_dict(),
+            "buffers": _unsaved_buffers(self.network),
             "loss": self.loss_fn.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
-            "history": [(result.epoch, result.metrics) for result in self.history],
+            "experiment": {name: part.state_dict() for name, part in self._own_parts().items()},
             "generators": self.generators.state(),
             **({"best": self.best_weights} if self.keep_best else {}),
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], history: Sequence[EpochResult]) -> None:
         """Continue from a state of the same experiment, to the same bits."""
         self.network.load_state_dict(state["network"])
+        for name, buffer in _unsaved_buffers(self.network).items():
+            buffer.copy_(state["buffers"][name])
         self.loss_fn.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.history = [EpochResult(epoch, metrics) for epoch, metrics in state["history"]]
+        for name, part in self._own_parts().items():
+            part.load_state_dict(state["experiment"][name])
+        self.history = list(history)
         self.examples_seen = len(self.history) * len(self.train_examples)
         self.generators.restore(state["generators"])
-        self.best_weights = {n: t.to(self.device) for n, t in state.get("best", {}).items()}
+        self.best_weights = state.get("best", {})
+
+    def _own_parts(self) -> dict[str, Any]:
+        """What the experiment's methods keep in its attributes, such as a second network."""
+        known = (self.network, self.loss_fn, self.optimizer, self.scheduler)
+        return {
+            name: part
+            for name, part in sorted(vars(self.experiment).items())
+            if hasattr(part, "state_dict") and hasattr(part, "load_state_dict")
+            if not any(part is each for each in known)
+        }
 
     def weights_digest(self) -> str:
         """SHA-256 of the network's parameters and buffers: names, types, shapes, bits."""
         sha256 = hashlib.sha256()
         for name, tensor in self.network.state_dict().items():
+            if not torch.is_tensor(tensor):  # what `get_extra_state` returns
+                sha256.update(f"{name} {tensor!r}".encode())
+                continue
             sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+            sha256.update(
+                tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+            )
         return sha256.hexdigest()
 
     def _epoch(self) -> EpochResult:
@@ -235,8 +259,7 @@ class Training:
         size = min(self.experiment.batch_size, len(self.train_examples))
         positions = torch.arange(size, device=self.device)
         inputs, labels = (tensor.clone() for tensor in self.train_examples.batch(positions))
-        before = self.state()
-        before["network"] = {name: tensor.clone() for name, tensor in before["network"].items()}
+        before = copy.deepcopy(self.state())
         self.network.train()
         try:
             with self.generators.active():
@@ -247,7 +270,7 @@ class Training:
                     keeps_state=lambda: bool(self.scheduler or any(self.optimizer.state.values())),
                 )
         finally:
-            self.restore(before)
+            self.restore(before, ())
 
 
 def best_epoch(history: Sequence[EpochResult], goal: Goal) -> int:
@@ -255,6 +278,12 @@ def best_epoch(history: Sequence[EpochResult], goal: Goal) -> int:
     values = {result.epoch: result.metrics.get(goal.metric, math.nan) for result in history}
     known = {epoch: goal.sign * value for epoch, value in values.items() if math.isfinite(value)}
     return max(known, key=lambda epoch: (known[epoch], -epoch), default=0)
+
+
+def _unsaved_buffers(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The buffers that a network keeps out of its `state_dict`."""
+    saved = network.state_dict(keep_vars=True)
+    return {name: buffer for name, buffer in network.named_buffers() if name not in saved}
 
 
 def _draw_seed() -> int:

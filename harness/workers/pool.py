@@ -52,7 +52,7 @@ class AskState:
 
 @dataclass(frozen=True)
 class TrainingState:
-    """From a worker: the state of its training, as the content of a checkpoint."""
+    """From a worker: the state of its training, as `checkpoint.encode` returns it."""
 
     content: bytes
 

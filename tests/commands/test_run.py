@@ -415,8 +415,8 @@ def test_ctrl_c_ends_a_run_in_order(checkout: Checkout) -> None:
         steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "test/loss")]
     assert steps == list(range(1, len(steps) + 1))
     folder = checkout.store.parent / "checkpoints" / run.info.run_id
-    state = checkpoint.load(checkpoint.path_of(folder, steps[-1]))
-    assert [epoch for epoch, _ in state["history"]] == steps
+    path = checkpoint.path_of(folder, steps[-1])
+    assert [epoch for epoch, _ in checkpoint.history(path, checkpoint.load(path))] == steps
 
 
 def test_sigterm_ends_a_group_and_its_run_in_order(checkout: Checkout) -> None:
@@ -445,7 +445,7 @@ def test_the_recorder_ends_the_run_of_a_process_that_was_killed(checkout: Checko
     assert (run.info.status, run.data.tags["harness.outcome"]) == ("KILLED", "interrupted")
     assert run.data.tags["harness.reason"] == "its process died"
     folder = checkout.store.parent / "checkpoints" / run.info.run_id
-    assert checkpoint.load(checkpoint.latest_first(folder)[0])["history"]
+    assert checkpoint.load(checkpoint.latest_first(folder)[0]).epoch
 
 
 def test_a_run_without_its_recorder_fails_and_says_so(checkout: Checkout) -> None:

@@ -18,6 +18,8 @@ import optuna
 import pytest
 from conftest import Checkout, processes_in
 
+from harness.base import ownership
+from harness.base.ownership import Owner
 from harness.tracking.messages import RecoverRuns
 from harness.tracking.recorder import MlflowRecorder
 from harness.tracking.store import RunState
@@ -122,11 +124,46 @@ def test_the_run_of_a_live_process_is_left_alone(checkout: Checkout, where: str)
             (run,) = checkout.runs()
             owner = json.loads(run.data.tags["harness.owner"])
             with checkout.opened() as client:
-                elsewhere = json.dumps(owner | {"machine": "0123456789abcdef"})
+                elsewhere = json.dumps(owner | {"boot": "another", "machine": "0123456789abcdef"})
                 client.set_tag(run.info.run_id, "harness.owner", elsewhere)
             cut_the_power(checkout)
         assert checkout.command("harness.sync").status == 0
         assert statuses(checkout) == {("run", "RUNNING"): 1}
+
+
+@pytest.mark.parametrize(
+    ("silent", "listed"),
+    [(0, True), (ownership.GRACE_SECONDS + 60, False)],
+    ids=["beats", "silent"],
+)
+def test_a_run_of_an_earlier_boot_counts_as_dead_once_it_was_silent(
+    checkout: Checkout, silent: float, listed: bool
+) -> None:
+    identity = Owner.current().machine
+    if not identity or not Owner.current().boot:
+        pytest.skip("this machine has no identity that survives a boot")
+    with running(checkout, "harness.run", *ENDLESS) as process:
+        begun(process, "epoch")
+        cut_the_power(checkout)
+    (run,) = checkout.runs()
+    beat = time.time() - silent
+    owner = json.loads(run.data.tags["harness.owner"]) | {"boot": "an earlier boot"}
+    with contextlib.closing(sqlite3.connect(checkout.store)) as connection, connection:
+        connection.execute("UPDATE runs SET start_time = start_time - 3600000")
+    with checkout.opened() as client:
+        client.set_tag(run.info.run_id, "harness.owner", json.dumps(owner))
+        client.set_tag(run.info.run_id, "harness.heartbeat", str(beat))
+    (registered,) = (checkout.root / "mlruns" / "processes").glob("*.json")
+    work = json.loads(registered.read_text())
+    registered.write_text(json.dumps(work | {"owner": json.dumps(owner)}))
+    os.utime(registered, (beat - 3600, beat - 3600))
+    synced = checkout.command("harness.sync")
+    assert synced.status == 0, synced.errors
+    assert (f"--resume {run.info.run_id} --take-over" in synced.output) == listed
+    (run,) = checkout.runs()
+    assert run.info.status == ("RUNNING" if listed else "KILLED")
+    # Whoever comes later can still judge it.
+    assert registered.exists() == listed
 
 
 def test_a_run_that_ends_in_order_while_others_clear_up_keeps_its_outcome(

@@ -47,10 +47,13 @@ class Store:
         output, errors = process.communicate(timeout=120)
         return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
-    def only_run(self, experiment: str) -> mlflow.entities.Run:
+    def runs(self, experiment: str) -> list[mlflow.entities.Run]:
         found = self.client.get_experiment_by_name(experiment)
         assert found
-        (run,) = self.client.search_runs([found.experiment_id])
+        return list(self.client.search_runs([found.experiment_id]))
+
+    def only_run(self, experiment: str) -> mlflow.entities.Run:
+        (run,) = self.runs(experiment)
         return run
 
     def numbers(self, run_id: str) -> dict[str, list[tuple[int, float]]]:
@@ -84,7 +87,7 @@ def stopped_after(process: subprocess.Popen[str], epochs: int, number: signal.Si
 
 def weights(run_id: str) -> dict[str, torch.Tensor]:
     path = checkpoint.latest_first(mlruns() / "checkpoints" / run_id)[0]
-    network: dict[str, torch.Tensor] = checkpoint.load(path)["network"]
+    network: dict[str, torch.Tensor] = checkpoint.load(path).state()["network"]
     return network
 
 
@@ -145,6 +148,42 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_used(tmp_path: P
     assert latest.name in resumed.stderr
     whole = Store(tmp_path / "whole")
     assert store.numbers(run_id) == whole.numbers(run_id_of(whole.run(*words).stdout))
+
+
+def test_a_checkpoint_of_another_run_is_named_and_not_used(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    words = ["dropout_mlp", *FEW, "--num-epochs", "40", "--hidden-width", "32"]
+    other = run_id_of(store.run(*words, "--seed", "1").stdout)
+    whole = run_id_of(store.run(*words).stdout)
+    folders = mlruns() / "checkpoints"
+    stopped_after(store.begin(*words), 3, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while not (killed := [r for r in store.runs("dropout_mlp") if r.info.status == "KILLED"]):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    run_id = killed[0].info.run_id
+    mine = checkpoint.latest_first(folders / run_id)[0]
+    # Renamed to fit, with its history beside it.
+    theirs = checkpoint.path_of(folders / run_id, 39)
+    shutil.copy(checkpoint.latest_first(folders / other)[1], theirs)
+    shutil.copy(folders / other / "history.jsonl", folders / run_id)
+    resumed = store.run("--resume", run_id)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{theirs}: it is of dropout_mlp {other}, not of dropout_mlp {run_id}." in resumed.stderr
+    assert f"{mine}: the epochs up to it are damaged." in resumed.stderr
+    assert "Traceback" not in resumed.stderr
+    assert store.numbers(run_id) == store.numbers(whole)
+
+
+def test_the_size_of_a_checkpoint_does_not_grow(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    words = ["softmax_regression", *FEW, "--num-epochs", "60", "--keep-checkpoints", "60"]
+    run_id = run_id_of(store.run(*words).stdout)
+    sizes = [
+        path.stat().st_size for path in checkpoint.latest_first(mlruns() / "checkpoints" / run_id)
+    ]
+    assert len(sizes) == 60
+    assert max(sizes) - min(sizes) < 64  # the numbers in it have more digits
 
 
 def test_fewer_checkpoints_lead_to_the_same_numbers(tmp_path: Path) -> None:

@@ -264,7 +264,8 @@ def check_whole(folder: Path) -> None:
             with contextlib.closing(sqlite3.connect(folder / name)) as connection:
                 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     for run in (folder / "checkpoints").glob("*"):
-        assert checkpoint.load(checkpoint.latest_first(run)[0])["history"]
+        path = checkpoint.latest_first(run)[0]
+        assert checkpoint.history(path, checkpoint.load(path))
 
 
 def numbers(checkout: Checkout, run_id: str) -> dict[str, list[tuple[int, float]]]:
@@ -279,7 +280,7 @@ def numbers(checkout: Checkout, run_id: str) -> dict[str, list[tuple[int, float]
 
 def weights(checkout: Checkout, run_id: str) -> dict[str, bytes]:
     folder = checkout.root / "mlruns" / "checkpoints" / run_id
-    network = checkpoint.load(checkpoint.latest_first(folder)[0])["network"]
+    network = checkpoint.load(checkpoint.latest_first(folder)[0]).state()["network"]
     return {name: tensor.numpy().tobytes() for name, tensor in network.items()}
 
 

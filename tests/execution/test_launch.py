@@ -69,14 +69,17 @@ def test_a_run_is_saved_and_recorded_epoch_by_epoch(recorder: MemoryRecorder, ml
     assert [e.metrics for e in result.epochs] == [m.metrics for m in recorder.of(LogEpoch)]
     assert end.metrics["model/parameters"] == 7850
     saved = [checkpoint.load(p) for p in checkpoint.latest_first(mlruns / "checkpoints" / "run 1")]
-    assert [len(state["history"]) for state in saved] == [2, 1]
+    assert [(state.run, state.experiment, state.epoch) for state in saved] == [
+        ("run 1", EXPERIMENT.name, 2),
+        ("run 1", EXPERIMENT.name, 1),
+    ]
 
 
 def test_an_epoch_is_saved_before_it_is_recorded(mlruns: Path) -> None:
     def fails(message: Message[Any]) -> Exception | None:
         if isinstance(message, LogEpoch):
             paths = checkpoint.latest_first(mlruns / "checkpoints" / message.run_id)
-            assert len(checkpoint.load(paths[0])["history"]) == message.epoch
+            assert len(checkpoint.history(paths[0], checkpoint.load(paths[0]))) == message.epoch
         return None
 
     run(EXPERIMENT, local_group(), EXECUTION, MemoryRecorder(fails))

@@ -269,12 +269,12 @@ def test_a_trial_that_ends_in_order_while_others_claim_is_not_taken_for_an_orpha
     trial = one(claim(search, stored))
     other = search.stored(open_storage(search.url))
 
-    def ends_meanwhile(owner: Owner) -> bool:
+    def ends_meanwhile(owner: Owner, last_seen: float) -> bool:
         if other.trials[0].state == TrialState.RUNNING:
             tell(other, Trial(other, trial._trial_id), "completed", [0.5], {})
         return True
 
-    monkeypatch.setattr(Owner, "is_dead", property(ends_meanwhile))
+    monkeypatch.setattr(Owner, "is_dead", ends_meanwhile)
     assert claim(search, stored) is not None
     assert [t.user_attrs.get("outcome") for t in stored.trials] == ["completed", None]
     assert stored.trials[0].value == 0.5
@@ -303,7 +303,7 @@ def test_a_trial_that_is_given_back_twice_is_queued_once(search: Search) -> None
 def test_a_trial_of_another_machine_waits_for_a_person(search: Search) -> None:
     stored = open_study(search)
     trial = one(claim(search, stored))
-    elsewhere = dataclasses.replace(Owner.current(), machine="another", started="1")
+    elsewhere = dataclasses.replace(Owner.current(), boot="another", machine="another", started="1")
     trial.set_user_attr("owner", str(elsewhere))
     single = dataclasses.replace(search, n_trials=1)
     assert claim(single, stored) is None

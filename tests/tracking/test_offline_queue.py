@@ -225,7 +225,9 @@ def test_what_dead_processes_left_is_sent(
     owners = {
         "dead": dead_owner(),
         "alive": path.read_text(),
-        "elsewhere": json.dumps(json.loads(dead_owner()) | {"machine": "another"}),
+        "elsewhere": json.dumps(
+            json.loads(dead_owner()) | {"boot": "another", "machine": "another"}
+        ),
         "damaged": "{",
     }
     folder = left_behind(queue, owners[whose])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import socket
@@ -242,8 +243,8 @@ def test_last_is_the_latest_run_that_can_go_on(
         open_reader().find("last")
     client, start = MlflowClient(uri), iter(range(1000))
     alive = Owner.current()
-    dead = Owner(alive.pid, "before", alive.boot, alive.machine)
-    elsewhere = Owner(1, "1", "1", "another machine")
+    dead = dataclasses.replace(alive, started="before")
+    elsewhere = Owner(1, "1", "1", "another container", "another machine")
 
     def recorded(outcome: str, owner: Owner = dead, **others: str) -> str:
         tags = {"harness.kind": "run", "harness.outcome": outcome, "harness.owner": str(owner)}
@@ -370,7 +371,7 @@ def test_a_run_of_the_harness_has_its_whole_description(group: Recorded) -> None
         assert run.data.keys() == {"training", "test"}
         assert run.command.startswith("python -m harness.run softmax_regression")
         assert run.owner
-        assert run.owner.is_dead
+        assert run.owner.is_dead(last_seen=0)
     (foreign,) = reader.runs("Default")
     assert (foreign.kind, foreign.outcome, foreign.is_ours, foreign.owner) == ("", "", False, None)
 

@@ -396,7 +396,7 @@ def test_nothing_is_opened_before_the_first_message(
     recorder = MlflowRecorder()
     assert recorder.waiting == 0
     assert recorder.send(SendWaiting()) == 0
-    recorder.retry()
+    recorder.look_after()
     recorder.wait()
     recorder.close()
     assert list(tmp_path.iterdir()) == []

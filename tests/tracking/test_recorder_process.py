@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -22,6 +23,7 @@ from records import record, use_store
 
 from harness.base import ownership
 from harness.base.errors import BadRequest, RunFailed
+from harness.tracking import recorder as mlflow_recorder
 from harness.tracking import recorder_process
 from harness.tracking.messages import EndRun, LogEpoch, OpenStore, SaveArtifacts, StartRun
 from harness.tracking.recorder_process import RecorderProcess
@@ -109,6 +111,47 @@ def test_a_run_that_is_open_at_the_end_was_interrupted(store: Path) -> None:
     assert runs[left].data.tags["harness.outcome"] == "interrupted"
     assert runs[left].data.tags["harness.reason"] == "its process died"
     assert runs[ended].data.tags["harness.outcome"] == "failed"
+
+
+def test_a_run_has_a_heartbeat_as_long_as_it_is_open(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while no message arrives, as during a long epoch."""
+    monkeypatch.setattr(mlflow_recorder, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(recorder_process, "IDLE_SECONDS", 0.05)
+    ours, theirs = multiprocessing.Pipe()
+    serving = threading.Thread(target=recorder_process.serve_messages, args=(theirs,))
+    serving.start()
+
+    def send(message: object) -> str:
+        ours.send((message, True))
+        failure, reply = ours.recv()
+        assert failure is None
+        return str(reply)
+
+    def beat(run_id: str) -> float:
+        tags = MlflowClient().get_run(run_id).data.tags
+        return float(tags.get("harness.heartbeat", 0))
+
+    try:
+        ended, left = (send(StartRun(record())) for _ in range(2))
+        for _ in range(2):
+            before = max(time.time(), beat(ended), beat(left))
+            deadline = time.monotonic() + 60
+            while min(beat(ended), beat(left)) <= before:
+                assert time.monotonic() < deadline, "there is no heartbeat"
+                time.sleep(0.05)
+        send(EndRun(ended, "completed"))
+        last, before = beat(ended), beat(left)
+        while beat(left) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert beat(ended) == last
+        MlflowClient().delete_run(left)
+        send(OpenStore())
+    finally:
+        ours.close()
+        serving.join()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

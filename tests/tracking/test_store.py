@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ def test_a_run_that_mlflow_alone_wrote_is_left_alone(recorder: MlflowRecorder) -
     run_id = client.create_run("0").info.run_id
     recorder.send(OpenStore())
     (state,) = recorder.store.running()
-    assert state == RunState(run_id, True, "", "")
+    assert state == RunState(run_id, True, "", "", state.last_seen)
+    assert state.last_seen == pytest.approx(time.time(), abs=60)
 
 
 def test_a_store_of_another_version_is_refused_in_words(

@@ -21,7 +21,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.training import checkpoint
-from harness.training.checkpoint import CheckpointDamaged, CheckpointUnsaved
+from harness.training.checkpoint import (
+    Checkpoint,
+    CheckpointDamaged,
+    CheckpointUnsaved,
+    HistoryFile,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,20 +34,34 @@ STATE = {
     "network": {"0.weight": torch.arange(6.0).reshape(2, 3), "0.bias": torch.tensor([-0.0, 1e-40])},
     "optimizer": {"state": {0: {"step": torch.tensor(3), "exp_avg": torch.ones(2)}}},
     "scheduler": None,
-    "history": [(1, {"train/loss": 2.3, "train/accuracy": 0.1})],
+    "buffers": {"mean": torch.ones(2, dtype=torch.float64)},
     "generators": {"python": random.Random(0).getstate(), "seed": 2**63 - 1},
 }
 
 
-def signed(content: bytes) -> bytes:
-    """Any content in the form of a checkpoint: its digest before it."""
-    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+HEAD = (
+    b'{"run": "r", "experiment": "e", "epoch": 1, "history_bytes": 0, "history_sha256": ""}' + b"\n"
+)
+
+
+def of(state: dict[str, Any]) -> Checkpoint:
+    """A checkpoint with a state."""
+    return Checkpoint("r", "e", 1, 0, "", checkpoint.encode(state))
+
+
+def state_in(path: Path) -> dict[str, Any]:
+    return checkpoint.load(path).state()
+
+
+def signed(content: bytes, head: bytes = HEAD) -> bytes:
+    """Any content in the form of a checkpoint: what it is of and its digest before it."""
+    return hashlib.sha256(head + content).hexdigest().encode() + b"\n" + head + content
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("saved") / "checkpoint"
-    checkpoint.save(path, checkpoint.encode(STATE))
+    checkpoint.save(path, of(STATE))
     return path.read_bytes()
 
 
@@ -61,15 +80,15 @@ def refused(path: Path, content: bytes) -> str:
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     path = checkpoint.path_of(tmp_path / "new" / "folder", 3)
-    checkpoint.save(path, checkpoint.encode(STATE))
-    loaded = checkpoint.load(path)
+    checkpoint.save(path, of(STATE))
+    loaded = state_in(path)
     assert list(loaded) == list(STATE)
     for name, weights in STATE["network"].items():  # type: ignore[attr-defined]
         # Bit for bit: -0.0 is not 0.0, and a denormal number is not flushed.
         assert loaded["network"][name].numpy().tobytes() == weights.numpy().tobytes()
     assert torch.equal(loaded["optimizer"]["state"][0]["exp_avg"], torch.ones(2))
-    assert [loaded[name] for name in ("scheduler", "history", "generators")] == [
-        STATE[name] for name in ("scheduler", "history", "generators")
+    assert [loaded[name] for name in ("scheduler", "generators")] == [
+        STATE[name] for name in ("scheduler", "generators")
     ]
     assert [file.name for file in path.parent.iterdir()] == ["epoch-000003.checkpoint"]
 
@@ -95,7 +114,7 @@ def test_a_truncated_file_is_refused(saved: bytes, place: Path, data: Any) -> No
 def test_what_was_altered_and_signed_anew_is_a_state_or_refused(
     saved: bytes, place: Path, data: Any
 ) -> None:
-    content = bytearray(saved.partition(b"\n")[2])
+    content = bytearray(saved.split(b"\n", 2)[2])
     for _ in range(data.draw(st.integers(1, 4))):
         position = data.draw(st.integers(0, len(content) - 1))
         match data.draw(st.sampled_from(["flip", "cut", "insert", "truncate"])):
@@ -110,7 +129,7 @@ def test_what_was_altered_and_signed_anew_is_a_state_or_refused(
         content = content or bytearray(b" ")
     place.write_bytes(signed(bytes(content)))
     try:
-        state = checkpoint.load(place)
+        state = state_in(place)
     except CheckpointDamaged as damage:
         assert str(place) in str(damage)  # noqa: PT017
         assert len(str(damage).splitlines()) == 1  # noqa: PT017
@@ -197,13 +216,13 @@ def test_a_save_that_fails_leaves_the_old_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: BaseException
 ) -> None:
     path = tmp_path / "epoch-000001.checkpoint"
-    checkpoint.save(path, checkpoint.encode({"epoch": 1}))
+    checkpoint.save(path, of({"epoch": 1}))
     told = CheckpointUnsaved if isinstance(error, OSError) else type(error)
     with failing(monkeypatch, owner, name, error), pytest.raises(told) as raised:
-        checkpoint.save(path, checkpoint.encode({"epoch": 2}))
+        checkpoint.save(path, of({"epoch": 2}))
     if told is CheckpointUnsaved:
         assert str(raised.value) == f"{path}: cannot be written (No space left on device)."
-    assert checkpoint.load(path) == {"epoch": 1}
+    assert state_in(path) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -212,9 +231,11 @@ import os, sys
 from pathlib import Path
 from harness.training import checkpoint
 path = Path(sys.argv[1])
-checkpoint.save(path, checkpoint.encode({"epoch": 1}))
+def of(state):
+    return checkpoint.Checkpoint("r", "e", 1, 0, "", checkpoint.encode(state))
+checkpoint.save(path, of({"epoch": 1}))
 os.fsync = lambda descriptor: os._exit(9)
-checkpoint.save(path, checkpoint.encode({"epoch": 2}))
+checkpoint.save(path, of({"epoch": 2}))
 """
 
 
@@ -225,19 +246,19 @@ def test_a_process_that_dies_in_a_save_leaves_the_old_file(tmp_path: Path) -> No
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run(command, env=environment, check=False).returncode == 9
     assert len(list(tmp_path.iterdir())) == 2
-    assert checkpoint.load(path) == {"epoch": 1}
+    assert state_in(path) == {"epoch": 1}
     assert checkpoint.latest_first(tmp_path) == [path]
-    checkpoint.save(path, checkpoint.encode({"epoch": 3}))
-    assert checkpoint.load(path) == {"epoch": 3}
+    checkpoint.save(path, of({"epoch": 3}))
+    assert state_in(path) == {"epoch": 3}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_pruning_keeps_the_latest(tmp_path: Path) -> None:
     for epoch in (1, 2, 9, 10, 100):
-        checkpoint.save(checkpoint.path_of(tmp_path, epoch), checkpoint.encode({"epoch": epoch}))
+        checkpoint.save(checkpoint.path_of(tmp_path, epoch), of({"epoch": epoch}))
     (tmp_path / "notes.txt").touch()
     checkpoint.prune(tmp_path, 2)
-    kept = [checkpoint.load(path)["epoch"] for path in checkpoint.latest_first(tmp_path)]
+    kept = [state_in(path)["epoch"] for path in checkpoint.latest_first(tmp_path)]
     assert kept == [100, 10]
     assert (tmp_path / "notes.txt").exists()
     checkpoint.prune(tmp_path, 5)
@@ -253,10 +274,87 @@ def test_any_state_comes_back(
     place: Path, values: list[float], shape: tuple[int, ...], words: dict[str, int]
 ) -> None:
     tensor = torch.tensor(values, dtype=torch.float32)
-    checkpoint.save(
-        place, checkpoint.encode({"tensor": tensor, "empty": torch.zeros(shape), "words": words})
-    )
-    loaded = checkpoint.load(place)
+    checkpoint.save(place, of({"tensor": tensor, "empty": torch.zeros(shape), "words": words}))
+    loaded = state_in(place)
     assert np.array_equal(loaded["tensor"].view(torch.int32), tensor.view(torch.int32))
     assert loaded["empty"].shape == shape
     assert loaded["words"] == words
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"\n",
+        b"[]\n",
+        b"{}\n",
+        b"null\n",
+        b"[" * 100_000 + b"\n",
+        HEAD.replace(b"1", b'"1"'),
+        HEAD.replace(b"1", b"-1"),
+        HEAD.replace(b"1", b"true"),
+        HEAD.replace(b'"r"', b"5"),
+        HEAD.replace(b'"run"', b'"runs"'),
+        HEAD.replace(b"{", b'{"content": "x", '),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_is_of_is_refused(tmp_path: Path, head: bytes) -> None:
+    path = tmp_path / "checkpoint"
+    assert "say what it is of" in refused(path, signed(checkpoint.encode(STATE), head))
+    path.write_bytes(signed(checkpoint.encode(STATE)))
+    assert checkpoint.load(path).run == "r"
+
+
+def epochs(first: int, last: int) -> list[tuple[int, dict[str, float]]]:
+    return [(epoch, {"train/loss": 1 / epoch, "lr": float("nan")}) for epoch in range(first, last)]
+
+
+def with_history(epoch: int, size: int, sha256: str) -> Checkpoint:
+    return Checkpoint("r", "e", epoch, size, sha256, b"")
+
+
+def test_the_history_grows_by_a_line_an_epoch_and_each_checkpoint_knows_its_part(
+    tmp_path: Path,
+) -> None:
+    path, history = tmp_path / "x.checkpoint", HistoryFile()
+    saved = {
+        last: with_history(last, *history.add(tmp_path, epochs(first, last + 1)))
+        for first, last in ((1, 1), (2, 3), (4, 4))
+    }
+    for last, each in saved.items():
+        assert repr(checkpoint.history(path, each)) == repr(epochs(1, last + 1))
+    assert saved[1].history_bytes < saved[3].history_bytes < saved[4].history_bytes
+    # Another process goes on from the third epoch; what came after it is gone.
+    again = HistoryFile()
+    again.add(tmp_path, epochs(1, 4))
+    assert repr(checkpoint.history(path, saved[3])) == repr(epochs(1, 4))
+    with pytest.raises(CheckpointDamaged, match="epochs up to it"):
+        checkpoint.history(path, saved[4])
+    # A write that a full disk cut off is written over.
+    with (tmp_path / "history.jsonl").open("ab") as file:
+        file.write(b'[4, {"train/lo')
+    more = with_history(5, *again.add(tmp_path, epochs(4, 6)))
+    assert repr(checkpoint.history(path, more)) == repr(epochs(1, 6))
+
+
+@given(st.data())
+def test_a_history_that_was_altered_is_refused(tmp_path_factory: Any, data: Any) -> None:
+    folder = tmp_path_factory.mktemp("history")
+    path = folder / "x.checkpoint"
+    saved = with_history(3, *HistoryFile().add(folder, epochs(1, 4)))
+    content = bytearray((folder / "history.jsonl").read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    (folder / "history.jsonl").write_bytes(content)
+    with pytest.raises(CheckpointDamaged):
+        checkpoint.history(path, saved)
+    (folder / "history.jsonl").unlink()
+    with pytest.raises(CheckpointDamaged):
+        checkpoint.history(path, saved)
+
+
+@pytest.mark.parametrize("lines", [b"1\n2\n3\n", b"[1]\n", b"\xff\n", b"[1, {}]\n[3, {}]\n", b""])
+def test_a_history_of_something_else_is_refused(tmp_path: Path, lines: bytes) -> None:
+    (tmp_path / "history.jsonl").write_bytes(lines)
+    signed_anew = with_history(3, len(lines), hashlib.sha256(lines).hexdigest())
+    with pytest.raises(CheckpointDamaged, match="epochs up to it"):
+        checkpoint.history(tmp_path / "x.checkpoint", signed_anew)

@@ -175,7 +175,7 @@ def test_a_training_imports_no_compiler() -> None:
         "prepared = DataSource(None).prepare(Baseline(dataset='digits', num_epochs=1))\n"
         "training = prepared.training(Execution(threads=1), torch.device('cpu'))\n"
         "assert len(list(training.epochs())) == 1\n"
-        "training.restore(training.state())\n"
+        "training.restore(training.state(), training.history)\n"
         "print('torch._dynamo' in sys.modules)\n"
     )
     command = [sys.executable, "-c", script]
