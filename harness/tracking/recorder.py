@@ -39,7 +39,7 @@ from harness.tracking.offline_queue import OfflineQueue
 from harness.tracking.schema import CHANGES, FiguresRecord, ModelRecord, RunRecord
 from harness.tracking.store import Store
 from harness.tracking.store_address import stored_id
-from harness.tracking.writer import STATUS, ServerAway, Writer, answered
+from harness.tracking.writer import NOTE, STATUS, ServerAway, Writer, answered
 from harness.tracking.writes import (
     ContinueRun,
     CreateRun,
@@ -337,7 +337,7 @@ class MlflowRecorder:
         tags = {f"harness.{name}": mask(value) for name, value in message.tags.items()}
         tags["harness.outcome"] = message.outcome
         if message.description:
-            tags["mlflow.note.content"] = message.description
+            tags[NOTE] = message.description
         self._log(message.run_id, message.epoch, metrics, tags)
         self._write(TerminateRun(message.run_id, STATUS[message.outcome], _now()))
         self._open_runs.discard(message.run_id)

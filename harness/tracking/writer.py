@@ -8,6 +8,7 @@ only once.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import tempfile
 import time
@@ -47,6 +48,12 @@ STATUS: dict[str, str] = {
 
 RUN_KEY = "harness.key"
 """Tag of a run on a server: the id that the recorder gave it before the server answered."""
+
+NOTE = "mlflow.note.content"
+"""Tag of a run that MLflow shows as its description."""
+
+NOTE_DIGEST = "harness.note_sha256"
+"""Tag of a run: the digest of the description that the harness wrote."""
 
 LONGEST_RACE = 10
 """How often to try a write that another process may make at the same moment."""
@@ -124,13 +131,21 @@ class Writer:
                     raise
 
     def _log(self, write: LogBatch) -> None:
+        run_id, tags = self._stored_id(write.run_id), dict(write.tags)
+        if NOTE in tags:
+            known = self.store.client.get_run(run_id).data.tags
+            own = known.get(NOTE_DIGEST)
+            if known.get(NOTE) and _digest(known[NOTE]) != own:
+                del tags[NOTE]  # a person has written one
+            else:
+                tags[NOTE_DIGEST] = _digest(tags[NOTE])
         self.store.client.log_batch(
-            self._stored_id(write.run_id),
+            run_id,
             metrics=[
                 Metric(name, value, write.timestamp, write.step)
                 for name, value in write.metrics.items()
             ],
-            tags=[RunTag(name, value) for name, value in write.tags.items()],
+            tags=[RunTag(name, value) for name, value in tags.items()],
         )
 
     def _log_files(self, write: LogFiles) -> None:
@@ -196,6 +211,10 @@ def answered() -> Iterator[None]:
         if error.get_http_status_code() not in (429, *range(500, 600)):
             raise
         raise ServerAway(str(error)) from error
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _dataset_input(part: DataRecord) -> DatasetInput:

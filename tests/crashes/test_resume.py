@@ -175,6 +175,32 @@ def test_a_checkpoint_of_another_run_is_named_and_not_used(tmp_path: Path) -> No
     assert store.numbers(run_id) == store.numbers(whole)
 
 
+NOTE = "mlflow.note.content"
+
+
+def test_what_a_user_writes_on_a_run_survives_its_end_and_its_resume(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    words = ["dropout_mlp", *FEW, "--num-epochs", "60", "--hidden-width", "32"]
+    process = store.begin(*words, "--tag", "colour=blue")
+    assert process.stdout
+    process.stdout.readline()
+    run_id = store.only_run("dropout_mlp").info.run_id
+    written = {NOTE: "*mine* 😀 Größe", "colour": "red", "own": "x"}
+    for name, value in written.items():
+        store.client.set_tag(run_id, name, value)
+    store.client.update_run(run_id, name="a name of mine")
+    stopped_after(process, 1, signal.SIGINT)
+    interrupted = store.client.get_run(run_id)
+    assert interrupted.data.tags["harness.outcome"] == "interrupted"
+    assert interrupted.data.tags.items() >= written.items()
+    store.client.set_tag(run_id, "own", "y")
+    assert store.run("--resume", run_id, "--quiet").returncode == 0
+    ended = store.client.get_run(run_id)
+    assert ended.info.status == "FINISHED"
+    assert ended.data.tags.items() >= (written | {"own": "y"}).items()
+    assert ended.info.run_name == "a name of mine"
+
+
 def test_the_size_of_a_checkpoint_does_not_grow(tmp_path: Path) -> None:
     store = Store(tmp_path)
     words = ["softmax_regression", *FEW, "--num-epochs", "60", "--keep-checkpoints", "60"]

@@ -408,3 +408,20 @@ def test_every_message_is_known(recorder: MlflowRecorder) -> None:
 
     with pytest.raises(TypeError, match="the recorder does not know the message"):
         recorder.send(Unknown())
+
+
+def test_the_harness_replaces_its_own_description_alone(
+    recorder: MlflowRecorder,
+) -> None:
+    def end(run_id: str, description: str) -> str:
+        recorder.send(EndRun(run_id, "completed", description=description))
+        note: str = recorder.store.client.get_run(run_id).data.tags["mlflow.note.content"]
+        return note
+
+    run_id = recorder.send(StartRun(record()))
+    assert end(run_id, "first") == "first"
+    assert end(run_id, "second") == "second"
+    recorder.store.client.set_tag(run_id, "mlflow.note.content", "second, and mine")
+    assert end(run_id, "third") == "second, and mine"
+    recorder.store.client.set_tag(run_id, "mlflow.note.content", "")
+    assert end(run_id, "fourth") == "fourth"
