@@ -16,13 +16,19 @@ CONDITION = "; if "
 """Between the range of a parameter and its condition, in the words of a conditional space."""
 
 
+INFEASIBLE = ("diverged", "timed out")
+"""Outcomes of trials without a value, near which a sampler should draw no others."""
+
+
 @dataclass(frozen=True)
 class TrialRow:
     """One trial of a study.
 
     Attributes:
-        outcome: `completed`, `pruned`, `diverged`, `failed`, `interrupted`, `running` or `waiting`.
-        values: the objectives after the last epoch; a diverged or failed trial has none.
+        outcome: `completed`, `pruned`, `diverged`, `timed out`, `failed`, `interrupted`, `running`
+            or `waiting`.
+        values: the objectives after the last epoch; a trial that diverged, timed out or failed has
+            none.
         params: the searched values; in a conditional space not every trial has all of them.
         intermediate_values: the objective by epoch, counted from 1; empty if there are several.
         seconds: from the trial's start to its end.
@@ -80,8 +86,9 @@ def sampled_values(
 ) -> list[float]:
     """The value of every finished trial that the sampler chose, in order of their numbers.
 
-    A pruned trial counts with the value of its last epoch, a diverged one with the worst of all
-    others. Failed trials have no value, and the sampler did not choose the defaults.
+    A pruned trial counts with the value of its last epoch, one that diverged or timed out with
+    the worst of all others. Failed trials have no value, and the sampler did not choose the
+    defaults.
     """
     drawn = [row for row in rows if row.params != defaults]
     known = [row.value for row in drawn if row.value is not None]
@@ -91,8 +98,8 @@ def sampled_values(
     return [
         worst if row.value is None else row.value
         for row in drawn
-        if row.outcome in ("completed", "pruned", "diverged")
-        and (row.value is not None or row.outcome == "diverged")
+        if row.outcome in INFEASIBLE
+        or (row.outcome in ("completed", "pruned") and row.value is not None)
     ]
 
 

@@ -102,6 +102,7 @@ def study_dry_run(request: StudyRequest) -> str:
             "budget": (
                 f"{search.n_trials} trials of {number_of(experiment.num_epochs, 'epoch')}, "
                 "if none is pruned"
+                + (f", each for {search.trial_timeout:g} s at most" if search.trial_timeout else "")
             ),
             "objective": ", ".join(f"{g.metric} ({g.direction})" for g in search.study.goals),
             "sampler": (

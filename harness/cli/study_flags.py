@@ -31,6 +31,8 @@ class StudySettings(TrainingFlags):
     """Trials to finish in total, including earlier ones."""
     timeout: Annotated[float | None, Positive, default("SECONDS", "no limit")] = None
     """Seconds after which no new trial starts."""
+    trial_timeout: Annotated[float | None, Positive, default("SECONDS", "no limit")] = None
+    """Seconds of work after which a trial is ended as timed out; confirmations may take longer."""
     workers: Annotated[int, Threads] = 0
     """Processes that train at the same time; 0 means one per core, or one on an accelerator."""
     objective: Annotated[tuple[str, ...], default("METRIC ...", "the study's own")] = ()
@@ -107,6 +109,7 @@ class StudySettings(TrainingFlags):
             workers=workers,
             root=data_root(self.data_root),
             timeout=self.timeout,
+            trial_timeout=self.trial_timeout,
             warm_start=self.warm_start,
             confirm_seeds=self.confirm_seeds,
             release_trials=self.release_trials,

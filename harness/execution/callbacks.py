@@ -62,9 +62,9 @@ class RecordRun(Callback):
         Args:
             describe: writes the description of the run that has ended, in Markdown.
             waits: whether an epoch and the end are on disk before the training goes on.
-            if_never_begun: the machine and the data to record if the training fails before it has
-                begun, because its network cannot be built for example; by default such a training
-                leaves no run.
+            if_never_begun: the machine and the data to record if the training fails or times out
+                before it has begun, because its network cannot be built for example; by default
+                such a training leaves no run.
         """
         self.recorder, self.specification = recorder, specification
         self.experiment, self.execution = experiment, execution
@@ -120,7 +120,8 @@ class RecordRun(Callback):
     def ended(self, ending: Ending) -> None:
         """End the run; what the training left is recorded first."""
         self.ending = ending
-        if not self.run_id and self.if_never_begun and ending.outcome == "failed":
+        never_begun = not self.run_id and ending.outcome in ("failed", "timed out")
+        if never_begun and self.if_never_begun:
             self.begun(self.if_never_begun)
         if not self.run_id:
             return

@@ -40,6 +40,8 @@ class TrainingTask:
         weights: tensors that replace initial ones of the network, by their names.
         state: the state to go on from, as `checkpoint.encode` returns it.
         history: the epochs up to that state.
+        time_limit: seconds of work after which its worker is killed and it has timed out; a group
+            in this process cannot do that.
     """
 
     experiment: Experiment
@@ -50,6 +52,7 @@ class TrainingTask:
     weights: Weights = field(default_factory=dict)
     state: bytes | None = None
     history: tuple[EpochResult, ...] = ()
+    time_limit: float | None = None
 
 
 class TrainingGroup(Protocol):

@@ -22,6 +22,7 @@ from harness.base.formatting import capitalized, number_of
 from harness.base.goals import Direction
 from harness.base.statistics import summarize
 from harness.base.trials import (
+    INFEASIBLE,
     SearchedParameter,
     TrialRow,
     confirmed_metric,
@@ -46,6 +47,8 @@ COMPLETED_MARK: dict[str, Any] = {"marker": "o", "ls": "", "color": BLUE, "label
 PRUNED_MARK = COMPLETED_MARK | {"marker": "x", "color": GREY, "label": "pruned, last epoch"}
 BEST_MARK = COMPLETED_MARK | {"marker": "*", "color": VERMILLION, "label": "best"}
 BEST_MARK |= {"markersize": 15, "markeredgecolor": "white", "zorder": 4}
+
+WITHOUT_VALUE = (*INFEASIBLE, "failed")
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class _Trials:
     """What the figures show.
 
     Attributes:
-        others: trials that diverged or failed.
+        others: trials that diverged, timed out or failed.
         best: the best trial, or the Pareto front of several objectives.
         shared: the parameters that all completed trials have; in a conditional space not every one.
         objective: in words.
@@ -154,7 +157,7 @@ def draw_study(
         study_name=study_name,
         completed=completed,
         pruned=[row for row in rows if row.outcome == "pruned" and row.value is not None],
-        others=[row for row in rows if row.outcome in ("diverged", "failed")],
+        others=[row for row in rows if row.outcome in WITHOUT_VALUE],
         best=[row for row in completed if row.number in chosen],
         parameters=axes,
         shared=[axis for axis in axes if all(axis.name in row.params for row in completed)],
@@ -233,7 +236,9 @@ def _history(trials: _Trials) -> Figure:
     if trials.others:
         numbers = [row.number for row in trials.others]
         bottom: dict[str, Any] = {"marker": "v", "ls": "", "color": GREEN, "clip_on": False}
-        bottom |= {"label": "diverged or failed", "transform": axes.get_xaxis_transform()}
+        found = {row.outcome for row in trials.others}
+        label = " or ".join(outcome for outcome in WITHOUT_VALUE if outcome in found)
+        bottom |= {"label": label, "transform": axes.get_xaxis_transform()}
         axes.plot(numbers, [0.0] * len(numbers), **bottom)
     figure.legend(loc="outside lower center", ncols=4)
     return figure

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 Answer = Mapping[str, Any]
 """The content of `study.json`; see `harness.workers.study_answer.StudyResult.answer`."""
 
-FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "failed")
+FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "timed out", "failed")
 
 
 def study_html(
@@ -113,8 +113,12 @@ class _Content:
         self.seeds = next(
             (list(c["values"][self.confirming[0]]) for c in self.confirmed.values()), []
         )
-        self.counts = answer["counts"]
-        self.finished = sum(self.counts[outcome] for outcome in FINISHED_OUTCOMES)
+        # An older answer does not know every outcome.
+        self.counts = {
+            outcome: answer["counts"].get(outcome.replace(" ", "_"), 0)
+            for outcome in FINISHED_OUTCOMES
+        }
+        self.finished = sum(self.counts.values())
         self.names = list(
             dict.fromkeys([*self.defaults, *(name for row in rows for name in row.params)])
         )
@@ -240,10 +244,14 @@ class _Content:
                 f"{self.finished}{self._of_all()} trials ({self._outcomes()}), each of "
                 f"{number_of(fields['num_epochs'], 'epoch')} unless pruned. "
                 f"Sampler: {answer['sampler']} (seed {answer['sampler_seed']}). "
-                f"Pruner: {answer['pruner']}. Trial 0 has the default values."
+                f"Pruner: {answer['pruner']}. {self._limit()}Trial 0 has the default values."
                 f"\n\nThe same in all trials: {others}."
             ),
         ]
+
+    def _limit(self) -> str:
+        seconds = self.answer.get("trial_timeout")
+        return f"A trial was ended after {seconds:g} s. " if seconds else ""
 
     def course(self) -> list[Block]:
         blocks = self._pictures("optimization_history", "learning_curves")
@@ -266,8 +274,8 @@ class _Content:
                 "Expected validation performance (Dodge et al., Show Your Work, EMNLP 2019): the "
                 f"mean of the best {self.objective} among n draws from the "
                 f"{len(values)} trials that the sampler chose. The defaults do not count, a pruned "
-                "trial counts with the value of its last epoch, a diverged one with the worst of "
-                "all others. The formula "
+                "trial counts with the value of its last epoch, one that diverged or timed out "
+                "with the worst of all others. The formula "
                 f"assumes independent draws. {independent}"
             ),
             Table(
@@ -424,7 +432,7 @@ class _Content:
         return f" of {self.answer['n_trials']}" if self.answer["n_trials"] else ""
 
     def _outcomes(self) -> str:
-        return checklist.counted({outcome: self.counts[outcome] for outcome in FINISHED_OUTCOMES})
+        return checklist.counted(self.counts)
 
     def _continued(self) -> list[str]:
         now = sum(row.outcome in FINISHED_OUTCOMES for row in self.rows)

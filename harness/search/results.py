@@ -71,6 +71,7 @@ def study_summary(stored: StoredStudy) -> dict[str, Any]:
         },
         "defaults": trials[0].params if trials else {},
         **declaration["search"],
+        "trial_timeout": stored.user_attrs.get("trial_timeout"),
         "counts": vars(trial_queue.count(trials)),
         "chosen": [
             {"trial": trial.number, "parameters": trial.params, "values": trial.values}

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from harness.base.goals import Goal
 from harness.base.ownership import Owner, is_owner_dead
+from harness.base.trials import INFEASIBLE
 from harness.search.objective import dominates
 from harness.search.samplers import (
     PrunerName,
@@ -43,6 +44,7 @@ class Search:
 
     Attributes:
         data: digests of the examples that the trials see, by what they are used for.
+        trial_timeout: seconds after which a trial is ended; None if it may take any time.
         version: number of the code that the trials are trained with, counted from 1; it grows when
             a study goes on with changed code.
     """
@@ -55,6 +57,7 @@ class Search:
     pruner: PrunerName = "median"
     sampler_seed: int = 0
     data: Mapping[str, str] = field(default_factory=dict)
+    trial_timeout: float | None = None
     version: int = 1
 
     def stored(self, storage: RDBStorage) -> optuna.Study:
@@ -77,16 +80,17 @@ class Counts:
     failed: int
     running: int
     waiting: int
+    timed_out: int = 0
 
     @property
     def finished(self) -> int:
         """The trials that count towards the budget."""
-        return self.completed + self.pruned + self.diverged + self.failed
+        return self.completed + self.pruned + self.diverged + self.timed_out + self.failed
 
     def __str__(self) -> str:
         return (
             f"{self.completed} completed, {self.pruned} pruned, {self.diverged} diverged, "
-            f"{self.failed} failed"
+            f"{f'{self.timed_out} timed out, ' if self.timed_out else ''}{self.failed} failed"
         )
 
 
@@ -116,6 +120,7 @@ def count(trials: Sequence[FrozenTrial]) -> Counts:
         completed=outcomes.count("completed"),
         pruned=outcomes.count("pruned"),
         diverged=outcomes.count("diverged"),
+        timed_out=outcomes.count("timed out"),
         failed=outcomes.count("failed"),
         running=states.count(TrialState.RUNNING),
         waiting=states.count(TrialState.WAITING),
@@ -228,18 +233,18 @@ def tell(
     values: Sequence[float],
     attributes: Mapping[str, Any],
 ) -> None:
-    """End a trial with its outcome: completed, pruned, diverged or failed.
+    """End a trial with its outcome: completed, pruned, diverged, timed out or failed.
 
-    A trial without finite values, as one that diverged, is infeasible: it has values worse than all
-    finite ones and violates a constraint, so that every sampler learns to stay away from it. (As a
-    failed one, samplers would ignore it and come back.)
+    A trial that diverged or timed out, or has no finite values, is infeasible: it has values worse
+    than all finite ones and violates a constraint, so that every sampler learns to stay away from
+    it. (As a failed one, samplers would ignore it and come back.)
     """
     for name, attribute in {**attributes, "outcome": outcome}.items():
         trial.set_user_attr(name, attribute)
     if outcome == "failed":
         stored.tell(trial, state=TrialState.FAIL)
         return
-    is_feasible = outcome != "diverged" and all(map(math.isfinite, values))
+    is_feasible = outcome not in INFEASIBLE and all(map(math.isfinite, values))
     constrain(trial, stored.sampler, is_feasible=is_feasible)
     if outcome == "pruned":
         stored.tell(trial, state=TrialState.PRUNED)
@@ -290,6 +295,15 @@ def completed(stored: optuna.Study) -> list[FrozenTrial]:
         for trial in trials
         if trial.user_attrs.get("outcome") == "completed" and all(map(math.isfinite, trial.values))
     ]
+
+
+def have_defaults_timed_out(stored: optuna.Study) -> bool:
+    """Whether the defaults, which are trial 0, took too long as a trial."""
+    trials = stored.get_trials(deepcopy=False)
+    return any(
+        trial.user_attrs.get("outcome") == "timed out" and trial.params == trials[0].params
+        for trial in trials
+    )
 
 
 def forgive_failures(stored: optuna.Study) -> None:

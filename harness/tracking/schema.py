@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # it imports NumPy, and whoever only reads runs needs none
 
 Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
-Outcome = Literal["completed", "pruned", "diverged", "interrupted", "failed"]
+Outcome = Literal["completed", "pruned", "diverged", "timed out", "interrupted", "failed"]
 
 CHANGES = "changes.json"
 """The artifact that lists what had changed since the commit, with digests."""

@@ -101,6 +101,7 @@ class Coordinator:
             else:
                 context.run_id = context.recorder.send(StartRun(record))
                 context.stored.set_user_attr("run_id", context.run_id)
+        context.stored.set_user_attr("trial_timeout", context.search.trial_timeout)
         context.view.started(context.progress)
 
     def search_trials(self, begun: Begun, timeout: float | None) -> None:
@@ -159,6 +160,7 @@ class Coordinator:
             "study/completed": progress.counts.completed,
             "study/pruned": progress.counts.pruned,
             "study/diverged": progress.counts.diverged,
+            "study/timed_out": progress.counts.timed_out,
             "study/failed": progress.counts.failed,
             "study/trials_per_hour": progress.trials_per_hour,
         }

@@ -99,6 +99,14 @@ class LocalPool:
                 connection.close()
         return number, message
 
+    def kill(self, number: int) -> None:
+        """See `WorkerPool`."""
+        with deferred():
+            worker = self._workers.pop(number)
+            end_tree(worker.pid, grace=0)
+            worker.connection.close()
+            worker.errors.close()
+
     def close(self) -> None:
         """See `WorkerPool`."""
         with deferred():

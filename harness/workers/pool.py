@@ -6,6 +6,7 @@ the record and their passwords; a worker knows nothing but its trainings.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,6 +59,17 @@ class TrainingState:
 
 
 @dataclass(frozen=True)
+class AtWork:
+    """From a worker: it begins to work on its training, or goes on with it after an epoch.
+
+    Attributes:
+        seconds: that it has worked on it before. What it waited between epochs does not count.
+    """
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Died:
     """From the pool, of a worker: its process has ended.
 
@@ -69,7 +81,11 @@ class Died:
 
 
 ToWorker = BeginTraining | GoOn | StopTraining | AskState
-FromWorker = Event | TrainingState | Died
+FromWorker = Event | TrainingState | AtWork | Died
+
+
+LONGEST_WAIT = 60.0
+"""Seconds; systems refuse to wait for years."""
 
 
 class WorkerPool(Protocol):
@@ -84,6 +100,9 @@ class WorkerPool(Protocol):
     def receive(self, timeout: float | None = None) -> tuple[int, FromWorker] | None:
         """The next message of any worker, or its death; None after `timeout` seconds."""
 
+    def kill(self, number: int) -> None:
+        """End a worker at once, whatever it does, with all that it has started."""
+
     def close(self) -> None:
         """End all workers at once; they hold nothing that could be lost."""
 
@@ -95,7 +114,8 @@ class PoolGroup:
         """Start `size` workers."""
         self.pool, self.size, self.setup = pool, size, setup
         self._alive = set(range(size))
-        self._busy: set[int] = set()
+        self._busy: dict[int, TrainingTask] = {}
+        self._deadlines: dict[int, float] = {}
         self._waiting: set[int] = set()
         self._later: deque[tuple[int, FromWorker]] = deque()
         for number in range(size):
@@ -106,7 +126,7 @@ class PoolGroup:
         if index not in self._alive:
             self.pool.start(index, self.setup)
             self._alive.add(index)
-        self._busy.add(index)
+        self._busy[index] = task
         self.pool.send(index, BeginTraining(task))
 
     def advance(self, timeout: float | None = None) -> list[tuple[int, Event]]:
@@ -114,24 +134,24 @@ class PoolGroup:
         for index in self._waiting:
             self.pool.send(index, GoOn())
         self._waiting.clear()
-        received = self._later.popleft() if self._later else self.pool.receive(timeout)
-        if received is None:
+        while not self._later and self._hear(timeout):
+            pass
+        if not self._later:
             return []
-        index, message = received
+        index, message = self._later.popleft()
         match message:
             case Died(how):
                 self._alive.discard(index)
-                if index not in self._busy:
+                if not self._busy.pop(index, None):
                     return []
-                self._busy.discard(index)
                 reason = f"worker {index} died ({how})"
                 return [(index, Ending("interrupted", reason=reason, is_lost=True))]
-            case TrainingState():
+            case TrainingState() | AtWork():
                 return []  # an answer that nobody waits for any more
             case EpochResult():
                 self._waiting.add(index)
             case Ending():
-                self._busy.discard(index)
+                self._busy.pop(index, None)
         return [(index, message)]
 
     def stop(self, index: int, outcome: Outcome) -> None:
@@ -147,11 +167,51 @@ class PoolGroup:
         """
         self.pool.send(index, AskState())
         while True:
-            received = self.pool.receive()
+            received = self._receive(None)
             assert received
             number, message = received
             if number == index and isinstance(message, TrainingState):
                 return message.content
-            self._later.append(received)
+            if not isinstance(message, AtWork):
+                self._later.append(received)
             if number == index and isinstance(message, Died):
                 raise RunFailed(f"worker {index} died ({message.how})")
+
+    def _receive(self, timeout: float | None) -> tuple[int, FromWorker] | None:
+        """The next message of any worker; it says until when that may work."""
+        received = self.pool.receive(timeout)
+        if received:
+            index, message = received
+            match message:
+                case AtWork(seconds):
+                    task = self._busy.get(index)
+                    if task and task.time_limit is not None:
+                        self._deadlines[index] = time.monotonic() + task.time_limit - seconds
+                case EpochResult() | Ending() | Died():
+                    self._deadlines.pop(index, None)
+        return received
+
+    def _hear(self, timeout: float | None) -> bool:
+        """Receive something for `advance`, and end what takes too long; False if nothing came.
+
+        A result that has arrived is in time, however late this process comes to read it: all that
+        has arrived is read before a worker is killed.
+        """
+        if self._deadlines:
+            left = max(0.0, min(self._deadlines.values()) - time.monotonic())
+            timeout = min(left, LONGEST_WAIT if timeout is None else timeout, LONGEST_WAIT)
+        received = self._receive(timeout)
+        now = time.monotonic()
+        found = bool(received)
+        while received:
+            if not isinstance(received[1], AtWork):
+                self._later.append(received)
+            is_late = any(deadline <= now for deadline in self._deadlines.values())
+            received = self._receive(0.0) if is_late else None
+        for index in [index for index, deadline in self._deadlines.items() if deadline <= now]:
+            del self._deadlines[index]
+            self.pool.kill(index)
+            self._alive.discard(index)
+            reason = f"took longer than {self._busy[index].time_limit:g} s"
+            self._later.append((index, Ending("timed out", reason=reason)))
+        return found

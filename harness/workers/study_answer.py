@@ -107,6 +107,8 @@ class StudyAnswer:
                 f"{metrics} at once: which one is best is for you to choose."
             )
         difference = self.difference
+        if difference is None and self._lacks_defaults:
+            return "The defaults timed out as a trial: there is nothing to compare."
         if difference is None:
             return "The defaults were the best configuration found; there is nothing to compare."
         metric = metric_in_words(self.metrics_confirmed[0])
@@ -136,11 +138,17 @@ class StudyAnswer:
         )
 
     @property
+    def _lacks_defaults(self) -> bool:
+        return trial_queue.have_defaults_timed_out(self.stored)
+
+    @property
     def warnings(self) -> list[str]:
         """What a reader should know before trusting the answer."""
         found = [*dict.fromkeys(words for best in self.chosen for words in edge_warnings(best))]
         if len(self.chosen[0].params) > 1 and not importances(self.stored):
             found.append(f"fewer than {FEWEST_TRIALS} completed trials: no importances are shown")
+        if self.confirmed and self._lacks_defaults:
+            found.append("the defaults timed out as a trial, and were not confirmed")
         for config, confirmation in self.confirmed.items():
             if diverged := confirmation.diverged:
                 found.append(f"{config} diverged with {len(diverged)} of {confirmation.n} seeds")
@@ -221,9 +229,11 @@ class StudyAnswer:
         ]
 
     def _tags(self) -> dict[str, str]:
+        limit = {"trial_timeout": str(self.search.trial_timeout)}
         if len(self.goals) > 1:
-            return {"front": " ".join(str(trial.number) for trial in self.chosen)}
-        return {f"best.{name}": str(value) for name, value in self.chosen[0].params.items()}
+            return limit | {"front": " ".join(str(trial.number) for trial in self.chosen)}
+        best = self.chosen[0].params
+        return limit | {f"best.{name}": str(value) for name, value in best.items()}
 
     def on_screen(self) -> str:
         """The answer without Markdown, and where to see more."""
@@ -328,22 +338,26 @@ def study_answer(
     chosen = trial_queue.chosen(stored)
     if not chosen:
         return None
-    confirmed = confirmations(stored, configurations(search, chosen), seeds)
+    confirmed = confirmations(stored, configurations(search, stored, chosen), seeds)
     counts = trial_queue.count(stored.get_trials(deepcopy=False))
     return StudyAnswer(search, stored, counts, chosen, confirmed, device, command)
 
 
-def configurations(search: Search, chosen: Sequence[FrozenTrial]) -> dict[str, Experiment]:
+def configurations(
+    search: Search, stored: StoredStudy, chosen: Sequence[FrozenTrial]
+) -> dict[str, Experiment]:
     """The configurations to confirm: the chosen ones, and the defaults if they are not among them.
 
-    The best one is called so; those of a front are called by their trials.
+    The best one is called so; those of a front are called by their trials. Defaults that took too
+    long as a trial would take longer still as a confirmation, maybe forever.
     """
     several = len(search.study.goals) > 1
     configs = {
         f"trial {trial.number}" if several else "best": search.study.suggested(trial)
         for trial in chosen
     }
-    if search.study.experiment not in configs.values():
+    is_chosen = search.study.experiment in configs.values()
+    if not is_chosen and not trial_queue.have_defaults_timed_out(stored):
         configs["defaults"] = search.study.experiment
     # Without validation examples nothing can stop a training early.
     return {name: dataclasses.replace(config, patience=0) for name, config in configs.items()}

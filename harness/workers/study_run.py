@@ -51,6 +51,7 @@ class StudyRequest:
         pruner: by default median, or none if the study has several objectives or searches
             num_epochs.
         timeout: seconds after which no trial is begun.
+        trial_timeout: seconds after which a trial is ended as timed out.
         warm_start: a stored study whose best configurations are tried first.
         confirm_seeds: how many seeds confirm the best and the defaults.
         release_trials: whether running trials of other machines are requeued.
@@ -72,6 +73,7 @@ class StudyRequest:
     workers: int
     root: Path
     timeout: float | None = None
+    trial_timeout: float | None = None
     warm_start: str | None = None
     confirm_seeds: int = 5
     release_trials: bool = False
@@ -120,6 +122,7 @@ class StudyRequest:
             sampler=sampler,
             pruner=self.pruner or ("none" if unequal else "median"),
             sampler_seed=self.sampler_seed,
+            trial_timeout=self.trial_timeout,
         )
         return dataclasses.replace(search, n_trials=budget(search))
 
@@ -185,7 +188,10 @@ def _run(
             mlflow_experiment=search.study_name,
             user_tags={"harness.study": request.file},
             command=request.command,
-            tags={"objectives": json.dumps({g.metric: g.best for g in search.study.goals})},
+            tags={
+                "objectives": json.dumps({g.metric: g.best for g in search.study.goals}),
+                "trial_timeout": str(search.trial_timeout),
+            },
         )
         record = specification.record(experiment, request.execution, begun)
         coordinator = Coordinator(search, stored, group, recorder, request.execution, view)
@@ -195,7 +201,7 @@ def _run(
                 coordinator.search_trials(begun, request.timeout)
                 chosen = trial_queue.chosen(stored)
                 if chosen and coordinator.is_budget_spent:
-                    coordinator.confirm(configurations(search, chosen), seeds)
+                    coordinator.confirm(configurations(search, stored, chosen), seeds)
         except Interrupted:  # its trials are in the queue; after an error somebody has to look
             registration.unlink(missing_ok=True)
             raise

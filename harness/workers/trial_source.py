@@ -87,7 +87,8 @@ class TrialSource:
         goal = self.context.goals[0]
         if experiment.patience and goal.metric.startswith("validation/"):
             callbacks.insert(1, StopEarly(record, goal))
-        return Driven(TrainingTask(experiment, with_test=False), callbacks)
+        limit = self.context.search.trial_timeout
+        return Driven(TrainingTask(experiment, with_test=False, time_limit=limit), callbacks)
 
     def _fail(self, index: int, claimed: ClaimedTrial, error: Exception) -> None:
         """Record and end a trial that has no experiment."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +27,7 @@ from harness.execution.training_group import LocalGroup, TrainingTask
 from harness.training.loop import EpochResult
 from harness.workers.pool import (
     AskState,
+    AtWork,
     BeginTraining,
     FromWorker,
     GoOn,
@@ -41,15 +44,16 @@ class Channel:
     def __init__(self, connection: Connection) -> None:
         """Listen in a thread: the process ends with the channel, even in the middle of an epoch."""
         self._connection = connection
-        self._received: queue.SimpleQueue[ToWorker | BaseException] = queue.SimpleQueue()
+        self._received: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def receive(self) -> ToWorker:
-        """The next message, as soon as there is one."""
-        message = self._received.get()
-        if isinstance(message, BaseException):
-            raise message
-        return message
+    def receive(self) -> Callable[[], ToWorker]:
+        """The next message, as soon as there is one; it may take long to open.
+
+        Opening it imports the modules of an experiment, and raises what they raise.
+        """
+        content = self._received.get()
+        return lambda: pickle.loads(content)
 
     def send(self, message: FromWorker) -> None:
         """Send what happened."""
@@ -59,11 +63,9 @@ class Channel:
     def _listen(self) -> None:
         while True:
             try:
-                self._received.put(self._connection.recv())
+                self._received.put(self._connection.recv_bytes())
             except (EOFError, OSError):
                 os._exit(0)
-            except BaseException as error:  # a module of the user's that cannot be imported, say
-                self._received.put(error)
 
 
 def serve(connection: Connection, setup: WorkerSetup) -> NoReturn:
@@ -72,9 +74,12 @@ def serve(connection: Connection, setup: WorkerSetup) -> NoReturn:
     device = setup.execution.apply()
     group = LocalGroup(DataSource(Path(setup.data_root)), setup.execution, device)
     while True:
-        match channel.receive():
+        open_message = channel.receive()
+        started = time.monotonic()
+        channel.send(AtWork(0.0))
+        match open_message():
             case BeginTraining(task):
-                _train(group, task, channel)
+                _train(group, task, channel, started)
 
 
 def serve_forked(
@@ -101,7 +106,7 @@ def serve_forked(
         os._exit(1)
 
 
-def _train(group: LocalGroup, task: TrainingTask, channel: Channel) -> None:
+def _train(group: LocalGroup, task: TrainingTask, channel: Channel, started: float) -> None:
     group.begin(0, task)
     while True:
         for _, event in group.advance():
@@ -109,13 +114,16 @@ def _train(group: LocalGroup, task: TrainingTask, channel: Channel) -> None:
             if isinstance(event, Ending):
                 return
             if isinstance(event, EpochResult):
+                stopped = time.monotonic()
                 _obey(group, channel)
+                started += time.monotonic() - stopped  # waiting is no work
+                channel.send(AtWork(time.monotonic() - started))
 
 
 def _obey(group: LocalGroup, channel: Channel) -> None:
     """Answer messages between two epochs, until one says to go on or to stop."""
     while True:
-        match channel.receive():
+        match channel.receive()():
             case GoOn():
                 return
             case StopTraining(outcome):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections import deque
 from typing import Any
 
@@ -15,6 +17,7 @@ from harness.execution.training_group import TrainingTask
 from harness.training.device import Execution
 from harness.workers.pool import (
     AskState,
+    AtWork,
     BeginTraining,
     Died,
     FromWorker,
@@ -48,6 +51,9 @@ class PoolByHand:
             assert timeout is not None, "nobody would ever answer"
             return None
         return self.incoming.popleft()
+
+    def kill(self, number: int) -> None:
+        self.log.append(("kill", number))
 
     def close(self) -> None:
         self.log.append("close")
@@ -132,3 +138,68 @@ def test_a_dead_worker_has_no_state(pool: PoolByHand, group: PoolGroup) -> None:
     ((_, ending),) = group.advance()
     assert isinstance(ending, Ending)
     assert ending.is_lost
+
+
+BOUNDED = dataclasses.replace(TASK, time_limit=0.05)
+
+
+def test_a_worker_that_takes_too_long_is_killed_and_started_for_the_next(
+    pool: PoolByHand, group: PoolGroup
+) -> None:
+    group.begin(0, BOUNDED)
+    pool.incoming.append((0, AtWork(1.0)))  # more than it may in all
+    ended = group.advance()
+    assert ended == [(0, Ending("timed out", reason="took longer than 0.05 s"))]
+    assert pool.log[-1] == ("kill", 0)
+    group.begin(0, BOUNDED)
+    assert pool.log[-2:] == [("start", 0), (0, BeginTraining(BOUNDED))]
+
+
+def test_the_time_begins_with_the_work_and_stands_still_between_epochs(
+    pool: PoolByHand, group: PoolGroup
+) -> None:
+    group.begin(0, BOUNDED)
+    time.sleep(0.1)  # the worker imports torch
+    assert group.advance(timeout=0.0) == []
+    pool.incoming += [(0, AtWork(0.0)), (0, epoch(1))]
+    assert group.advance() == [(0, epoch(1))]
+    time.sleep(0.1)  # the epoch is recorded
+    assert group.advance(timeout=0.0) == []
+    assert "kill" not in str(pool.log)
+    pool.incoming.append((0, AtWork(0.01)))
+    while not (ended := group.advance(timeout=0.0)):
+        time.sleep(0.01)
+    assert ended == [(0, Ending("timed out", reason="took longer than 0.05 s"))]
+
+
+@pytest.mark.parametrize("last", [epoch(1), Ending("completed")], ids=["epoch", "end"])
+def test_what_has_arrived_is_in_time_however_late_it_is_read(
+    pool: PoolByHand, group: PoolGroup, last: Any
+) -> None:
+    group.begin(0, BOUNDED)
+    group.begin(1, BOUNDED)
+    pool.incoming += [(0, AtWork(0.0)), (1, AtWork(0.0))]
+    assert group.advance(timeout=0.0) == []
+    time.sleep(0.1)  # this process is busy with something else
+    pool.incoming += [(1, Begun(MACHINE, DATA)), (0, Begun(MACHINE, DATA)), (0, last)]
+    heard = [event for _ in range(4) for event in group.advance()]
+    assert heard[:3] == [(1, Begun(MACHINE, DATA)), (0, Begun(MACHINE, DATA)), (0, last)]
+    assert heard[3][0] == 1
+    assert [entry for entry in pool.log if "kill" in entry] == [("kill", 1)]
+
+
+def test_without_a_limit_a_training_takes_its_time(pool: PoolByHand, group: PoolGroup) -> None:
+    group.begin(0, TASK)
+    pool.incoming.append((0, AtWork(1e9)))
+    assert group.advance(timeout=0.0) == []
+    assert "kill" not in str(pool.log)
+
+
+def test_a_limit_of_many_years_can_be_waited_for(pool: PoolByHand, group: PoolGroup) -> None:
+    waited: list[float | None] = []
+    group.begin(0, dataclasses.replace(TASK, time_limit=1e300))
+    pool.incoming.append((0, AtWork(0.0)))
+    group.advance(timeout=0.0)
+    pool.receive = lambda timeout=None: waited.append(timeout)  # type: ignore[method-assign]
+    assert group.advance() == []
+    assert waited == [60.0]
