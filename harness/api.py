@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from harness.base.command_line import repeatable, run_arguments
 from harness.base.errors import BadRequest
+from harness.base.outside_code import shared_command
 from harness.cli.experiment_run import run_as_asked
 from harness.cli.run_flags import RunSettings
 from harness.cli.study_flags import StudySettings
 from harness.cli.study_progress import study_view
 from harness.execution.launch import RunResult
+from harness.execution.recorded_code import refuse_in_recorded_code
 from harness.search.samplers import PrunerName, SamplerName
 from harness.search.study import Study, load_study
 from harness.tracking.recorder_process import RecorderProcess
@@ -59,6 +61,7 @@ def run_experiment(
         RunFailed: the training or its record went wrong. The run is recorded as failed, unless its
             network could not be built.
     """
+    refuse_in_recorded_code(experiment)
     if not isinstance(experiment, Experiment):
         raise BadRequest(
             f"experiment: expected an experiment like Baseline(lr=0.05), got {experiment!r}."
@@ -116,6 +119,7 @@ def run_study(
         BadRequest: an option is wrong, or does not fit the declaration or the stored study.
         RunFailed: no trial was completed, too many failed, or the record or storage failed.
     """
+    refuse_in_recorded_code(getattr(study, "experiment", None))
     file = study if isinstance(study, str) else ""
     declared = load_study(study) if isinstance(study, str) else study
     if not isinstance(declared, Study):
@@ -151,10 +155,9 @@ def run_study(
 
 
 def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:
-    """The command line that does the same; none for an experiment that is in no file of its own."""
-    package, _, name = type(experiment).__module__.rpartition(".")
-    if package != "experiments":
-        return ()
+    """The command line that does the same; that of the script, if the experiment is in one."""
+    if experiment.outside_code():
+        return shared_command()
     options: dict[str, Any] = {
         **experiment.changes(),
         **{
@@ -169,4 +172,4 @@ def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:
         "tag": settings.tag,
     }
     defaults = {field.name: field.default for field in dataclasses.fields(experiment)}
-    return repeatable(run_arguments(name, options, defaults))
+    return repeatable(run_arguments(experiment.name, options, defaults))

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
             device=settings.device,
             threads=settings.threads,
             root=settings.data_root,
+            run_recorded_code=settings.run_recorded_code,
         )
         verdict = verified.verdict(settings.tolerance, settings.exact)
         verified.report(recorder, verdict)

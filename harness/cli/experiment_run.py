@@ -66,7 +66,7 @@ def run_as_asked(
                 print_text(f"  starts anew: {phrase}")
     code = recorder.send(OpenStore())
     recover(recorder)
-    if command:
+    if command is not None:
         specification = dataclasses.replace(specification, command=command)
     if prepared.fallback_from:
         specification = dataclasses.replace(
@@ -91,6 +91,8 @@ def run_as_asked(
         )
     if code and not settings.quiet:
         print(code)
+    if (outside := experiment.outside_code()) and not settings.quiet:
+        print_text(outside.sentence())
     return result
 
 
@@ -115,11 +117,20 @@ def resume_as_asked(
     def view(group: TrainingGroup) -> Callback:
         return epochs_view(group, num_epochs, quiet=settings.quiet)
 
-    allow, root = settings.allow, settings.data_root
+    allow, root, runs_code = settings.allow, settings.data_root, settings.run_recorded_code
     if isinstance(settings, ContinueFlags):
-        return train_further(stored, num_epochs, reader, recorder, view, allow=allow, root=root)
+        return train_further(
+            *(stored, num_epochs, reader, recorder, view),
+            allow=allow,
+            root=root,
+            run_recorded_code=runs_code,
+        )
     return resume(
-        *(stored, reader, recorder, view), allow=allow, root=root, take_over=settings.take_over
+        *(stored, reader, recorder, view),
+        allow=allow,
+        root=root,
+        take_over=settings.take_over,
+        run_recorded_code=runs_code,
     )
 
 

@@ -11,7 +11,7 @@ from tyro.conf import UseAppendAction, arg
 
 from harness.base.fields import Count, check_all
 from harness.cli import flags
-from harness.cli.shared_flags import DataFlags
+from harness.cli.shared_flags import DataFlags, RecordedCodeFlag
 from harness.tracking import store_address
 from harness.tracking.reader import open_reader
 from harness.tracking.schema import AllowedChange, StoredRun
@@ -19,7 +19,7 @@ from harness.tracking.selection import trained_run
 
 
 @dataclass(frozen=True, kw_only=True)
-class _GoingOn(DataFlags):
+class _GoingOn(DataFlags, RecordedCodeFlag):
     """What may have changed since a run began."""
 
     allow: UseAppendAction[tuple[AllowedChange, ...]] = ()

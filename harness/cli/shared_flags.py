@@ -22,3 +22,12 @@ class DataFlags:
         Path | None, default("FOLDER", "HARNESS_DATA_ROOT, or data in the project")
     ] = None
     """Folder of the data sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedCodeFlag:
+    """Whether code of a record may be executed."""
+
+    run_recorded_code: bool = False
+    """Execute the code that was recorded with the run, if its experiment is in no file of the
+    project: read source.py among its artifacts first."""

@@ -9,11 +9,11 @@ from tyro.conf import Positional, arg
 
 from harness.base import fields
 from harness.base.fields import Positive, Threads
-from harness.cli.shared_flags import DataFlags, default
+from harness.cli.shared_flags import DataFlags, RecordedCodeFlag, default
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifySettings(DataFlags):
+class VerifySettings(DataFlags, RecordedCodeFlag):
     """Which run to repeat, how, and how strictly to judge."""
 
     run_id: Annotated[Positional[str], arg(metavar="RUN")]

@@ -67,7 +67,7 @@ def _code_changes(stored: StoredRun, reader: Reader) -> dict[str, Change]:
     if commit != (source.commit or "none"):
         changes["git_commit"] = Change(commit or "not recorded", source.commit or "none")
     then = stored.commit or "not recorded"
-    state = stored.tag("git_state")
+    state = stored.project_state
     if state not in ("clean", "dirty") or commit == "none":
         reason = stored.tag("git_reason") or "its commit is not recorded"
         return changes | {

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness.base.command_line import command_text
 from harness.base.formatting import metric_text
 from harness.base.metric_names import quantities
+from harness.base.outside_code import verify_command
 from harness.base.statistics import Summary
 from harness.execution.callbacks import RecordRun
 from harness.execution.events import Ending
@@ -35,8 +36,16 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
         if f"{part}/loss" in metrics:
             values = [f"{metric_text(metrics[f'{part}/{name}'])}" for name in measured]
             lines.append(f"| {part} | {' | '.join(values)} | {size:,} |")
-    command = command_text(run.specification.command)
+    command = repeating(run, run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
+
+
+def repeating(run: RecordRun, command: Sequence[str]) -> str:
+    """The command that trains the same again; by the recorded code if that is in no file."""
+    code = run.experiment.outside_code()
+    if not code:
+        return command_text(command)
+    return f"# {code.sentence()}" if code.missing else verify_command(run.run_id)
 
 
 def describe_group(

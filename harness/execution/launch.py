@@ -181,7 +181,7 @@ def drive_run(record: RecordRun, driven: Driven, group: TrainingGroup) -> RunRes
         if specification.is_resumable and record.run_id and record.outcome == "interrupted":
             interruption.add_note(
                 f"Stopped after {number_of(len(record.history), 'epoch')}. "
-                f"Go on: {specification.resume_command(record.run_id)}"
+                f"Go on: {specification.resume_command(record.run_id, record.experiment)}"
             )
         raise
     except BadRequest:
@@ -290,6 +290,5 @@ def _failed(record: RecordRun, reason: str) -> RunFailed:
         OUT_OF_MEMORY
     ):
         return RunFailed(reason)
-    return RunFailed(
-        f"{reason}\nOnce that is fixed, go on: {record.specification.resume_command(record.run_id)}"
-    )
+    command = record.specification.resume_command(record.run_id, record.experiment)
+    return RunFailed(f"{reason}\nOnce that is fixed, go on: {command}")

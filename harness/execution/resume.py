@@ -23,6 +23,7 @@ from harness.execution.descriptions import describe_run
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, drive_run, driven_run
 from harness.execution.preparation import DataSource, Prepared
+from harness.execution.recorded_code import recorded_experiment
 from harness.execution.specification import CHECKPOINTS_KEPT, RunSpecification
 from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
@@ -32,7 +33,7 @@ from harness.tracking.schema import AllowedChange, StoredRun
 from harness.tracking.selection import OF_STUDIES
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
-from harness.training.experiment import Experiment, load_experiment
+from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
 from harness.training.metrics import directions
 from harness.training.rehearsal import rehearse
@@ -47,6 +48,7 @@ def resume(
     allow: Sequence[AllowedChange] = (),
     root: Path | None = None,
     take_over: bool = False,
+    run_recorded_code: bool = False,
 ) -> RunResult:
     """Go on with a run from its last whole checkpoint, to the numbers of one never interrupted.
 
@@ -57,13 +59,15 @@ def resume(
         view: shows the training of a group.
         allow: what may have changed since the run began: it is recorded.
         take_over: go on although it cannot be told from here whether the run's process lives.
+        run_recorded_code: see `recorded_experiment`.
 
     Raises:
         BadRequest: the run cannot go on, or something has changed that is not allowed.
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     _refuse_what_cannot_go_on(stored, reader, take_over=take_over)
-    experiment = load_experiment(stored.experiment)(**stored.fields)
+    kind = recorded_experiment(stored, reader, "resume", run_recorded_code=run_recorded_code)
+    experiment = kind(**stored.fields)
     setting = _prepared(stored, reader, experiment, "resume", allow, root)
     specification = _specification(stored, tuple(shlex.split(stored.command)), root)
     record = RecordResumedRun(
@@ -98,13 +102,14 @@ def train_further(
     *,
     allow: Sequence[AllowedChange] = (),
     root: Path | None = None,
+    run_recorded_code: bool = False,
 ) -> RunResult:
     """Train a completed run further, as a new run that begins with the epochs of the old one.
 
     Its numbers are those of a run that had `num_epochs` from the beginning.
 
     Args:
-        view, allow: as in `resume`.
+        view, allow, run_recorded_code: as in `resume`.
 
     Raises:
         BadRequest: the run has not completed, has as many epochs already, has no checkpoint left,
@@ -112,8 +117,8 @@ def train_further(
             allowed.
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
-    experiment_class = load_experiment(stored.experiment)
-    before = experiment_class(**stored.fields)
+    kind = recorded_experiment(stored, reader, "continue", run_recorded_code=run_recorded_code)
+    before = kind(**stored.fields)
     _refuse_what_cannot_be_longer(stored, before, num_epochs)
     experiment = dataclasses.replace(before, num_epochs=num_epochs)
     setting = _prepared(stored, reader, experiment, "continue", allow, root)

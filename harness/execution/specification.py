@@ -13,6 +13,7 @@ from typing import Any
 from harness.base import project, provenance
 from harness.base.command_line import command_text, repeatable
 from harness.base.discovery import first_line
+from harness.base.outside_code import FLAG
 from harness.base.ownership import Owner
 from harness.execution.events import Begun
 from harness.tracking.schema import Kind, RunRecord
@@ -65,9 +66,11 @@ class RunSpecification:
         """Whether the run can go on by itself; what belongs to a group or study is repeated."""
         return self.kind == "run" and self.parent is None
 
-    def resume_command(self, run_id: str) -> str:
+    def resume_command(self, run_id: str, experiment: Experiment) -> str:
         """The command line that goes on with the run, to paste in the current folder."""
         words = ["python", "-m", "harness.run", "--resume", run_id]
+        if experiment.outside_code():
+            words.append(FLAG)
         if self.data_root:
             words += ["--data-root", os.path.abspath(self.data_root)]
         return command_text(words, Path.cwd())
@@ -102,6 +105,7 @@ class RunSpecification:
             user_tags=self.user_tags,
             system_metrics=self.system_metrics,
             modules=provenance.imported_files(),
+            code=experiment.outside_code(),
         )
 
     def _about(self, experiment: Experiment) -> str:
@@ -112,7 +116,7 @@ class RunSpecification:
         if self.kind == "study":
             folder, command, file = "studies", "study", self.user_tags["harness.study"]
         path = project.root() / folder / f"{file}.py"
-        if not path.is_file():  # an experiment of a notebook
+        if not path.is_file() or experiment.outside_code():  # it is of a notebook
             return ""
         name = shlex.quote(self.mlflow_experiment or file)
         return "\n".join(

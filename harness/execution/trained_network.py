@@ -147,8 +147,13 @@ def _built(experiment: Experiment) -> nn.Module:
 def _experiment_of(stored: StoredRun) -> Experiment:
     """The experiment of a run: one defined in this process, as in a notebook, or in its file."""
     found = (kind for kind in _defined(Experiment) if kind.name == stored.experiment)
-    kind = next(found, None) or load_experiment(stored.experiment)
-    return kind(**stored.fields)
+    kind = next(found, None)
+    if kind is None and (origin := stored.tag("code_origin")):
+        raise BadRequest(
+            f"load_model: {stored.experiment} is in no file of experiments/ but in {origin}. "
+            f'Define it first, or use mlflow.pytorch.load_model("runs:/{stored.run_id}/model").'
+        )
+    return (kind or load_experiment(stored.experiment))(**stored.fields)
 
 
 def _defined(kind: Any) -> Iterator[type[Experiment]]:

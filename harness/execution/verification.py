@@ -16,6 +16,7 @@ from harness.execution.changes import NUMERICS, Change, changes_since
 from harness.execution.driver import Callback
 from harness.execution.launch import RunResult, run
 from harness.execution.preparation import DataSource
+from harness.execution.recorded_code import recorded_experiment
 from harness.execution.specification import RunSpecification
 from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
@@ -23,7 +24,7 @@ from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, choose, describe
-from harness.training.experiment import Experiment, load_experiment
+from harness.training.experiment import Experiment
 
 COMPUTED = ("train/", "test/", "validation/")
 """Metrics that a training computes; others are measured, and differ each time."""
@@ -160,6 +161,7 @@ def verify(
     device: str | None = None,
     threads: int | None = None,
     root: Path | None = None,
+    run_recorded_code: bool = False,
 ) -> Verification:
     """Train a recorded run again, as a run of kind `verify`, and compare.
 
@@ -167,6 +169,7 @@ def verify(
         view: shows the training of a group.
         device: by default the recorded one, or the best of this machine if it has no such device.
         threads: by default as many as recorded.
+        run_recorded_code: see `recorded_experiment`.
 
     Raises:
         BadRequest: the run cannot be repeated, or this machine cannot do what is asked.
@@ -178,7 +181,8 @@ def verify(
         if metric.startswith(COMPUTED)
     ]
     _refuse_what_cannot_be_repeated(stored, recorded)
-    experiment = _experiment(stored)
+    kind = recorded_experiment(stored, reader, "verify", run_recorded_code=run_recorded_code)
+    experiment = _experiment(stored, kind)
     execution = _execution(stored, device, threads)
     used = execution.apply()
     data = DataSource(root)
@@ -245,8 +249,7 @@ def _refuse_what_cannot_be_repeated(stored: StoredRun, recorded: Sequence[object
         raise BadRequest(f"verify: {stored.run_id} has no epoch that could be compared.")
 
 
-def _experiment(stored: StoredRun) -> Experiment:
-    experiment_class = load_experiment(stored.experiment)
+def _experiment(stored: StoredRun, experiment_class: type[Experiment]) -> Experiment:
     try:
         return experiment_class(**stored.fields)
     except TypeError:

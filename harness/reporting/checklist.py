@@ -7,8 +7,9 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.base import project
+from harness.base.outside_code import verify_command
 from harness.reporting.page import Commands, Item
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import OUTSIDE, SOURCE_FILE, StoredRun
 
 Tags = Mapping[str, str]
 """The tags of a run, without their prefix `harness.`."""
@@ -74,8 +75,9 @@ def environment_items(runs: Sequence[Tags]) -> list[Item]:
         if tags.get("device")
     )
     commits = each(tags.get("git_commit") for tags in runs)
-    states = {tags.get("git_state") for tags in runs}
+    states = {tags.get("project_state") or tags.get("git_state") for tags in runs}
     is_clean = commits not in (NOTHING, "none") and states == {"clean"}
+    outside = each(_outside(tags) for tags in runs if tags.get("code_origin"))
     if "unknown" in states or commits == NOTHING:
         state = each(tags.get("git_reason") for tags in runs)
     elif is_clean:
@@ -94,14 +96,22 @@ def environment_items(runs: Sequence[Tags]) -> list[Item]:
         ),
         Item(
             "Code",
-            f"commit {commits}, {state}" if commits != NOTHING else state,
-            is_clean,
+            (f"commit {commits}, {state}" if commits != NOTHING else state)
+            + (f"\n{outside}" if outside != NOTHING else ""),
+            is_clean and outside == NOTHING,
         ),
         Item(
             "Experiment file",
             f"SHA-256 {each(tags.get('experiment_sha256') for tags in runs)}",
         ),
     ]
+
+
+def _outside(tags: Tags) -> str:
+    place = "the project" if tags.get("git_state") == OUTSIDE else "experiments/"
+    missing = tags.get("code_missing")
+    kept = f"not recorded: {missing}" if missing else f"{SOURCE_FILE} among the artifacts has it"
+    return f"the experiment is in no file of {place} but in {tags['code_origin']} ({kept})"
 
 
 def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
@@ -111,9 +121,16 @@ def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
     it, so that the project stays as it is.
     """
     runs = list(commands)
+    outside = [(run, command) for run, command in runs if run.tag("code_origin")]
+    runs = [pair for pair in runs if pair not in outside]
     known = [(_version(run), command) for run, command in runs]
     versions = dict.fromkeys(version for version, _ in known)
     lines = [
+        line
+        for run, _ in outside
+        for line in (f"# the code that was recorded with run {run.run_id}", _verified(run))
+    ]
+    lines += [
         line
         for _, run_id in versions
         if run_id
@@ -147,12 +164,17 @@ def repeat_commands(commands: Iterable[tuple[StoredRun, str]]) -> Commands:
     return Commands(lines)
 
 
+def _verified(run: StoredRun) -> str:
+    missing = run.tag("code_missing")
+    return f"# is not there: {missing}" if missing else verify_command(run.run_id)
+
+
 def _version(run: StoredRun) -> tuple[str, str]:
     """A run's commit, and the id of the run that keeps its uncommitted changes; "" for none."""
     commit = run.tag("git_commit") or "none"
     if commit == "none":
         return "", ""
-    return commit, (run.parent or run.run_id) if run.tag("git_state") == "dirty" else ""
+    return commit, (run.parent or run.run_id) if run.project_state == "dirty" else ""
 
 
 def _download(what: str, run_id: str, name: str) -> list[str]:

@@ -198,10 +198,11 @@ class _Report:
         seen = set()
         for run in reversed(self.runs):
             tags = checklist.own_tags(run)
-            key = (tags.get("git_commit"), tags.get("git_state"), tags.get("command"))
-            if key[2] and key not in seen:
+            own = run.run_id if run.tag("code_origin") else tags.get("command")
+            key = (tags.get("git_commit"), tags.get("git_state"), own)
+            if own and key not in seen:
                 seen.add(key)
-                yield run, key[2]
+                yield run, own
 
     def _table(self, found: Sequence[Row], objective: str) -> Table:
         others = [name for name in found[0].judged if name != objective]

@@ -413,6 +413,8 @@ class _Content:
         ]
 
     def repeat(self) -> list[Block]:
+        if self.run.tag("code_origin"):  # no command names its experiment
+            return [checklist.repeat_commands((run, "") for run in self.confirmations)]
         commands = ["# the study", self._command()]
         for config, confirmation in self.confirmed.items():
             fields = confirmation["fields"]

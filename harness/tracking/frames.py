@@ -129,7 +129,8 @@ def runs(
           `running`
         - `seed` (Int64; missing for a group), `dataset`
         - `device`, `device_name`, `threads` (Int64), `git_commit`
-        - `git_state`: `clean`, `dirty` (with changes since the commit) or `unknown`
+        - `git_state`: `clean`, `dirty` (with changes since the commit), `unknown`, or `outside` if
+          the experiment was in no file of the project
         - `start_time` (datetime64[ms, UTC]); `seconds` (float64), of a training by its own clock,
           otherwise from start to end
         - `epochs` (Int64): how many are recorded

@@ -16,6 +16,7 @@ from harness.base import provenance, sqlite
 from harness.base.command_line import command_text
 from harness.base.errors import RecordLost, RunFailed
 from harness.base.machine import peak_memory
+from harness.base.outside_code import OutsideCode
 from harness.base.ownership import HEARTBEAT_SECONDS, Owner
 from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
@@ -36,7 +37,14 @@ from harness.tracking.messages import (
     StartRun,
 )
 from harness.tracking.offline_queue import OfflineQueue
-from harness.tracking.schema import CHANGES, FiguresRecord, ModelRecord, RunRecord
+from harness.tracking.schema import (
+    CHANGES,
+    OUTSIDE,
+    SOURCE_FILE,
+    FiguresRecord,
+    ModelRecord,
+    RunRecord,
+)
 from harness.tracking.store import Store
 from harness.tracking.store_address import stored_id
 from harness.tracking.writer import NOTE, STATUS, ServerAway, Writer, answered
@@ -226,10 +234,12 @@ class MlflowRecorder:
                 "git_commit": source.commit or "none",
                 "git_state": source.state,
                 **({"git_reason": source.reason} if source.reason else {}),
+                **_code_tags(record.code, source.state),
                 "command": command_text(record.command),
             }.items()
         }
-        tags["mlflow.source.name"] = " ".join(tags["harness.command"].split()[:3])
+        begins = " ".join(tags["harness.command"].split()[:3])
+        tags["mlflow.source.name"] = begins or (record.code.origin if record.code else "")
         tags["mlflow.source.type"] = "LOCAL"
         if source.commit:
             tags["mlflow.source.git.commit"] = source.commit
@@ -291,6 +301,8 @@ class MlflowRecorder:
                 files[CHANGES] = f"{source.summary()}\n".encode()
             if source.patch:
                 files["changes.diff"] = source.patch
+            if record.code and record.code.content:
+                files[SOURCE_FILE] = record.code.content
         self._write(LogFiles(run_id, files))
         if record.system_metrics:
             self._monitor(run_id)
@@ -350,6 +362,16 @@ class MlflowRecorder:
             run_id, sampling_interval=1, tracking_uri=self.store.uri
         )
         self._monitors[run_id].start()
+
+
+def _code_tags(code: OutsideCode | None, state: str) -> dict[str, str]:
+    """What tells that an experiment is in no file of `experiments/`, and where it was."""
+    if not code:
+        return {}
+    tags = {"code_origin": code.origin, "source_sha256": code.digest, "code_missing": code.missing}
+    if not code.is_in_project:
+        tags |= {"git_state": OUTSIDE, "project_state": state}
+    return {name: value for name, value in tags.items() if value}
 
 
 def _now() -> int:

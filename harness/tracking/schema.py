@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.base.metric_names import JUDGES, SETS, Best
+from harness.base.outside_code import OutsideCode
 from harness.base.ownership import Owner
 from harness.base.provenance import commit_name
 
@@ -26,6 +27,12 @@ Outcome = Literal["completed", "pruned", "diverged", "timed out", "interrupted",
 
 CHANGES = "changes.json"
 """The artifact that lists what had changed since the commit, with digests."""
+
+SOURCE_FILE = "source.py"
+"""The artifact that holds the code of an experiment that is in no file of `experiments/`."""
+
+OUTSIDE = "outside"
+"""The state of the code, in place of git's, of an experiment that is in no file of the project."""
 
 AllowedChange = Literal["experiment", "data", "device", "processor", "threads", "torch"]
 """What may have changed when a run goes on, at the price of other numbers."""
@@ -64,6 +71,7 @@ class RunRecord:
         parent: Id of the run that this one belongs to.
         user_tags: Tags that the user gave, with their whole names.
         modules: Files of the project that the training process has imported.
+        code: The experiment's, if it is in no file of `experiments/`.
     """
 
     mlflow_experiment: str
@@ -81,6 +89,7 @@ class RunRecord:
     user_tags: dict[str, str] = field(default_factory=dict)
     system_metrics: bool = False
     modules: tuple[str, ...] = ()
+    code: OutsideCode | None = None
 
 
 def last_seen(start: int | None, heartbeat: str | None) -> float:
@@ -228,9 +237,29 @@ class StoredRun:
 
     @property
     def commit(self) -> str | None:
-        """The commit in 8 letters, with `+` after it if there were changes; None if foreign."""
-        commit = self.tag("git_commit")
-        return commit_name(commit, self.tag("git_state")) if commit else None
+        """The commit in 8 letters, with `+` after it if there were changes; None if foreign.
+
+        The experiment's own code is named if it was in no file of `experiments/`.
+        """
+        commit, origin = self.tag("git_commit"), self.tag("code_origin")
+        if not commit:
+            return None
+        return commit_name(commit, self.project_state) + (f" and {origin}" if origin else "")
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the experiment's code was in no file of the project."""
+        return self.tag("git_state") == OUTSIDE
+
+    @property
+    def project_state(self) -> str | None:
+        """Whether the project was as in its commit: `clean`, `dirty` or `unknown`."""
+        return self.tag("project_state") or self.tag("git_state")
+
+    @property
+    def class_digest(self) -> str:
+        """The digest of the experiment's class, if it was in no file of the project."""
+        return str(next(iter(self._values("code").values()), "")) if self.is_outside else ""
 
     @property
     def seed(self) -> int | None:

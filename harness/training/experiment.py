@@ -21,10 +21,11 @@ from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform
 import torch
 from torch import nn
 
-from harness.base import discovery, fields, project
+from harness.base import discovery, fields, outside_code, project
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, Interval, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
+from harness.base.outside_code import OutsideCode
 from harness.training.builtin_datasets import DatasetName, open_dataset
 from harness.training.dataset import Dataset
 from harness.training.metrics import ACCURACY, Metric
@@ -59,6 +60,7 @@ class Experiment(ABC):
 
     name: ClassVar[str] = "experiment"
     """The name of the experiment's file; in a notebook, the class's name in snake case."""
+    _file: ClassVar[str] = ""
 
     dataset: DatasetName = "fashion-mnist"
     """Data set: 60,000 training and 10,000 test examples of 28x28 in ten classes (digits: 1,437 and
@@ -106,6 +108,7 @@ class Experiment(ABC):
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         package, _, module = cls.__module__.rpartition(".")
         cls.name = module if package == "experiments" else _snake_case(cls.__name__)
+        cls._file = outside_code.defining_file()
 
     def __post_init__(self) -> None:
         fields.check_all(self)
@@ -238,7 +241,9 @@ class Experiment(ABC):
 
     @classmethod
     def source_digest(cls) -> str:
-        """SHA-256 of the file that defines the experiment; "unknown" if there is no such file."""
+        """SHA-256 of the file or cell that defines the experiment; "unknown" without its source."""
+        if code := cls.outside_code():
+            return code.own_digest
         try:
             return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
         except (OSError, TypeError):
@@ -249,16 +254,19 @@ class Experiment(ABC):
         """Digests of the project's files that the experiment is made of, by their paths.
 
         Those of its file and of the modules that it imports; of one that is in no file of the
-        project, the digest of its source, if that is known.
+        project, the digest of its class, if that is known.
         """
-        try:
-            file = Path(inspect.getfile(cls)).resolve()
-            if file.is_relative_to(project.root()):
-                return discovery.sources_of(file)
-            source = inspect.getsource(cls)
-        except (OSError, TypeError, BadRequest):
-            return {}
-        return {cls.__name__: hashlib.sha256(source.encode()).hexdigest()[:12]}
+        code = cls.outside_code()
+        if code and not code.is_in_project:
+            return {cls.__name__: code.class_digest} if code.class_digest else {}
+        return discovery.sources_of(Path(cls._file).resolve())
+
+    @classmethod
+    def outside_code(cls) -> OutsideCode | None:
+        """The code of an experiment that is in no file of `experiments/`; None if it is in one."""
+        if Path(cls._file).resolve() == project.root() / "experiments" / f"{cls.name}.py":
+            return None
+        return outside_code.outside_code(cls, cls._file)
 
     def changes(self) -> dict[str, Any]:
         """The fields that differ from their defaults."""

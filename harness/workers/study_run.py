@@ -174,7 +174,9 @@ def _run(
         known = study_answer(search, stored, seeds, str(device), request.command)
         if known and known.is_finished and known.is_reported:
             return known, True
-        view.opened(recorder.send(OpenStore()))
+        outside = experiment.outside_code()
+        told = (recorder.send(OpenStore()), outside.sentence() if outside else "")
+        view.opened("\n".join(filter(None, told)))
         recover(recorder)
         work = {"store": fingerprint(), "study": search.study_name}
         # No password is written down here.

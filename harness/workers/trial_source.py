@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from harness.base.command_line import command_text, run_arguments
+from harness.base.command_line import run_arguments
 from harness.base.formatting import assignments, capitalized, metric_text
 from harness.base.trials import metric_in_words
 from harness.execution.callbacks import RecordRun, StopEarly
+from harness.execution.descriptions import repeating
 from harness.execution.driver import Callback, Driven
 from harness.execution.events import Begun, Ending
 from harness.execution.failures import ending_of
@@ -101,7 +102,7 @@ class TrialSource:
         """A trial in Markdown: what it was, what came out, how to train the same again."""
         experiment = run.experiment
         options = experiment.fields() | {"threads": run.execution.threads}
-        command = command_text(run_arguments(experiment.name, options))
+        command = repeating(run, run_arguments(experiment.name, options))
         last = run.last_metrics
         values = ", ".join(
             f"{metric_in_words(goal.metric)} {metric_text(last.get(goal.metric))}"
