@@ -49,7 +49,9 @@ def main(arguments: Sequence[str]) -> int:
             stored,
             reader,
             recorder,
-            lambda group: epochs_view(group, stored.fields["num_epochs"], quiet=settings.quiet),
+            lambda group: epochs_view(
+                group, stored.fields.get("num_epochs", 0), quiet=settings.quiet
+            ),
             device=settings.device,
             threads=settings.threads,
             root=settings.data_root,

@@ -1,20 +1,23 @@
-"""Kills runs, studies and servers at random moments, and checks after each that nothing is lost.
+"""Kills and damages at random moments, and checks after each that nothing is lost.
 
     python tests/soak.py --rounds 200 --jobs 2
 
-Each round does one thing (a run, a study, a run on a tracking server), kills some of its processes
-at random moments, goes on as a user would until it is done, and holds the record against that of
-an undisturbed one. Prints what it did, and ends with 1 where a promise was broken.
+Each round does one thing (a run, a study, a run on a tracking server or in a container) and
+disturbs it at random moments: kills its processes, deletes or locks its database, plants foreign
+checkpoints. It goes on as a user would until it is done, and holds the record against that of an
+undisturbed one. Prints what it did, and ends with 1 where a promise was broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -30,6 +33,8 @@ from conftest import Checkout, Server, processes_in
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from harness.training import checkpoint
+
 RUN = ("dropout_mlp", "--dataset", "digits", "--threads", "1", "--num-epochs", "12", "--no-figures")
 STUDY = (
     *("init_std_search", "--dataset", "digits", "--num-epochs", "2", "--threads", "1"),
@@ -42,8 +47,14 @@ MODULES = (
     "harness.tracking.recorder_process",
 )
 
-WEIGHTS = {"run": 6, "study": 3, "server": 1}
+WEIGHTS = {
+    **{"run": 5, "study": 3, "server": 1},
+    **{"container": 2, "deleted": 2, "locked": 1, "checkpoint": 2},
+}
 """How often each kind of round is drawn."""
+
+CONTAINER = ("unshare", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child")
+"""What stands before a command so that it has process ids and a host name of its own."""
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
@@ -67,11 +78,15 @@ class Soak:
         self.tally = tally
         self.server = Server.new(root / "server")
         self.environment: dict[str, str] = {}
-        if set(kinds) & {"run", "server"}:
+        self.deletions = 0
+        if set(kinds) - {"study"}:
             started = time.monotonic()
             reference = self.checkout.run(*RUN)
             self.run_seconds = time.monotonic() - started
             self.expected = self.numbers(reference.run_id)
+            self.foreign = root / "foreign"
+            other = self.checkout.run(*RUN, "--seed", "1")
+            shutil.copytree(self.checkpoints(other.run_id), self.foreign)
         if "study" in kinds:
             started = time.monotonic()
             self.checkout.command("harness.study", *STUDY, "--study-name", "reference")
@@ -84,6 +99,10 @@ class Soak:
             "run": self.disturb_a_run,
             "study": self.disturb_a_study,
             "server": self.disturb_a_server,
+            "container": self.end_a_container,
+            "deleted": self.delete_a_store,
+            "locked": self.lock_a_database,
+            "checkpoint": self.plant_checkpoints,
         }
         kind = self.rng.choices(self.kinds, [WEIGHTS[kind] for kind in self.kinds])[0]
         self.tally["rounds"] += 1
@@ -141,6 +160,116 @@ class Soak:
             self.environment = {}
             self.server.stop()
 
+    def end_a_container(self, name: str) -> None:
+        """End the container of a run, and take over what cannot be judged from outside."""
+        words = (*RUN, "--run-name", name)
+        container = subprocess.Popen(
+            [*CONTAINER, sys.executable, "-m", "harness.run", *words],
+            cwd=self.checkout.root,
+            env=self.checkout.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(self.rng.uniform(0, self.run_seconds))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(container.pid, signal.SIGKILL)
+        self.tally["kills"] += 1
+        container.wait()
+        self.wait_until_all_have_ended()
+        found = self.named(name)
+        if not found:
+            self.checkout.run(*words)
+        elif found[0].info.status == "RUNNING":
+            run_id = found[0].info.run_id
+            listed = self.checkout.command("harness.sync").output
+            if f"--resume {run_id} --take-over" not in listed:
+                raise Broken(f"sync does not list the run of an ended container: {listed}")
+            self.tally["resumes"] += 1
+            self.checkout.run("--resume", run_id, "--take-over", "--quiet")
+        self.as_expected(self.named(name))
+
+    def delete_a_store(self, name: str) -> None:
+        """Delete the database, or all records, under a run; it notices, and can be resumed."""
+        mlruns = self.checkout.store.parent
+        self.deletions += 1
+        with self.after_some_epochs(name) as process:
+            if self.rng.random() < 0.5:
+                for path in mlruns.glob("mlflow.db*"):
+                    path.unlink(missing_ok=True)
+            else:
+                # Others may be making files in it.
+                while mlruns.exists():
+                    shutil.rmtree(mlruns, ignore_errors=True)
+            output, _ = process.communicate(timeout=120)
+        if process.returncode != 1 or "Recorded anew" not in output:
+            raise Broken(f"a lost record ended with {process.returncode}: {output[-500:]}")
+        self.tally["resumes"] += 1
+        resumed = self.checkout.run("--resume", "last", "--quiet")
+        if resumed.status:
+            raise Broken(f"{output[-300:]}\nwas not resumed: {resumed.errors[-500:]}")
+        self.as_expected(self.named(name))
+
+    def lock_a_database(self, name: str) -> None:
+        """Lock the database under a run, for less or more than MLflow waits by itself."""
+        with self.after_some_epochs(name) as process:
+            with contextlib.closing(
+                sqlite3.connect(self.checkout.store, timeout=60, isolation_level=None)
+            ) as connection:
+                connection.execute("BEGIN EXCLUSIVE")
+                time.sleep(self.rng.uniform(0, 30))
+            output, _ = process.communicate(timeout=180)
+        if process.returncode:
+            raise Broken(f"a locked database ended the run: {output[-500:]}")
+        self.as_expected(self.named(name))
+
+    def plant_checkpoints(self, name: str) -> None:
+        """Kill a run, and put others' and damaged checkpoints where its own are."""
+        with self.after_some_epochs(name):
+            pass  # it is killed on the way out
+        self.wait_until_all_have_ended()
+        (run,) = self.named(name)
+        folder = self.checkpoints(run.info.run_id)
+        for _ in range(self.rng.randint(1, 3)):
+            match self.rng.choice(("foreign", "cut", "retyped", "history")):
+                case "foreign":
+                    theirs = self.rng.choice(checkpoint.latest_first(self.foreign))
+                    shutil.copy(theirs, checkpoint.path_of(folder, self.rng.randint(1, 12)))
+                    if self.rng.random() < 0.5:
+                        shutil.copy(self.foreign / "history.jsonl", folder)
+                case "cut":
+                    path = self.rng.choice(checkpoint.latest_first(folder))
+                    path.write_bytes(path.read_bytes()[: -self.rng.randint(1, 500)])
+                case "retyped":
+                    path = checkpoint.latest_first(folder)[0]
+                    with contextlib.suppress(checkpoint.CheckpointDamaged):
+                        saved = checkpoint.load(path)
+                        state = saved.state()
+                        state["network"] = {k: v.double() for k, v in state["network"].items()}
+                        content = checkpoint.encode(state)
+                        checkpoint.save(path, dataclasses.replace(saved, content=content))
+                case "history":
+                    with (folder / "history.jsonl").open("r+b") as file:
+                        file.truncate(self.rng.randint(0, 300))
+        self.tally["resumes"] += 1
+        resumed = self.checkout.run("--resume", run.info.run_id, "--quiet")
+        if resumed.status:
+            raise Broken(f"it could not be resumed: {resumed.errors[-500:]}")
+        self.as_expected(self.named(name))
+
+    @contextlib.contextmanager
+    def after_some_epochs(self, name: str) -> Iterator[subprocess.Popen[str]]:
+        """A run at work that has some epochs left."""
+        with self.started("harness.run", (*RUN, "--run-name", name)) as process:
+            assert process.stdout
+            for _ in range(self.rng.randint(1, 8)):
+                process.stdout.readline()
+            yield process
+
+    def checkpoints(self, run_id: str) -> Path:
+        return self.checkout.root / "mlruns" / "checkpoints" / run_id
+
     def disturb_a_study(self, name: str) -> None:
         """Kill launcher, workers or recorder, go on with the same command, and count."""
         workers = self.rng.choice(("1", "2"))
@@ -178,12 +307,15 @@ class Soak:
                 time.sleep(self.rng.uniform(0, seconds))
                 self.kill(process)
             process.communicate(timeout=180)
+        self.wait_until_all_have_ended()
+        return int(process.returncode)
+
+    def wait_until_all_have_ended(self) -> None:
         deadline = time.monotonic() + 60
         while processes_in(self.checkout.root, MODULES):
             if time.monotonic() > deadline:
                 raise Broken("processes are left behind")
             time.sleep(0.02)
-        return int(process.returncode)
 
     def kill(self, process: subprocess.Popen[str]) -> None:
         """Kill one of the processes at work, or all of them at once."""
@@ -209,8 +341,9 @@ class Soak:
 
     @property
     def client(self) -> MlflowClient:
-        uri = self.environment.get("MLFLOW_TRACKING_URI", f"sqlite:///{self.checkout.store}")
-        return MlflowClient(uri)
+        # MLflow keeps its connections to a deleted file: another address of it has none.
+        uri = f"sqlite:///{'/' * self.deletions}{self.checkout.store}"
+        return MlflowClient(self.environment.get("MLFLOW_TRACKING_URI", uri))
 
     def runs(self) -> list[Run]:
         """Every run of the store."""
@@ -264,6 +397,8 @@ class Soak:
 
     def open_trials(self) -> list[str]:
         storage = f"sqlite:///{self.checkout.root}/mlruns/optuna.db"
+        if not (self.checkout.root / "mlruns" / "optuna.db").exists():
+            return []
         return [
             f"trial {trial.number} of {name}"
             for name in optuna.get_all_study_names(storage)
@@ -301,6 +436,9 @@ def main() -> int:
     parser.add_argument("--only", choices=WEIGHTS, help="rounds of this kind alone")
     arguments = parser.parse_args()
     kinds = [arguments.only] if arguments.only else list(WEIGHTS)
+    if "container" in kinds and subprocess.call([*CONTAINER, "true"], stderr=subprocess.DEVNULL):
+        print("no containers: namespaces cannot be made here")
+        kinds.remove("container")
     os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     tally: Counter[str] = Counter()
@@ -353,7 +491,7 @@ def main() -> int:
 
 def told(tally: Counter[str]) -> str:
     """What was done so far, in one line."""
-    words = ("rounds", "run", "study", "server", "kills", "resumes")
+    words = ("rounds", *WEIGHTS, "kills", "resumes")
     return ", ".join(f"{word} {tally[word]}" for word in words)
 
 

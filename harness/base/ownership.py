@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base import project
+from harness.base.errors import RunFailed
 from harness.base.files import write_whole
 from harness.base.machine import boot_id, machine_digest, process_namespace, process_start
 from harness.base.processes import is_running
@@ -23,7 +24,7 @@ def register_folder() -> Path:
     return project.mlruns() / "processes"
 
 
-GRACE_SECONDS = 120.0
+DEAD_AFTER_SECONDS = 120.0
 """How long a process of an earlier boot must have been silent to count as dead."""
 
 HEARTBEAT_SECONDS = 30.0
@@ -92,7 +93,7 @@ class Owner:
         if self.is_here:
             return not is_running(self.pid, self.started)
         is_of_earlier_boot = self._is_of_this_machine and self.boot not in ("", boot_id())
-        return is_of_earlier_boot and time.time() - last_seen > GRACE_SECONDS
+        return is_of_earlier_boot and time.time() - last_seen > DEAD_AFTER_SECONDS
 
 
 def is_owner_dead(text: str, last_seen: float) -> bool:
@@ -106,10 +107,16 @@ def register(work: dict[str, str]) -> Path:
 
     Returns:
         The file to delete once the work has ended in order. Each work has a file of its own.
+
+    Raises:
+        RunFailed: It cannot be written.
     """
     content = json.dumps({"owner": str(Owner.current()), "work": work}).encode()
     path = register_folder() / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
-    write_whole(path, content)
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise RunFailed(f"{path.parent}: cannot be written ({error.strerror}).") from None
     return path
 
 
@@ -125,9 +132,17 @@ class LeftBehind:
 def left_behind() -> Iterator[LeftBehind]:
     """Yield what dead processes of this machine worked on."""
     for path in sorted(register_folder().glob("*.json")):
-        # Another process may have deleted the file, or it may hold anything.
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        try:
             content = json.loads(path.read_bytes())
             owner, work = Owner.from_text(content["owner"]), dict(content["work"])
-            if owner and owner.is_dead(path.stat().st_mtime):
-                yield LeftBehind(path, owner, work)
+            last_seen = path.stat().st_mtime
+        except FileNotFoundError:  # its process has ended in order meanwhile
+            continue
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            owner, work = None, {}
+        if owner is None or not all(isinstance(value, str) for value in work.values()):
+            warnings.warn(
+                f"skipped {path}: it does not say what a process works on. Delete it.", stacklevel=2
+            )
+        elif owner.is_dead(last_seen):
+            yield LeftBehind(path, owner, work)

@@ -110,7 +110,7 @@ def resume_as_asked(
     reader = open_reader()
     # What the recovery has closed may go on now.
     stored = reader.run(stored.run_id)
-    num_epochs = int(stored.fields.get("num_epochs", 0))
+    num_epochs = stored.fields.get("num_epochs", 0)
     if isinstance(settings, ContinueFlags):
         num_epochs = settings.num_epochs
 

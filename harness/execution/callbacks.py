@@ -273,16 +273,16 @@ class SaveCheckpoints(Callback):
         """`folder` holds a folder of checkpoints for each run."""
         self.group, self.run, self.folder, self.index = group, run, folder, index
         self._history = checkpoint.HistoryFile()
-        self._unsaved: list[EpochResult] = []
+        self._epochs: list[tuple[int, dict[str, float]]] = []
 
     def begun(self, event: Begun) -> None:
         """Take over the epochs that the training goes on from."""
-        self._unsaved = list(event.restored)
+        self._epochs = [(result.epoch, result.metrics) for result in event.restored]
 
     def epoch(self, result: EpochResult) -> Outcome | None:
         """Save the state if it is time."""
         started = time.perf_counter()
-        self._unsaved.append(result)
+        self._epochs.append((result.epoch, result.metrics))
         specification = self.run.specification
         is_last = result.epoch == self.run.experiment.num_epochs
         if is_last or result.epoch % specification.checkpoint_every == 0:
@@ -291,11 +291,10 @@ class SaveCheckpoints(Callback):
                 self.run.run_id,
                 self.run.experiment.name,
                 result.epoch,
-                *self._history.add(folder, [(each.epoch, each.metrics) for each in self._unsaved]),
+                *self._history.write(folder, self._epochs),
                 content=self.group.state(self.index),
             )
             checkpoint.save(checkpoint.path_of(folder, result.epoch), saved)
-            self._unsaved = []
             checkpoint.prune(folder, specification.keep_checkpoints)
         self.run.add_seconds("time/checkpoint_seconds", started)
         return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import __future__
 
 import ast
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -45,17 +46,44 @@ def refuse_in_recorded_code(experiment: Any) -> None:
 
 def recorded_experiment(
     stored: StoredRun, reader: Reader, command: str, *, run_recorded_code: bool
-) -> type[Experiment]:
-    """The class of a run's experiment.
+) -> Experiment:
+    """The experiment of a run, as it was trained.
 
     Args:
         command: what it is needed for: `verify`, `resume` or `continue`.
         run_recorded_code: whether code that is in no file of `experiments/` may be executed.
 
     Raises:
-        BadRequest: there is no such experiment, or its code was recorded and may not or cannot be
-            executed.
+        BadRequest: there is no such experiment any more, its fields cannot be read, or its code was
+            recorded and may not or cannot be executed.
     """
+    kind = _recorded_class(stored, reader, command, run_recorded_code=run_recorded_code)
+    return with_fields(stored, kind, command)
+
+
+def with_fields(stored: StoredRun, kind: type[Experiment], command: str) -> Experiment:
+    """An experiment with the fields of a run.
+
+    Raises:
+        BadRequest: they cannot be read, or the experiment has no such fields any more.
+    """
+    if not stored.fields:
+        raise BadRequest(
+            f"{command}: the fields of {stored.run_id} are not recorded, or cannot be read "
+            "(tag harness.fields); nobody can tell what was trained."
+        )
+    known = {field.name for field in dataclasses.fields(kind)}
+    if gone := sorted(stored.fields.keys() - known):
+        raise BadRequest(
+            f"{command}: {stored.experiment} has no field {', '.join(gone)} any more; "
+            f"check out the commit of the run: {stored.tag('git_commit') or 'none'}"
+        )
+    return kind(**stored.fields)
+
+
+def _recorded_class(
+    stored: StoredRun, reader: Reader, command: str, *, run_recorded_code: bool
+) -> type[Experiment]:
     origin = stored.tag("code_origin")
     if origin is None:
         return load_experiment(stored.experiment)

@@ -66,8 +66,7 @@ def resume(
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
     _refuse_what_cannot_go_on(stored, reader, take_over=take_over)
-    kind = recorded_experiment(stored, reader, "resume", run_recorded_code=run_recorded_code)
-    experiment = kind(**stored.fields)
+    experiment = recorded_experiment(stored, reader, "resume", run_recorded_code=run_recorded_code)
     setting = _prepared(stored, reader, experiment, "resume", allow, root)
     specification = _specification(stored, tuple(shlex.split(stored.command)), root)
     record = RecordResumedRun(
@@ -117,8 +116,7 @@ def train_further(
             allowed.
         RunFailed, Interrupted: as `harness.execution.launch.run` does.
     """
-    kind = recorded_experiment(stored, reader, "continue", run_recorded_code=run_recorded_code)
-    before = kind(**stored.fields)
+    before = recorded_experiment(stored, reader, "continue", run_recorded_code=run_recorded_code)
     _refuse_what_cannot_be_longer(stored, before, num_epochs)
     experiment = dataclasses.replace(before, num_epochs=num_epochs)
     setting = _prepared(stored, reader, experiment, "continue", allow, root)
@@ -169,7 +167,8 @@ def _prepared(
     root: Path | None,
 ) -> _Setting:
     names = [field.name for field in dataclasses.fields(Execution)]
-    execution = Execution(**{name: stored.settings[name] for name in names})
+    settings = {name: stored.settings[name] for name in names if name in stored.settings}
+    execution = Execution(**settings)
     device = execution.apply()
     data = DataSource(root)
     prepared = data.prepare(experiment)

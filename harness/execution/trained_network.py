@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from harness.base.errors import BadRequest, RunFailed
+from harness.execution.recorded_code import with_fields
 from harness.tracking.reader import Reader, open_reader
 from harness.tracking.schema import StoredRun
 from harness.tracking.selection import trained_run
@@ -153,7 +154,7 @@ def _experiment_of(stored: StoredRun) -> Experiment:
             f"load_model: {stored.experiment} is in no file of experiments/ but in {origin}. "
             f'Define it first, or use mlflow.pytorch.load_model("runs:/{stored.run_id}/model").'
         )
-    return (kind or load_experiment(stored.experiment))(**stored.fields)
+    return with_fields(stored, kind or load_experiment(stored.experiment), "load_model")
 
 
 def _defined(kind: Any) -> Iterator[type[Experiment]]:

@@ -24,7 +24,6 @@ from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 from harness.training.device import Execution, choose, describe
-from harness.training.experiment import Experiment
 
 COMPUTED = ("train/", "test/", "validation/")
 """Metrics that a training computes; others are measured, and differ each time."""
@@ -181,8 +180,7 @@ def verify(
         if metric.startswith(COMPUTED)
     ]
     _refuse_what_cannot_be_repeated(stored, recorded)
-    kind = recorded_experiment(stored, reader, "verify", run_recorded_code=run_recorded_code)
-    experiment = _experiment(stored, kind)
+    experiment = recorded_experiment(stored, reader, "verify", run_recorded_code=run_recorded_code)
     execution = _execution(stored, device, threads)
     used = execution.apply()
     data = DataSource(root)
@@ -247,18 +245,6 @@ def _refuse_what_cannot_be_repeated(stored: StoredRun, recorded: Sequence[object
         raise BadRequest(f"verify: {stored.run_id} is still running.")
     if not recorded:
         raise BadRequest(f"verify: {stored.run_id} has no epoch that could be compared.")
-
-
-def _experiment(stored: StoredRun, experiment_class: type[Experiment]) -> Experiment:
-    try:
-        return experiment_class(**stored.fields)
-    except TypeError:
-        known = {field.name for field in dataclasses.fields(experiment_class)}
-        gone = ", ".join(sorted(stored.fields.keys() - known))
-        raise BadRequest(
-            f"verify: {stored.experiment} has no field {gone} any more; "
-            f"check out the commit of the run: {stored.tag('git_commit') or 'none'}"
-        ) from None
 
 
 def _execution(stored: StoredRun, device: str | None, threads: int | None) -> Execution:

@@ -129,7 +129,7 @@ class RecorderProcess:
     def _register(self, message: Message[Any]) -> None:
         """From the first run on, somebody has to close it if this process and the recorder die."""
         if isinstance(message, (StartRun, ReopenRun)) and not self._registration:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(RunFailed):
                 self._registration = register({"store": fingerprint()})
 
 

@@ -223,9 +223,13 @@ class StoredRun:
     @property
     def data_records(self) -> tuple[DataRecord, ...]:
         """The sets of examples that the run saw."""
+        sizes = {context: self.tag(f"data.{context}_size") or "" for context in self.data}
         return tuple(
             DataRecord(
-                str(self.dataset), context, digest, int(self.tag(f"data.{context}_size") or 0)
+                str(self.dataset),
+                context,
+                digest,
+                int(sizes[context]) if sizes[context].isdecimal() else 0,
             )
             for context, digest in self.data.items()
         )

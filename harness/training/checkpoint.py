@@ -161,21 +161,29 @@ def hand_over(folder: Path, run: str) -> None:
 
 
 class HistoryFile:
-    """Writes the epochs of a training beside its checkpoints, from its first epoch on."""
+    """Writes the epochs of a training beside its checkpoints, each epoch once."""
 
     def __init__(self) -> None:
-        """Begin without an epoch; the first `add` replaces what another process has left."""
-        self._sha256 = hashlib.sha256()
-        self._size = 0
+        """Begin without an epoch; the first `write` replaces what another process has left."""
+        self._forget()
 
-    def add(self, folder: Path, epochs: Epochs) -> tuple[int, str]:
-        """Write further epochs, and return how long the history is now, and its digest.
+    def _forget(self) -> None:
+        self._sha256 = hashlib.sha256()
+        self._count = self._size = 0
+
+    def write(self, folder: Path, epochs: Epochs) -> tuple[int, str]:
+        """Bring the file up to these epochs, and return how long it is now, and its digest.
+
+        Args:
+            epochs: all so far.
 
         Raises:
             CheckpointUnsaved: they cannot be written. The history before them remains.
         """
-        lines = "".join(f"{json.dumps(epoch)}\n" for epoch in epochs).encode()
         path = _history_of(folder)
+        if not path.exists():  # somebody may have deleted it
+            self._forget()
+        lines = "".join(f"{json.dumps(epoch)}\n" for epoch in epochs[self._count :]).encode()
         try:
             if not self._size:
                 write_whole(path, lines)
@@ -190,6 +198,7 @@ class HistoryFile:
             raise CheckpointUnsaved(f"{path}: cannot be written ({error.strerror}).") from None
         self._sha256.update(lines)
         self._size += len(lines)
+        self._count = len(epochs)
         return self._size, self._sha256.hexdigest()
 
 

@@ -96,8 +96,8 @@ def test_a_process_of_an_earlier_boot_is_dead_once_it_has_been_silent(known_mach
     earlier = dataclasses.replace(known_machine, boot="an earlier one", namespace="any")
     assert not earlier.is_here
     assert earlier.is_dead(LONG_AGO)
-    assert earlier.is_dead(time.time() - ownership.GRACE_SECONDS - 1)
-    assert not earlier.is_dead(time.time() - ownership.GRACE_SECONDS + 30)
+    assert earlier.is_dead(time.time() - ownership.DEAD_AFTER_SECONDS - 1)
+    assert not earlier.is_dead(time.time() - ownership.DEAD_AFTER_SECONDS + 30)
     assert not earlier.is_dead(time.time() + 3600), "the clock was set back"
 
 
@@ -164,13 +164,20 @@ def test_the_works_of_dead_processes_are_found_whatever_else_lies_there(
         "no owner": {"work": {}},
         "odd owner": {"owner": 3, "work": {}},
         "list": [],
+        "work of other kinds": {"owner": str(dead), "work": {"store": 5}},
+        "no work": {"owner": str(dead), "work": 5},
     }
     for name, content in entries.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     (tmp_path / "half.json").write_text('{"owner": ')
-    assert list(ownership.left_behind()) == [
-        ownership.LeftBehind(tmp_path / "dead.json", dead, {"store": "there"})
-    ]
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.warns(UserWarning, match="skipped") as warned:
+        found = list(ownership.left_behind())
+    assert found == [ownership.LeftBehind(tmp_path / "dead.json", dead, {"store": "there"})]
+    odd = {path for path in tmp_path.iterdir() if path.name != "dead.json"} - {own, more}
+    assert {str(each.message).split(": ")[0] for each in warned} == {f"skipped {p}" for p in odd}
     assert json.loads(own.read_bytes())["work"] == {"store": "here"}
 
 

@@ -133,7 +133,7 @@ def test_the_run_of_a_live_process_is_left_alone(checkout: Checkout, where: str)
 
 @pytest.mark.parametrize(
     ("silent", "listed"),
-    [(0, True), (ownership.GRACE_SECONDS + 60, False)],
+    [(0, True), (ownership.DEAD_AFTER_SECONDS + 60, False)],
     ids=["beats", "silent"],
 )
 def test_a_run_of_an_earlier_boot_counts_as_dead_once_it_was_silent(

@@ -318,30 +318,34 @@ def test_the_history_grows_by_a_line_an_epoch_and_each_checkpoint_knows_its_part
 ) -> None:
     path, history = tmp_path / "x.checkpoint", HistoryFile()
     saved = {
-        last: with_history(last, *history.add(tmp_path, epochs(first, last + 1)))
-        for first, last in ((1, 1), (2, 3), (4, 4))
+        last: with_history(last, *history.write(tmp_path, epochs(1, last + 1)))
+        for last in (1, 3, 4)
     }
     for last, each in saved.items():
         assert repr(checkpoint.history(path, each)) == repr(epochs(1, last + 1))
     assert saved[1].history_bytes < saved[3].history_bytes < saved[4].history_bytes
     # Another process goes on from the third epoch; what came after it is gone.
     again = HistoryFile()
-    again.add(tmp_path, epochs(1, 4))
+    again.write(tmp_path, epochs(1, 4))
     assert repr(checkpoint.history(path, saved[3])) == repr(epochs(1, 4))
     with pytest.raises(CheckpointDamaged, match="epochs up to it"):
         checkpoint.history(path, saved[4])
     # A write that a full disk cut off is written over.
     with (tmp_path / "history.jsonl").open("ab") as file:
         file.write(b'[4, {"train/lo')
-    more = with_history(5, *again.add(tmp_path, epochs(4, 6)))
+    more = with_history(5, *again.write(tmp_path, epochs(1, 6)))
     assert repr(checkpoint.history(path, more)) == repr(epochs(1, 6))
+    # Somebody deletes it while the training runs.
+    (tmp_path / "history.jsonl").unlink()
+    whole = with_history(6, *again.write(tmp_path, epochs(1, 7)))
+    assert repr(checkpoint.history(path, whole)) == repr(epochs(1, 7))
 
 
 @given(st.data())
 def test_a_history_that_was_altered_is_refused(tmp_path_factory: Any, data: Any) -> None:
     folder = tmp_path_factory.mktemp("history")
     path = folder / "x.checkpoint"
-    saved = with_history(3, *HistoryFile().add(folder, epochs(1, 4)))
+    saved = with_history(3, *HistoryFile().write(folder, epochs(1, 4)))
     content = bytearray((folder / "history.jsonl").read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
     (folder / "history.jsonl").write_bytes(content)
