@@ -38,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     output.print_text(f"{settings.out}: the report of the {report.kind} {settings.name}.")
     if report.run_id:
         print(f"It is also kept as report.html with the study's run.\nrun {report.run_id}")
+    elif report.kind == "study":
+        print("The study's run keeps no copy: the store may only be read.")
     return 0
 
 

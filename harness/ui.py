@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+from harness.base.errors import BadRequest
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
 from harness.cli import entry, flags
@@ -35,6 +36,10 @@ def main(arguments: Sequence[str]) -> int:
     port = pages.choose_port(settings.host, settings.port)
     if settings.experiment:
         store_address.check_recorded("experiment")
+    if store_address.may_only_be_read():
+        if settings.allow_uploads:
+            raise BadRequest(f"allow_uploads: {store_address.described()} may only be read.")
+        print(f"{store_address.described()} may only be read: the pages change nothing.")
     for warning in settings.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     from harness.execution.recovery import recover

@@ -7,7 +7,7 @@ python -m harness.verify RUN --threads 2 --tolerance 0.001
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 from harness.base import signals
 from harness.cli import entry, flags
@@ -28,13 +28,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     store_address.check_address()
     store_address.check_recorded("verify")
-    from harness.tracking.messages import OpenStore
+    from harness.tracking.messages import NoRecorder, OpenStore
     from harness.tracking.reader import open_reader
     from harness.tracking.recorder_process import RecorderProcess
     from harness.tracking.selection import trained_run
 
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
-    with closing(RecorderProcess()) as recorder:
+    with (
+        nullcontext(NoRecorder())
+        if store_address.may_only_be_read()
+        else closing(RecorderProcess()) as recorder
+    ):
         reader = open_reader()
         stored = trained_run(settings.run_id, reader, "verify")
         # Libraries swallow an interruption in the middle of their import, and then fail.

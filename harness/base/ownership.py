@@ -130,7 +130,12 @@ class LeftBehind:
 
 
 def left_behind() -> Iterator[LeftBehind]:
-    """Yield what dead processes of this machine worked on."""
+    """Yield what dead processes of this machine worked on.
+
+    Files that may not be deleted here are left to those who may.
+    """
+    if not os.access(register_folder(), os.W_OK):
+        return
     for path in sorted(register_folder().glob("*.json")):
         try:
             content = json.loads(path.read_bytes())

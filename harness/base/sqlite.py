@@ -8,7 +8,7 @@ import sqlite3
 import warnings
 from contextlib import closing
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from harness.base.errors import RunFailed
 
@@ -56,18 +56,62 @@ def file_of(address: str) -> Path | None:
     return Path(unquote(rest.partition("?")[0]))
 
 
-def check_usable(database: Path, library: str, table: str) -> None:
+def may_only_be_read(database: Path) -> bool:
+    """Whether a database is there and may not be written.
+
+    Its folder counts as well, because SQLite makes files beside a database that it writes.
+    """
+    return database.is_file() and not (
+        os.access(database, os.W_OK) and os.access(database.parent, os.W_OK | os.X_OK)
+    )
+
+
+def reading_uri(database: Path) -> str:
+    """The URI of a database for SQLite, which opens it for reading only."""
+    uri = f"{database.absolute().as_uri()}?mode=ro"
+    return f"{uri}&immutable=1" if _is_at_rest(database) else uri
+
+
+def reading_address(database: Path) -> str:
+    """The address of a database for SQLAlchemy, which opens it for reading only.
+
+    >>> reading_address(Path("/50%/x.db"))
+    'sqlite+pysqlite:///file:///50%2525/x.db?mode=ro&uri=true'
+    """
+    uri, _, options = reading_uri(database).partition("?")
+    return f"sqlite+pysqlite:///{quote(uri, safe='/:')}?{options}&uri=true"
+
+
+def _is_at_rest(database: Path) -> bool:
+    """Whether SQLite would have to make a file beside a database to read it, and may not.
+
+    Readers of a database with a write-ahead log share memory in such a file. Without it nobody
+    writes, and without a log the database is whole.
+    """
+    if os.access(database.parent, os.W_OK):
+        return False
+    try:
+        with database.open("rb") as file:
+            has_log = file.read(20)[18:] == b"\2\2"  # see "The Database Header" of SQLite
+        log, shared = Path(f"{database}-wal"), Path(f"{database}-shm")
+        return has_log and not shared.exists() and not (log.exists() and log.stat().st_size)
+    except OSError:
+        return False
+
+
+def check_usable(database: Path, library: str, table: str, *, reading: bool = False) -> None:
     """Check that a library can use a file. A missing or empty file passes; nothing is changed.
 
     Args:
         library: The library that wants to use it, with its version.
         table: A table that every non-empty database of that library has.
+        reading: Whether it is to be read only.
 
     Raises:
         RunFailed: The file is a folder, read-only, locked, no database, or another library's. The
             message names the file and says what to do.
     """
-    if fault := _fault(database, library, table):
+    if fault := _fault(database, library, table, reading):
         raise RunFailed(f"{database}: {fault}")
 
 
@@ -83,25 +127,30 @@ def tell_of_lock(database: Path) -> None:
     )
 
 
-def _fault(database: Path, library: str, table: str) -> str:
+def _fault(database: Path, library: str, table: str, reading: bool) -> str:
     if database.is_dir():
         return "this is a folder, not a database."
-    if not os.access(database.parent, os.W_OK | os.X_OK):
-        return "its folder is not writable."
+    if not reading and not os.access(database.parent, os.W_OK | os.X_OK):
+        what = "it may only be read: " if database.is_file() else ""
+        return f"{what}its folder is not writable."
     if not database.exists() or not database.stat().st_size:
         return ""
-    if not os.access(database, os.R_OK | os.W_OK):
-        return "the file is read-only."
+    if not os.access(database, os.R_OK):
+        return "it may not be read."
+    if not reading and not os.access(database, os.W_OK):
+        return "it may only be read: the file is read-only."
+    address = reading_uri(database) if reading else f"{database.absolute().as_uri()}?mode=rw"
+    begin = "BEGIN" if reading else "BEGIN IMMEDIATE"  # as every write does
     try:
-        with closing(sqlite3.connect(database, timeout=PATIENT_SECONDS)) as connection:
+        with closing(sqlite3.connect(address, uri=True, timeout=PATIENT_SECONDS)) as connection:
             try:
-                connection.execute("BEGIN IMMEDIATE")  # as every write does
+                connection.execute(begin)
             except sqlite3.OperationalError as error:
                 if not is_locked(error):
                     raise
                 tell_of_lock(database)
                 connection.execute(f"PRAGMA busy_timeout = {BUSY_SECONDS * 1000:.0f}")
-                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(begin)
             query = "SELECT name FROM sqlite_master WHERE type = 'table'"
             tables = {name for (name,) in connection.execute(query)}
             connection.rollback()

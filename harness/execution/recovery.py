@@ -10,14 +10,15 @@ from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import LeftBehind
 from harness.tracking.messages import ReconcileChildren, Recorder, RecoverRuns
 from harness.tracking.recorder_process import RecorderProcess
-from harness.tracking.store_address import fingerprint
+from harness.tracking.store_address import fingerprint, may_only_be_read
 
 
 def recover(recorder: Recorder | None = None) -> None:
     """Close the runs of dead processes as interrupted, and queue their trials again.
 
-    Without a trace of a dead process it costs nothing. If a study's storage has a password, the
-    study's own command recovers its trials: no password is written down here.
+    Without a trace of a dead process it costs nothing. A store that may only be read is left to
+    those who may write it. If a study's storage has a password, the study's own command recovers
+    its trials: no password is written down here.
 
     Args:
         recorder: one whose store is open; by default one is started if there is work for it.
@@ -26,7 +27,7 @@ def recover(recorder: Recorder | None = None) -> None:
         RunFailed: the record cannot be opened.
     """
     left = [each for each in ownership.left_behind() if each.work.get("store") == fingerprint()]
-    if not left:
+    if not left or may_only_be_read():
         return
     with contextlib.ExitStack() as stack:
         recorder = recorder or stack.enter_context(closing(RecorderProcess()))
@@ -52,7 +53,7 @@ def _recover_studies(left: list[LeftBehind], recorder: Recorder) -> None:
     for url, name in studies:
         # A storage that is gone has no trials that could be helped.
         with contextlib.suppress(RunFailed, BadRequest):
-            stored = load_stored(url, name)
+            stored = load_stored(url, name, reading=False)
             with lock(url):
                 trial_queue.requeue_orphans(stored)
             if run_id := stored.user_attrs.get("run_id"):

@@ -28,6 +28,8 @@ from harness.training.device import Execution, choose, describe
 COMPUTED = ("train/", "test/", "validation/")
 """Metrics that a training computes; others are measured, and differ each time."""
 
+NOT_RECORDED = "The repetition is not recorded: the store may only be read."
+
 
 @dataclass(frozen=True)
 class Deviation:
@@ -123,7 +125,8 @@ class Verification:
             lines.append("  " + harmless(f"{name} was {change.then}, is {change.now}"))
         if not self.changes:
             lines.append("  commit, files, data, device, threads, versions and precision are equal")
-        return [*lines, f"run {self.result.run_id}", f"verifies {self.stored.run_id}"]
+        repeated = f"run {self.result.run_id}" if self.result.run_id else NOT_RECORDED
+        return [*lines, repeated, f"verifies {self.stored.run_id}"]
 
     def report(self, recorder: Recorder, verdict: Confirmed) -> None:
         """Keep the comparison with the repeated run, which links to the original."""

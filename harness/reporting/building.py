@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ from harness.figures.study_figures import draw_study
 from harness.reporting import experiment_report, study_report
 from harness.search import results, storage
 from harness.search.storage import StoredStudy
+from harness.tracking import store_address
 from harness.tracking.messages import SaveArtifacts
 from harness.tracking.reader import Reader, open_reader
 from harness.tracking.recorder_process import RecorderProcess
@@ -32,7 +33,8 @@ class Report:
     """An HTML page.
 
     Attributes:
-        run_id: the study's run, which keeps a copy of the page; None for an experiment.
+        run_id: the study's run, which keeps a copy of the page; None for an experiment, and where
+            the store may only be read.
     """
 
     page: bytes
@@ -85,8 +87,9 @@ def study_page(
 
 
 def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
+    reads_only = store_address.may_only_be_read()
     # The recorder's process imports MLflow while this one draws.
-    with closing(RecorderProcess()) as recorder:
+    with nullcontext() if reads_only else closing(RecorderProcess()) as recorder:
         url = storage.storage_url(storage_address)
         if name not in storage.stored_names(url):
             raise BadRequest(
@@ -113,8 +116,9 @@ def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
         )
         page = study_page(stored, answer, figures)
         run_id = str(stored.user_attrs["run_id"])
-        recorder.send(SaveArtifacts(run_id, {"report.html": page}))
-    return Report(page, "study", run_id)
+        if recorder:
+            recorder.send(SaveArtifacts(run_id, {"report.html": page}))
+    return Report(page, "study", run_id if recorder else None)
 
 
 def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:

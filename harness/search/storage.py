@@ -65,17 +65,24 @@ def lock(url: str, purpose: str = "claims") -> FileLock:
     return FileLock(folder / f".optuna-{name}.lock")
 
 
-def open_storage(url: str) -> RDBStorage:
+def open_storage(url: str, *, reading: bool = False) -> RDBStorage:
     """Open a storage; the first use creates its tables.
+
+    Args:
+        reading: whether it may be one that may only be read.
 
     Raises:
         RunFailed: the storage cannot be opened.
     """
     file = _sqlite_path(url)
+    library = f"Optuna {optuna.__version__}"
     try:
+        if file and reading and sqlite.may_only_be_read(file):
+            sqlite.check_usable(file, library, "studies", reading=True)
+            return RDBStorage(sqlite.reading_address(file))
         (file.parent if file else project.mlruns()).mkdir(parents=True, exist_ok=True)
         if file:
-            sqlite.check_usable(file, f"Optuna {optuna.__version__}", "studies")
+            sqlite.check_usable(file, library, "studies")
         # A lock that cannot be created would be waited for as if another process held it.
         Path(lock(url).lock_file).touch()
         with lock(url):
@@ -119,12 +126,13 @@ def stored_names(url: str) -> list[str]:
     """Names of the studies in a storage; empty if its file does not exist."""
     if has_no_file(storage_url(url)):
         return []
-    return optuna.get_all_study_names(open_storage(storage_url(url)))
+    return optuna.get_all_study_names(open_storage(storage_url(url), reading=True))
 
 
-def load_stored(url: str, study_name: str) -> StoredStudy:
-    """A study of a storage, for reading."""
-    return optuna.load_study(study_name=study_name, storage=open_storage(storage_url(url)))
+def load_stored(url: str, study_name: str, *, reading: bool = True) -> StoredStudy:
+    """A study of a storage, for reading unless `reading` says otherwise."""
+    storage = open_storage(storage_url(url), reading=reading)
+    return optuna.load_study(study_name=study_name, storage=storage)
 
 
 def _sqlite_path(url: str) -> Path | None:

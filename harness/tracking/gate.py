@@ -62,6 +62,7 @@ class Gate:
             port is right, because a tunnel has another one.
         token: what each request must bring; "" if none is needed.
         uploads: whether clients may store and delete files.
+        reads_only: whether the store may only be read.
         artifacts: the folder of the stored files, as their locations name it; clients in another
             folder are told to fetch them from here.
     """
@@ -70,6 +71,7 @@ class Gate:
     hosts: frozenset[str]
     token: str
     uploads: bool
+    reads_only: bool
     artifacts: tuple[str, ...]
 
     async def __call__(self, scope: _Event, receive: Receive, send: Send) -> None:
@@ -106,6 +108,9 @@ class Gate:
             return
         if not _SERVED.fullmatch(path) or _NOT_SERVED.fullmatch(path):
             await _answer(send, 404, "This is not served here.")
+            return
+        if self.reads_only and not _reads(path, method):
+            await _answer(send, 403, "The store may only be read.")
             return
         if not self.uploads and _stores_files(path, method):
             await _answer(send, 403, "Files are not taken here; see harness.ui --allow-uploads.")
@@ -177,6 +182,12 @@ def _only(headers: list[tuple[bytes, str]], name: bytes) -> str:
     """The value of a header that may occur once; "" if it is missing or ambiguous."""
     values = [value for key, value in headers if key == name]
     return values[0] if len(values) == 1 else ""
+
+
+def _reads(path: str, method: str) -> bool:
+    return method in ("GET", "HEAD", "OPTIONS") or bool(
+        re.search(r"/(?:search|search-[a-z-]+|get-[a-z-]+|graphql)$", path)
+    )
 
 
 def _stores_files(path: str, method: str) -> bool:

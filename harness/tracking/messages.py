@@ -7,7 +7,7 @@ border. `MlflowRecorder` in `harness.tracking.recorder` answers them in one `mat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from harness.tracking.schema import FiguresRecord, ModelRecord, Outcome, RunRecord
 
@@ -162,3 +162,17 @@ class Recorder(Protocol):
             RunFailed: A post could not be carried out.
             BadRequest: A post asked for something impossible.
         """
+
+
+class NoRecorder:
+    """A recorder that records nothing, for a store that may only be read; a run has the id ""."""
+
+    def send(self, message: Message[Reply]) -> Reply:
+        """See `Recorder`; the answer is empty."""
+        return cast(Reply, "")
+
+    def post(self, message: Message[Any]) -> None:
+        """See `Recorder`."""
+
+    def wait(self) -> None:
+        """See `Recorder`."""

@@ -129,7 +129,7 @@ def serving(
     Raises:
         RunFailed: The store cannot be opened, or the server ended or did not answer in time.
     """
-    folder = project.mlruns()
+    folder, reads_only = project.mlruns(), store_address.may_only_be_read()
     if file := store_address.database_file():
         if store_address.is_empty():
             # The server would fail if a run created the database at the same time.
@@ -139,7 +139,7 @@ def serving(
             from harness.tracking.store import Store
 
             Store()
-        store_address.check_database(file)
+        store_address.check_database(file, reading=reads_only)
         folder = file.parent / "artifacts"
     locations = [str(folder)]
     if folder.is_relative_to(project.root()):
@@ -148,11 +148,12 @@ def serving(
     settings = Serving(
         host=host,
         port=port,
-        store=store_address.tracking_uri(),
+        store=store_address.reading_uri(),
         folder=str(folder),
         hosts=served_names(host, hosts),
         token=pages.token,
         uploads=uploads,
+        reads_only=reads_only,
         artifacts=tuple(locations),
     )
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}

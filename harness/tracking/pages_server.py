@@ -31,6 +31,7 @@ class Serving:
     hosts: frozenset[str]
     token: str
     uploads: bool
+    reads_only: bool
     artifacts: tuple[str, ...]
 
 
@@ -39,7 +40,12 @@ def main() -> None:
     connection = inherited_connection(sys.argv[1])
     serving: Serving = connection.recv()
     application = Gate(
-        _application(serving), serving.hosts, serving.token, serving.uploads, serving.artifacts
+        _application(serving),
+        hosts=serving.hosts,
+        token=serving.token,
+        uploads=serving.uploads,
+        reads_only=serving.reads_only,
+        artifacts=serving.artifacts,
     )
 
     import uvicorn
@@ -73,6 +79,9 @@ def _application(serving: Serving) -> Application:
         # There are no jobs here; the server would start processes for them.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
+    if serving.reads_only:
+        # A connection that stays open would not see what the owner of the store writes.
+        os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     from mlflow.server.fastapi_app import app
     from mlflow.server.handlers import initialize_backend_stores
 

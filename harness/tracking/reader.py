@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from harness.base import project
+from harness.base import project, sqlite
 from harness.base.errors import BadRequest, RunFailed, nearest
 from harness.base.privacy import mask
 from harness.base.surroundings import without_foreign_settings
@@ -260,7 +260,7 @@ class DatabaseReader:
         if not self.path.exists():
             return []
         try:
-            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            address = sqlite.reading_uri(self.path)
             with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
                 return connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
@@ -291,7 +291,7 @@ class ClientReader:
         os.environ |= without_foreign_settings(os.environ)
         from mlflow import MlflowClient  # it takes seconds, and most readers need none
 
-        self.uri = store_address.tracking_uri()
+        self.uri = store_address.reading_uri()
         with _explained():
             self.client = MlflowClient(self.uri)
         self._experiments: dict[str, str] = {}

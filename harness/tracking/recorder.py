@@ -20,6 +20,7 @@ from harness.base.outside_code import OutsideCode
 from harness.base.ownership import HEARTBEAT_SECONDS, Owner
 from harness.base.privacy import mask, masked_value
 from harness.figures import run_figures, style
+from harness.tracking import store_address
 from harness.tracking.messages import (
     DrawFigures,
     EndRun,
@@ -46,7 +47,6 @@ from harness.tracking.schema import (
     RunRecord,
 )
 from harness.tracking.store import Store
-from harness.tracking.store_address import stored_id
 from harness.tracking.writer import NOTE, STATUS, ServerAway, Writer, answered
 from harness.tracking.writes import (
     ContinueRun,
@@ -101,7 +101,7 @@ class MlflowRecorder:
         for run_id in list(self._open_runs):
             try:
                 with answered():
-                    is_running = self.store.state(stored_id(run_id)).is_running
+                    is_running = self.store.state(store_address.stored_id(run_id)).is_running
             except ServerAway:
                 is_running = True
             except MlflowException:  # it has been deleted
@@ -139,12 +139,13 @@ class MlflowRecorder:
             with contextlib.suppress(MlflowException, ServerAway, RunFailed), answered():
                 self.store.check_is_there()
                 now = str(time.time())
-                self.store.client.set_tag(stored_id(run_id), "harness.heartbeat", now)
+                self.store.client.set_tag(store_address.stored_id(run_id), "harness.heartbeat", now)
 
     def _handle(self, message: Message[Any]) -> Any:
         """Carry out a message and return its answer, whose type is the message's."""
         match message:
             case OpenStore():
+                store_address.check_may_be_written()
                 self._recover()
                 self._source = provenance.source()
                 return self._source.sentence()
@@ -175,6 +176,7 @@ class MlflowRecorder:
         return None
 
     def _write(self, write: Write) -> str | None:
+        store_address.check_may_be_written()
         store = self.store
         try:
             store.check_is_there()
@@ -313,7 +315,7 @@ class MlflowRecorder:
         self._write(ContinueRun(run_id, message.owner, tags))
         self._open_runs.add(run_id)
         if message.record:
-            run = self.store.client.get_run(stored_id(run_id))
+            run = self.store.client.get_run(store_address.stored_id(run_id))
             source = self._source_with(message.record.modules)
             self._describe(run_id, message.record, source, run.data.tags["harness.command"])
 

@@ -75,17 +75,20 @@ class Store:
     def __init__(self) -> None:
         """Open the store that `tracking_uri` names; an embedded one is created on first use.
 
+        One that may not be written is opened for reading.
+
         Raises:
             RunFailed: It cannot be opened.
         """
-        self.uri = store_address.tracking_uri()
+        self.uri = store_address.reading_uri()
         self.database = store_address.database_file()
+        self._reads_only = store_address.may_only_be_read()
         try:
             if self.database:
                 self.database.parent.mkdir(parents=True, exist_ok=True)
-                store_address.check_database(self.database)
+                store_address.check_database(self.database, reading=self._reads_only)
             with self._lock():
-                is_new = self.database is not None and _created(self.database)
+                is_new = bool(self.database and not self._reads_only and _created(self.database))
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
                 if is_new:
@@ -189,7 +192,8 @@ class Store:
     def _states(self, condition: str, *values: str) -> list[RunState]:
         """Read the states directly: MLflow's search would load every metric of every run."""
         assert self.database
-        with closing(sqlite3.connect(self.database, timeout=sqlite.BUSY_SECONDS)) as connection:
+        address = sqlite.reading_uri(self.database)
+        with closing(sqlite3.connect(address, uri=True, timeout=sqlite.BUSY_SECONDS)) as connection:
             rows = connection.execute(STATES + condition, values).fetchall()
         return [
             RunState(
@@ -232,7 +236,7 @@ class Store:
 
         MLflow's migrations crash if several processes run them on a new file at once.
         """
-        if not self.database:
+        if not self.database or self._reads_only:
             return nullcontext()
         return FileLock(self.database.with_suffix(".lock"), LOCK_SECONDS)
 

@@ -41,6 +41,18 @@ def database_file() -> Path | None:
     return sqlite.file_of(tracking_uri())
 
 
+def may_only_be_read() -> bool:
+    """Whether this is an embedded store that may not be written, such as another person's."""
+    file = database_file()
+    return file is not None and sqlite.may_only_be_read(file)
+
+
+def reading_uri() -> str:
+    """The store's address for those who only read: it works where nothing may be written."""
+    file = database_file()
+    return sqlite.reading_address(file) if file and may_only_be_read() else tracking_uri()
+
+
 def spool_folder() -> Path:
     """Where writes wait while this store, a server, is away; see `offline_queue`."""
     return project.mlruns() / "spool" / fingerprint()
@@ -102,11 +114,25 @@ def is_empty() -> bool:
     return file is not None and not file.exists()
 
 
-def check_database(file: Path) -> None:
+def check_may_be_written() -> None:
+    """Refuse to write to a store that may only be read.
+
+    Raises:
+        RunFailed: The embedded store's file or its folder may not be written.
+    """
+    file = database_file()
+    if file and may_only_be_read():
+        check_database(file)
+
+
+def check_database(file: Path, *, reading: bool = False) -> None:
     """Make sure that the embedded store can be opened, or created; nothing is written.
+
+    Args:
+        reading: Whether it is to be read only.
 
     Raises:
         RunFailed: The file is a folder, read-only, locked, damaged, or another program's database.
     """
     library = f"MLflow {importlib.metadata.version('mlflow')}"
-    sqlite.check_usable(file, library, "experiments")
+    sqlite.check_usable(file, library, "experiments", reading=reading)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ def stored(key: str, write: Callable[[Path], None]) -> Path:
     Raises:
         DataUnavailable: the folder cannot be written.
     """
-    folder = project.mlruns() / "datasets" / key
+    folder = _folder_of(key)
     if folder.is_dir():
         return folder
     staging = folder.with_name(f".{key}")
@@ -56,15 +57,28 @@ def key_of(*parts: object) -> str:
 
 
 def shared(array: NDArray[np.generic]) -> torch.Tensor:
-    """The array as a tensor; a large one is written to a file under its digest and mapped."""
+    """The array as a tensor; a large one is written to a file under its digest and mapped.
+
+    Where nothing may be written, it stays in memory.
+    """
     array = np.ascontiguousarray(array)
     if array.nbytes < SMALLEST_MAPPED:
         return torch.from_numpy(array.copy())
     content = hashlib.sha256(array.data).hexdigest()
     key = key_of(content, str(array.dtype), array.shape)
+    if not _folder_of(key).is_dir() and _may_only_be_read(project.mlruns()):
+        return torch.from_numpy(array.copy())
     folder = stored(key, lambda staging: array.tofile(staging / "array"))
     dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
     return mapped(folder / "array", dtype, array.shape)
+
+
+def _folder_of(key: str) -> Path:
+    return project.mlruns() / "datasets" / key
+
+
+def _may_only_be_read(folder: Path) -> bool:
+    return folder.is_dir() and not os.access(folder, os.W_OK)
 
 
 def mapped(file: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

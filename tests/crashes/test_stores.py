@@ -179,8 +179,8 @@ def test_what_may_not_be_written_is_named(whole: dict[str, bytes], tmp_path: Pat
     ).stdout
     (tmp_path / "b").chmod(0o755)
     assert said.splitlines() == [
-        *(f"{path}: the file is read-only." for path in read_only),
-        *(f"{path}: its folder is not writable." for path in in_read_only),
+        *(f"{path}: it may only be read: the file is read-only." for path in read_only),
+        *(f"{path}: it may only be read: its folder is not writable." for path in in_read_only),
     ]
     for folder in ("a", "b"):
         assert {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} == whole
