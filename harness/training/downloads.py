@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import errno
 import http.client
+import io
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 from filelock import FileLock
 
@@ -19,6 +22,12 @@ from harness.base.privacy import mask
 
 SILENCE_SECONDS = 10.0
 """How long a download server may stay silent, including while connecting."""
+
+WINDOW_SECONDS = 30.0
+"""In each such time a download server sends at least `FEWEST_BYTES`, or it is given up."""
+
+FEWEST_BYTES = 30_000
+"""What a server that is of use sends in `WINDOW_SECONDS`."""
 
 
 class DataUnavailable(RunFailed):
@@ -80,7 +89,7 @@ def download(
                 return
             shutil.rmtree(staging, ignore_errors=True)
             try:
-                with _silence_limit(SILENCE_SECONDS):
+                with _limits():
                     fetch(staging)
                 for path in [path for path in staging.rglob("*") if path.is_file()]:
                     target = root / path.relative_to(staging)
@@ -101,11 +110,56 @@ def download(
 
 
 @contextlib.contextmanager
-def _silence_limit(seconds: float) -> Iterator[None]:
-    """Have every socket that is opened in the block give up after `seconds` of silence."""
+def _limits() -> Iterator[None]:
+    """Have every download in the block give up a server that is silent, or too slow."""
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(SILENCE_SECONDS)
+    http.client.HTTPConnection.response_class = _WatchedResponse
     try:
         yield
     finally:
+        http.client.HTTPConnection.response_class = http.client.HTTPResponse
         socket.setdefaulttimeout(before)
+
+
+class _GivenUp(URLError):
+    """A server is of no use; torchvision goes on with the next mirror, if there is one."""
+
+    def __str__(self) -> str:
+        return str(self.reason)
+
+
+class _Watched(io.RawIOBase):
+    """What a server sends; each window of time counts on its own."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self._received, self._since = 0, time.monotonic()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        try:
+            count: int | None = self._raw.readinto(buffer)
+        except TimeoutError:
+            raise _GivenUp(f"timed out: the server was silent for {SILENCE_SECONDS:g} s") from None
+        self._received += count or 0
+        passed = time.monotonic() - self._since
+        if passed >= WINDOW_SECONDS:
+            if count and self._received < FEWEST_BYTES:
+                raise _GivenUp(f"the server sent {self._received:,} bytes in {passed:.0f} s")
+            self._received, self._since = 0, time.monotonic()
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _WatchedResponse(http.client.HTTPResponse):
+    """An answer that is read from a watched server."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.fp = io.BufferedReader(_Watched(self.fp.detach()))  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import socket
@@ -710,6 +711,76 @@ def test_a_silent_server_is_given_up(
     assert_names_the_ways_out(message, tmp_path)
     assert "timed out" in message
     assert left(tmp_path) == set()
+
+
+def trickle(handler: Handler, body: bytes) -> None:
+    send(handler, body[:5], promised=len(body))
+    for byte in body[5:100]:
+        if handler.server.closing.wait(0.1):
+            return
+        handler.wfile.write(bytes([byte]))
+
+
+def trickle_headers(handler: Handler, body: bytes) -> None:
+    handler.send_response(200)
+    for number in range(90):
+        handler.send_header(f"X-{number}", "a")
+        handler.flush_headers()
+        if handler.server.closing.wait(0.1):
+            return
+
+
+@pytest.mark.parametrize("answer", [trickle, trickle_headers])
+def test_a_server_that_is_too_slow_is_given_up(
+    mirror: Mirror,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: Callable[[Handler, bytes], None],
+) -> None:
+    monkeypatch.setattr(downloads, "WINDOW_SECONDS", 0.5)
+    mirror.answers[f"{TRAIN_LABELS}.gz"] = answer
+    start = time.monotonic()
+    message = failure(tmp_path)
+    assert 0.5 <= time.monotonic() - start < 8, "the whole answer takes longer"
+    assert_names_the_ways_out(message, tmp_path)
+    assert re.search(rf"Tried {mirror.url}/, got: the server sent \d+ bytes in \d+ s", message)
+    assert left(tmp_path) == set()
+    mirror.answers.clear()
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
+
+
+def test_the_next_mirror_is_tried_if_one_is_too_slow_or_silent(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "WINDOW_SECONDS", 0.5)
+    monkeypatch.setattr(downloads, "SILENCE_SECONDS", 1)
+    monkeypatch.delenv("HARNESS_DATA_MIRROR")
+    with Mirror() as bad:
+        threading.Thread(target=bad.serve_forever, args=(0.01,), daemon=True).start()
+        bad.answers[f"{TRAIN_LABELS}.gz"] = trickle
+        bad.answers[f"{TEST_IMAGES}.gz"] = fall_silent
+        mirrors = [f"{bad.url}/", f"{mirror.url}/"]
+        monkeypatch.setattr(torchvision_datasets.FashionMNIST, "mirrors", mirrors)
+        assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
+        assert {f"{TRAIN_LABELS}.gz", f"{TEST_IMAGES}.gz"} == set(mirror.requested)
+        bad.closing.set()
+        bad.shutdown()
+
+
+def test_a_slow_but_useful_server_is_not_given_up(
+    mirror: Mirror, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "WINDOW_SECONDS", 0.1)
+    monkeypatch.setattr(downloads, "FEWEST_BYTES", 1)
+
+    def pieces(handler: Handler, body: bytes) -> None:
+        send(handler, b"", promised=len(body))
+        for start in range(0, len(body), len(body) // 5 + 1):
+            handler.server.closing.wait(0.15)
+            handler.wfile.write(body[start : start + len(body) // 5 + 1])
+
+    mirror.answers[f"{TRAIN_LABELS}.gz"] = pieces
+    assert is_published(builtin_datasets.open_dataset("fashion-mnist", tmp_path))
 
 
 @pytest.mark.processes
