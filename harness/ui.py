@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     port = pages.choose_port(settings.host, settings.port)
     if settings.experiment:
         store_address.check_recorded("experiment")
-    if store_address.may_only_be_read():
+    if store_address.is_read_only():
         if settings.allow_uploads:
             raise BadRequest(f"allow_uploads: {store_address.described()} may only be read.")
         print(f"{store_address.described()} may only be read: the pages change nothing.")

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     # MLflow takes as long to import as torch: the recorder's process does it meanwhile.
     with (
         nullcontext(NoRecorder())
-        if store_address.may_only_be_read()
+        if store_address.is_read_only()
         else closing(RecorderProcess()) as recorder
     ):
         reader = open_reader()

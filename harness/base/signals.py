@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an exception at a safe moment, and the end at once the second time."""
+"""Ctrl-C, SIGTERM and a closed terminal: an exception at a safe moment, the end at a second one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-NAMES = ("SIGINT", "SIGTERM", "SIGBREAK")
+HANG_UP = getattr(signal, "SIGHUP", None)
+"""A terminal was closed. Its shell and the system may both say so."""
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 """Signals that ask a process to end; Windows alone has the last one (Ctrl-Break)."""
 
 
 class Interrupted(BaseException):
-    """The user (Ctrl-C) or the system (SIGTERM) wants the process to end.
+    """The user (Ctrl-C) or the system (SIGTERM, SIGHUP) wants the process to end.
 
     Attributes:
-        status: The exit status that says so: 130 or 143.
+        status: The exit status that says so: 130, 143 or 129.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -32,12 +35,14 @@ _seen: int | None = None
 def install() -> None:
     """Make the signals raise `Interrupted` in the main thread; a second one ends the process.
 
+    Under `nohup`, which has SIGHUP ignored, it stays so.
     A forked process calls this again, which clears what it inherited from its parent.
     """
     global _deferring, _pending, _seen
     _deferring, _pending, _seen = 0, None, None
     for name in NAMES:
-        if number := getattr(signal, name, None):
+        number = getattr(signal, name, None)
+        if number and not (number == HANG_UP and signal.getsignal(number) == signal.SIG_IGN):
             signal.signal(number, _handle)
 
 
@@ -66,6 +71,8 @@ def raise_pending() -> None:
 def _handle(number: int, _frame: FrameType | None) -> None:
     global _pending, _seen
     if _seen is not None:
+        if number == HANG_UP:
+            return
         os._exit(128 + number)
     _seen = number
     _pending = number

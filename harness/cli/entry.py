@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from harness.base import signals
+from harness.base import signals, streams
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import harmless
 from harness.base.privacy import mask
@@ -27,15 +26,14 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 def enter(main: Callable[[list[str]], int]) -> NoReturn:
     """Run a command and end the process with its exit status.
 
-    0: success. 1: the work failed. 2: a bad request. 130 and 143: interrupted by SIGINT (Ctrl-C)
-    and SIGTERM. An expected error prints a short message, never a traceback.
+    0: success. 1: the work failed. 2: a bad request. 129, 130 and 143: interrupted by SIGHUP (a
+    closed terminal), SIGINT (Ctrl-C) and SIGTERM. An expected error prints a short message, never a
+    traceback.
     """
+    streams.prepare()
     signals.install()
     ignore_foreign_settings()
     warnings.formatwarning = lambda message, *_: f"warning: {_presentable(str(message))}\n"
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the terminal's encoding may lack a character
-            stream.reconfigure(errors="backslashreplace")
     try:
         status = main(sys.argv[1:])
     except BadRequest as error:
@@ -80,14 +78,12 @@ def leave(status: int) -> NoReturn:
     """End the process at once. Everything that must survive is on disk by now.
 
     The interpreter's own exit takes up to two seconds once torch is imported. Output that cannot
-    be written turns success into failure.
+    be written turns success into failure, unless nobody reads it any more.
     """
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream:
-                stream.flush()
-        except (OSError, ValueError):
-            status = status or 1
+    sys.stdout.flush()
+    if lost := streams.failure():
+        status = print_error(RunFailed(f"The output was lost: {lost.strerror}."), status or 1)
+    sys.stderr.flush()
     os._exit(status)
 
 

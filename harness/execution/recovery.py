@@ -10,7 +10,7 @@ from harness.base.errors import BadRequest, RunFailed
 from harness.base.ownership import LeftBehind
 from harness.tracking.messages import ReconcileChildren, Recorder, RecoverRuns
 from harness.tracking.recorder_process import RecorderProcess
-from harness.tracking.store_address import fingerprint, may_only_be_read
+from harness.tracking.store_address import fingerprint, is_read_only
 
 
 def recover(recorder: Recorder | None = None) -> None:
@@ -27,7 +27,7 @@ def recover(recorder: Recorder | None = None) -> None:
         RunFailed: the record cannot be opened.
     """
     left = [each for each in ownership.left_behind() if each.work.get("store") == fingerprint()]
-    if not left or may_only_be_read():
+    if not left or is_read_only():
         return
     with contextlib.ExitStack() as stack:
         recorder = recorder or stack.enter_context(closing(RecorderProcess()))

@@ -87,7 +87,7 @@ def study_page(
 
 
 def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
-    reads_only = store_address.may_only_be_read()
+    reads_only = store_address.is_read_only()
     # The recorder's process imports MLflow while this one draws.
     with nullcontext() if reads_only else closing(RecorderProcess()) as recorder:
         url = storage.storage_url(storage_address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, Literal
 
 import optuna
@@ -45,6 +46,7 @@ class ClaimedTrial:
         self.num_epochs = 0
         self.training_seconds = 0.0
         self.is_requeued = False
+        self._started = time.monotonic()
 
     def set_run_id(self, run_id: str) -> None:
         """Name the run that records the trial."""
@@ -91,6 +93,8 @@ class ClaimedTrial:
             self.is_requeued = retries <= MOST_RETRIES
             return True
         attributes: dict[str, Any] = {
+            # The storage has the times of day, and a clock may be set meanwhile.
+            "seconds": time.monotonic() - self._started,
             "training_seconds": self.training_seconds,
             "worker": self.worker,
         }

@@ -110,7 +110,7 @@ def _seconds(trial: FrozenTrial) -> float | None:
     """How long a trial took; unknown if it was interrupted, since others ended it later."""
     if trial.duration is None or trial.user_attrs.get("outcome") == "interrupted":
         return None
-    return trial.duration.total_seconds()
+    return float(trial.user_attrs.get("seconds", trial.duration.total_seconds()))
 
 
 def _parameter(name: str, distribution: BaseDistribution) -> SearchedParameter:

@@ -53,6 +53,8 @@ def run_columns(run: StoredRun) -> dict[str, Any]:
     Columns that the run has no value for are missing, except those of `DTYPES`, which are None.
     """
     elapsed = None if run.end is None else (run.end - run.start) / 1000
+    if elapsed is not None and elapsed < 0:  # the clock was set back
+        elapsed = None
     threads = run.tag("threads") or ""
     own: dict[str, Any] = {
         "run_id": run.run_id,

@@ -129,7 +129,7 @@ def serving(
     Raises:
         RunFailed: The store cannot be opened, or the server ended or did not answer in time.
     """
-    folder, reads_only = project.mlruns(), store_address.may_only_be_read()
+    folder, reads_only = project.mlruns(), store_address.is_read_only()
     if file := store_address.database_file():
         if store_address.is_empty():
             # The server would fail if a run created the database at the same time.
@@ -148,7 +148,7 @@ def serving(
     settings = Serving(
         host=host,
         port=port,
-        store=store_address.reading_uri(),
+        store=store_address.uri_to_read(),
         folder=str(folder),
         hosts=served_names(host, hosts),
         token=pages.token,

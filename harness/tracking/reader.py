@@ -199,7 +199,8 @@ class DatabaseReader:
             FROM runs JOIN experiments USING (experiment_id)
             WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
                 AND {condition}
-            ORDER BY start_time DESC, run_uuid
+            -- In the order of their creation: a clock may be set back.
+            ORDER BY runs.rowid DESC
             """,
             *values,
         )
@@ -291,7 +292,7 @@ class ClientReader:
         os.environ |= without_foreign_settings(os.environ)
         from mlflow import MlflowClient  # it takes seconds, and most readers need none
 
-        self.uri = store_address.reading_uri()
+        self.uri = store_address.uri_to_read()
         with _explained():
             self.client = MlflowClient(self.uri)
         self._experiments: dict[str, str] = {}

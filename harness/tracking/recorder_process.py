@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.base import streams
 from harness.base.channel import Connection, inherited_connection, start_module
 from harness.base.errors import BadRequest, RecordLost, RunFailed
 from harness.base.ownership import register
@@ -177,6 +178,7 @@ def _attempt(call: Callable[[], Any]) -> tuple[Any, Exception | None]:
 
 def main() -> None:
     """Serve on the connection that the first argument names."""
+    streams.prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.formatwarning = lambda message, *_: f"warning: {mask(str(message))}\n"
     serve_messages(inherited_connection(sys.argv[1]))

@@ -80,9 +80,9 @@ class Store:
         Raises:
             RunFailed: It cannot be opened.
         """
-        self.uri = store_address.reading_uri()
+        self.uri = store_address.uri_to_read()
         self.database = store_address.database_file()
-        self._reads_only = store_address.may_only_be_read()
+        self._reads_only = store_address.is_read_only()
         try:
             if self.database:
                 self.database.parent.mkdir(parents=True, exist_ok=True)

@@ -41,16 +41,16 @@ def database_file() -> Path | None:
     return sqlite.file_of(tracking_uri())
 
 
-def may_only_be_read() -> bool:
+def is_read_only() -> bool:
     """Whether this is an embedded store that may not be written, such as another person's."""
     file = database_file()
     return file is not None and sqlite.may_only_be_read(file)
 
 
-def reading_uri() -> str:
+def uri_to_read() -> str:
     """The store's address for those who only read: it works where nothing may be written."""
     file = database_file()
-    return sqlite.reading_address(file) if file and may_only_be_read() else tracking_uri()
+    return sqlite.reading_address(file) if file and is_read_only() else tracking_uri()
 
 
 def spool_folder() -> Path:
@@ -121,7 +121,7 @@ def check_may_be_written() -> None:
         RunFailed: The embedded store's file or its folder may not be written.
     """
     file = database_file()
-    if file and may_only_be_read():
+    if file and is_read_only():
         check_database(file)
 
 

@@ -93,6 +93,7 @@ def serve_forked(
         os.setsid()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         os.dup2(errors, 1)  # what an experiment prints is shown if this process dies
         os.dup2(errors, 2)
         close_others()

@@ -18,7 +18,10 @@ from harness.base.signals import Interrupted, deferred, raise_pending
 
 @pytest.fixture(autouse=True)
 def _installed() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     signals.install()
     yield
     signals.install()
@@ -27,7 +30,12 @@ def _installed() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(
-    ("number", "name", "status"), [(signal.SIGINT, "SIGINT", 130), (signal.SIGTERM, "SIGTERM", 143)]
+    ("number", "name", "status"),
+    [
+        (signal.SIGINT, "SIGINT", 130),
+        (signal.SIGTERM, "SIGTERM", 143),
+        (signal.SIGHUP, "SIGHUP", 129),
+    ],
 )
 def test_a_signal_raises_with_its_status(number: int, name: str, status: int) -> None:
     with pytest.raises(Interrupted, match=name) as raised:
@@ -79,13 +87,32 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "once\n", "")
 
 
+@pytest.mark.processes
+def test_a_terminal_that_says_twice_that_it_is_gone_lets_the_process_end_in_order() -> None:
+    program = (
+        "import signal\n"
+        "from harness.base import signals\n"
+        "signals.install()\n"
+        "with signals.deferred():\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    print('done', flush=True)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout == "done\n"
+    assert "Interrupted: SIGHUP" in ended.stderr
+
+
 def test_windows_own_signal_is_installed_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     handled = []
     monkeypatch.setattr(signal, "SIGBREAK", 21, raising=False)
     monkeypatch.setattr(signal, "signal", lambda number, _: handled.append(number))
     signals.install()
-    assert handled == [signal.SIGINT, signal.SIGTERM, 21]
+    assert handled == [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, 21]
     monkeypatch.delattr(signal, "SIGBREAK")
+    monkeypatch.delattr(signal, "SIGHUP")
     monkeypatch.delattr(os, "fork", raising=False)
     handled.clear()
     signals.install()

@@ -814,26 +814,6 @@ def test_what_cannot_be_printed_at_all_is_no_traceback(checkout: Checkout, end: 
     assert (end == "> /dev/full") <= (ended.stdout == "status 1\n")
 
 
-def test_a_run_whose_output_nobody_reads_can_go_on_later(checkout: Checkout) -> None:
-    words = "softmax_regression --dataset digits --threads 1 --no-figures --num-epochs 2000"
-    command = f"{{ {sys.executable} -m harness.run {words}; echo status $? >&2; }} | head -1"
-    piped = subprocess.run(
-        ["sh", "-c", command],
-        cwd=checkout.root,
-        env=checkout.environment(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert piped.stdout.startswith("epoch")
-    message, hint, status = piped.stderr.splitlines()
-    assert message == "error: The output was closed: nothing reads what this command prints."
-    (run,) = checkout.runs()
-    assert hint.endswith(f"python -m harness.run --resume {run.info.run_id}")
-    assert status == "status 1"
-    assert run.info.status == "FAILED"
-
-
 def test_a_folder_that_may_not_be_written_is_named(checkout: Checkout) -> None:
     folder = checkout.root / "mlruns"
     folder.mkdir(mode=0o500)
