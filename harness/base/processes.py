@@ -47,8 +47,8 @@ def child_process(
             )
         yield process
     finally:
-        if process and process.poll() is None:
-            with deferred():
+        with deferred():
+            if process and process.poll() is None:
                 end_tree(process.pid)
                 process.wait()
 

@@ -21,6 +21,7 @@ from urllib.request import url2pathname
 from harness.base import project
 from harness.base.formatting import number_of
 from harness.base.privacy import mask, secret_in
+from harness.base.processes import child_process
 
 GitState = Literal["clean", "dirty", "unknown"]
 
@@ -258,26 +259,27 @@ def _git(*arguments: str, index: Path | None = None, root: Path | None = None) -
     inherited = {name: value for name, value in os.environ.items() if name[:4] != "GIT_"}
     extra = {"GIT_INDEX_FILE": str(index)} if index else {}
     try:
-        return subprocess.run(
+        with child_process(
             ["git", "-c", "core.fsmonitor=false", *arguments],
             cwd=root or project.root(),
             env=inherited | {"GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"} | extra,
-            capture_output=True,
-            check=True,
-            timeout=SECONDS,
-        ).stdout
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as process:
+            output, errors = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise _GitFailed(f"git {arguments[0]} took more than {SECONDS} s") from None
-    except subprocess.CalledProcessError as error:
-        lines = mask(error.stderr.decode(errors="replace")).strip().splitlines()
-        said = lines[0].removeprefix("fatal: ") if lines else f"status {error.returncode}"
-        if said.startswith("not a git repository"):
-            said = "the project is in no git repository"
-        elif "Needed a single revision" in said:
-            said = "there is no commit yet"
-        raise _GitFailed(said) from None
     except OSError as error:
         raise _GitFailed(f"git cannot be run ({error.strerror})") from None
+    if not process.returncode:
+        return output
+    lines = mask(errors.decode(errors="replace")).strip().splitlines()
+    said = lines[0].removeprefix("fatal: ") if lines else f"status {process.returncode}"
+    if said.startswith("not a git repository"):
+        said = "the project is in no git repository"
+    elif "Needed a single revision" in said:
+        said = "there is no commit yet"
+    raise _GitFailed(said)
 
 
 def imported_files() -> tuple[str, ...]:

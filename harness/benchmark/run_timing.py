@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.base import project
+from harness.base.processes import child_process
 from harness.benchmark.timed_process import python, python_with_peak, recorded, run_id, say, spread
 from harness.cli.bench_flags import BenchSettings
 
@@ -270,11 +271,12 @@ def _harness(
 def _answer_seconds(command: list[str]) -> float:
     """Return how long a command takes to answer, whatever its exit status."""
     started = time.perf_counter()
-    subprocess.run(
+    with child_process(
         [sys.executable, "-m", *command],
         cwd=project.root(),
         env=project.environment_for_child(os.environ),
-        capture_output=True,
-        check=False,
-    )
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        process.wait()
     return time.perf_counter() - started

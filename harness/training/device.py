@@ -16,6 +16,7 @@ from harness.base import fields
 from harness.base.errors import BadRequest
 from harness.base.fields import Threads
 from harness.base.processors import processors
+from harness.base.signals import deferred
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -129,7 +130,8 @@ def _processor_name() -> str:
             name = name.partition(":")[2]
         elif sys.platform == "darwin":
             words = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            name = subprocess.run(words, capture_output=True, text=True, check=False).stdout
+            with deferred():
+                name = subprocess.run(words, capture_output=True, text=True, check=False).stdout
         elif sys.platform == "win32":
             import winreg  # Windows alone has it
 

@@ -162,4 +162,4 @@ class _WatchedResponse(http.client.HTTPResponse):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.fp = io.BufferedReader(_Watched(self.fp.detach()))  # type: ignore[attr-defined]
+        self.fp = io.BufferedReader(_Watched(self.fp.detach()))
