@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import math
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -92,6 +93,8 @@ def duration(seconds: float) -> str:
     >>> duration(4210)
     '1 h 10 min'
     """
+    if not math.isfinite(seconds):  # as a damaged record has it
+        return "? s"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)

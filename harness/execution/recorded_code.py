@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import shlex
 import sys
 from types import ModuleType
 from typing import Any
@@ -133,7 +132,7 @@ def _executed(code: OutsideCode, stored: StoredRun, command: str) -> type[Experi
     problem, flags, arguments = "", 0, sys.argv
     _is_executing = True
     try:
-        sys.argv = [code.origin, *shlex.split(stored.command)[2:]]
+        sys.argv = [code.origin, *stored.command_words[2:]]
         for statement in ast.parse(code.content, file).body:
             if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
                 for name in statement.names:

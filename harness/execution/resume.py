@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -68,7 +67,7 @@ def resume(
     _refuse_what_cannot_go_on(stored, reader, take_over=take_over)
     experiment = recorded_experiment(stored, reader, "resume", run_recorded_code=run_recorded_code)
     setting = _prepared(stored, reader, experiment, "resume", allow, root)
-    specification = _specification(stored, tuple(shlex.split(stored.command)), root)
+    specification = _specification(stored, stored.command_words, root)
     record = RecordResumedRun(
         stored,
         frozenset(epoch for _, epoch, _, _ in reader.history([stored.run_id])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from harness.tracking import store_address
 from harness.tracking.messages import SaveArtifacts
 from harness.tracking.reader import Reader, open_reader
 from harness.tracking.recorder_process import RecorderProcess
-from harness.tracking.selection import no_runs
+from harness.tracking.selection import OF_STUDIES, no_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,6 +60,11 @@ def build(name: str, storage_address: str | None) -> Report:
         raise no_runs(name, is_study, recorded, what="report")
     if "study" in kinds:
         return _of_study(name, storage_address, reader)
+    if kinds.intersection(OF_STUDIES):
+        raise BadRequest(
+            f"report: the run of the study {name} was deleted; its trials are still recorded. "
+            "Restore it in MLflow to report on it."
+        )
     runs = select(Query(experiment=name), reader)
     path = project.root() / "experiments" / f"{name}.py"
     question = discovery.first_line(path) if path.is_file() else ""
@@ -96,7 +102,9 @@ def _of_study(name: str, storage_address: str | None, reader: Reader) -> Report:
                 f"storage: the trials of the study {name!r} are not in {mask(url)}; "
                 "give the --storage that it was run with."
             )
-        stored = storage.load_stored(url, name)
+        with storage.failures_told(url):
+            stored = storage.load_stored(url, name)
+            stored.get_trials(deepcopy=False)
         answer = _answer(stored, reader)
         figures = draw_study(
             name,
@@ -130,11 +138,18 @@ def _answer(stored: StoredStudy, reader: Reader) -> dict[str, Any]:
     trials = results.study_summary(stored)
     if not trials["chosen"]:
         raise BadRequest(f"No trial of the study {stored.study_name!r} has completed yet.")
-    run_id = stored.user_attrs["run_id"]
-    recorded = reader.artifact(run_id, "study.json")
+    run_id = str(stored.user_attrs.get("run_id"))
+    content = reader.artifact(run_id, "study.json")
+    try:
+        recorded = dict(json.loads(content)) if content else {}
+    except (ValueError, TypeError):
+        warnings.warn(
+            f"study.json of {run_id} is damaged: the report leaves out what it says.", stacklevel=2
+        )
+        recorded = {}
     return {
         **trials,
         **{"n_trials": None, "confirmed": {}, "difference": {}, "command": None},
         "device": reader.run(run_id).tag("device"),
-        **(json.loads(recorded) if recorded else {}),
+        **recorded,
     }

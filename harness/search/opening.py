@@ -50,6 +50,8 @@ def open_study(
             )
         stored = search.stored(storage)
         before = stored.user_attrs.get("declaration")
+        if before is not None:
+            goals_of(stored)  # it can be read
         if before is None:
             _check_directions(stored, search)
             _begin(stored, search, _best_of(storage, warm_start, search) if warm_start else [])
@@ -98,6 +100,7 @@ def _check_code(stored: optuna.Study, search: Search, accept: bool) -> None:
         if before is None:
             stored.set_user_attr("code", now)
         return
+    before = before if isinstance(before, dict) else {}
     changed = sorted(
         path for path in before.keys() | now.keys() if before.get(path) != now.get(path)
     )
@@ -145,8 +148,8 @@ def _begin(stored: optuna.Study, search: Search, others: list[dict[str, Any]]) -
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    if before["experiment"] != now["experiment"]:
-        return [f"experiment was {before['experiment']}, is {now['experiment']}"]
+    if before.get("experiment") != now["experiment"]:
+        return [f"experiment was {before.get('experiment')}, is {now['experiment']}"]
     changes = []
     for part in ("fields", "space", "metrics", "objectives", "data", "search"):
         then = before.get(part, {})

@@ -60,11 +60,12 @@ def study_summary(stored: StoredStudy) -> dict[str, Any]:
     `chosen` has the best trial, or the Pareto front, and is empty if no trial has completed;
     `defaults` are the parameters of trial 0.
     """
-    trials, chosen = stored.get_trials(deepcopy=False), trial_queue.chosen(stored)
+    goals = trial_queue.goals_of(stored)
+    trials, chosen = stored.get_trials(deepcopy=False), trial_queue.chosen(stored, goals)
     declaration = stored.user_attrs["declaration"]
     return {
         "study": stored.study_name,
-        "objectives": [vars(goal) for goal in trial_queue.goals_of(stored)],
+        "objectives": [vars(goal) for goal in goals],
         "declaration": {
             **{name: declaration[name] for name in ("experiment", "fields")},
             "space": declaration.get("ranges", declaration["space"]),
@@ -82,8 +83,21 @@ def study_summary(stored: StoredStudy) -> dict[str, Any]:
     }
 
 
+ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("outcome", "reason", "run_id", "owner"), str),
+    **dict.fromkeys(("retry_of", "version", "num_epochs"), int),
+    "training_seconds": (int, float),
+}
+"""The types of what the harness keeps with a trial."""
+
+
 def _row(trial: FrozenTrial) -> TrialRow:
-    known = trial.user_attrs
+    # What another program wrote under these names is left out.
+    known = {
+        name: value
+        for name, value in trial.user_attrs.items()
+        if isinstance(value, ATTRIBUTES.get(name, object))
+    }
     values = tuple(trial.values or ())
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         values = (trial.intermediate_values[max(trial.intermediate_values)],)

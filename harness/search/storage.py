@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -119,6 +120,11 @@ def failures_told(url: str) -> Iterator[None]:
         raise RunFailed(
             f"The storage {mask(url)} failed: {reason}\n"
             "Once that is fixed, the same command goes on."
+        ) from None
+    except json.JSONDecodeError as error:
+        raise RunFailed(
+            f"The storage {mask(url)} holds an attribute that is no JSON ({error}). Restore a copy "
+            "of it, or choose another --study-name."
         ) from None
 
 

@@ -16,6 +16,7 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from harness.base.errors import BadRequest
 from harness.base.goals import Goal
 from harness.base.ownership import Owner, is_owner_dead
 from harness.base.trials import INFEASIBLE
@@ -180,10 +181,10 @@ def outcomes(stored: optuna.Study) -> dict[str, str]:
     """The outcome of each trial (or `running`), by the id of its run."""
     return {
         trial.user_attrs["run_id"]: (
-            trial.user_attrs["outcome"] if trial.state.is_finished() else "running"
+            str(trial.user_attrs.get("outcome")) if trial.state.is_finished() else "running"
         )
         for trial in stored.get_trials(deepcopy=False)
-        if "run_id" in trial.user_attrs
+        if isinstance(trial.user_attrs.get("run_id"), str)
     }
 
 
@@ -258,9 +259,19 @@ def version_of(stored: optuna.Study) -> int:
 
 
 def goals_of(stored: optuna.Study) -> tuple[Goal, ...]:
-    """What a stored study optimises, as it was declared."""
-    objectives = stored.user_attrs["declaration"]["objectives"]
-    return tuple(Goal(metric, direction) for metric, direction in objectives.items())
+    """What a stored study optimises, as it was declared.
+
+    Raises:
+        BadRequest: It says nothing about that.
+    """
+    try:
+        objectives = stored.user_attrs["declaration"]["objectives"]
+        return tuple(Goal(metric, direction) for metric, direction in objectives.items())
+    except (KeyError, TypeError, AttributeError):
+        raise BadRequest(
+            f"study: {stored.study_name!r} in the storage was not created by the harness, or its "
+            "declaration is damaged. Choose another --study-name."
+        ) from None
 
 
 def chosen(stored: optuna.Study, goals: tuple[Goal, ...] | None = None) -> list[FrozenTrial]:

@@ -195,7 +195,8 @@ class DatabaseReader:
     def _heads(self, condition: str = "TRUE", *values: Any) -> list[_Head]:
         rows = self._rows(
             f"""
-            SELECT run_uuid, coalesce(runs.name, ''), experiments.name, start_time, end_time
+            SELECT run_uuid, coalesce(runs.name, ''), experiments.name,
+                coalesce(start_time, 0), end_time
             FROM runs JOIN experiments USING (experiment_id)
             WHERE runs.lifecycle_stage = 'active' AND experiments.lifecycle_stage = 'active'
                 AND {condition}
@@ -476,7 +477,7 @@ def _head(run: Any, names: Mapping[str, str] | None = None) -> _Head:
     """What a list shows of one of MLflow's runs."""
     info = run.info
     name = names[info.experiment_id] if names else ""
-    return _Head(info.run_id, info.run_name or "", name, info.start_time, info.end_time)
+    return _Head(info.run_id, info.run_name or "", name, info.start_time or 0, info.end_time)
 
 
 def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:

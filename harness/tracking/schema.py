@@ -9,6 +9,7 @@ import contextlib
 import functools
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -160,6 +161,14 @@ class StoredRun:
     def command(self) -> str:
         """The command line that began the run."""
         return self.tag("command") or ""
+
+    @property
+    def command_words(self) -> tuple[str, ...]:
+        """The words of that line; none if it is damaged."""
+        try:
+            return tuple(shlex.split(self.command))
+        except ValueError:
+            return ()
 
     def code_differs(self, other: StoredRun) -> bool:
         """Whether a file that both were trained with has changed between them."""
