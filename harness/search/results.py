@@ -93,7 +93,7 @@ ATTRIBUTES: dict[str, type | tuple[type, ...]] = {
 
 def _row(trial: FrozenTrial) -> TrialRow:
     # What another program wrote under these names is left out.
-    known = {
+    known: dict[str, Any] = {
         name: value
         for name, value in trial.user_attrs.items()
         if isinstance(value, ATTRIBUTES.get(name, object))

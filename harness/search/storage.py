@@ -17,12 +17,18 @@ import optuna.storages._rdb.alembic
 from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb.models import NOT_FOUND_MSG
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness.base import project, sqlite
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
+
+DELETED = (
+    "The study was deleted from {where}, or that was replaced, while it ran. Its runs are "
+    "recorded; the same command begins it anew."
+)
 
 StoredStudy = optuna.Study
 """A study as its storage holds it."""
@@ -106,6 +112,27 @@ def has_no_file(url: str) -> bool:
     return file is not None and not file.exists()
 
 
+def check_is_there(url: str, study_name: str) -> None:
+    """Make sure that a study in use can be found again by others.
+
+    A deleted file is still there for those who have opened it.
+
+    Raises:
+        RunFailed: the study, or the database's file, was deleted or replaced.
+    """
+    file = _sqlite_path(url)
+    if file is None:
+        return
+    query = "SELECT 1 FROM studies WHERE study_name = ?"
+    try:
+        with closing(sqlite3.connect(sqlite.reading_uri(file), uri=True)) as connection:
+            found = connection.execute(query, (study_name,)).fetchone()
+    except sqlite3.OperationalError as error:
+        found = sqlite.is_locked(error)
+    if not found:
+        raise RunFailed(DELETED.format(where=mask(url)))
+
+
 @contextlib.contextmanager
 def failures_told(url: str) -> Iterator[None]:
     """Turn a failure of the storage within the block, such as a full disk, into one line.
@@ -121,6 +148,10 @@ def failures_told(url: str) -> Iterator[None]:
             f"The storage {mask(url)} failed: {reason}\n"
             "Once that is fixed, the same command goes on."
         ) from None
+    except KeyError as error:
+        if NOT_FOUND_MSG not in error.args:
+            raise
+        raise RunFailed(DELETED.format(where=mask(url))) from None
     except json.JSONDecodeError as error:
         raise RunFailed(
             f"The storage {mask(url)} holds an attribute that is no JSON ({error}). Restore a copy "

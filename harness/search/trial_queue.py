@@ -29,7 +29,7 @@ from harness.search.samplers import (
     make_pruner,
     make_sampler,
 )
-from harness.search.storage import lock
+from harness.search.storage import check_is_there, lock
 from harness.search.study import SamplerFactory, Study
 
 MOST_FAILURES_IN_A_ROW = 5
@@ -135,6 +135,7 @@ def claim(search: Search, stored: optuna.Study) -> Trial | None:
         NothingToClaim: the budget is spent, or the last trials all failed.
     """
     with lock(search.url):
+        check_is_there(search.url, search.study_name)
         trials = requeue_orphans(stored)
         counts = count(trials)
         if counts.finished >= search.n_trials:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import time
 import uuid
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +62,9 @@ from harness.tracking.writes import (
     Write,
 )
 
+NOT_FOUND = re.compile(r"Run with id=\w+ not found")
+"""What MLflow says of a run that was deleted for good."""
+
 DIED = {"reason": "its process died"}
 """Tags of a run whose process could not say how it ended."""
 
@@ -76,7 +81,9 @@ class MlflowRecorder:
         self._store: Store | None = None
         self._queue: OfflineQueue | None = None
         self._source: provenance.SourceState | None = None
-        self._open_runs: set[str] = set()
+        self._open_runs: dict[str, str] = {}
+        """Their kinds; empty for one that was continued."""
+        self._given_up: set[str] = set()
         self._monitors: dict[str, Any] = {}
         self._last_beat = time.monotonic()
 
@@ -183,6 +190,9 @@ class MlflowRecorder:
         except RecordLost:
             self._open_runs.clear()
             raise
+        run_id = getattr(write, "run_id", "")
+        if run_id in self._given_up:
+            return None
         if self._queue:
             return self._queue.write(write)
         told, deadline = False, time.monotonic() + sqlite.BUSY_SECONDS
@@ -190,6 +200,9 @@ class MlflowRecorder:
             try:
                 return Writer(store).write(write)
             except MlflowException as error:
+                if run_id and _is_deleted(error):
+                    self._give_up(run_id)
+                    return None
                 # MLflow waits 20 s. What was not written at all may be written again.
                 if not store.database or not sqlite.is_locked(error):
                     raise
@@ -199,6 +212,20 @@ class MlflowRecorder:
                 if not told:
                     sqlite.tell_of_lock(store.database)
                 told = True
+
+    def _give_up(self, run_id: str) -> None:
+        """Record nothing more about a run that somebody has deleted.
+
+        Raises:
+            RunFailed: It is not one of many in a study, which goes on without its record.
+        """
+        words = f"the run {run_id} was deleted in MLflow"
+        self._given_up.add(run_id)
+        kind = self._open_runs.pop(run_id, "")
+        if kind not in ("trial", "confirm"):
+            restore = self.store.restoring(f"runs restore --run-id {run_id}")
+            raise RunFailed(f"{words}. Restore it with:\n{restore}")
+        warnings.warn(f"{words}: the rest of this {kind} is not recorded", stacklevel=2)
 
     def _recover(self) -> Recovered:
         store = self.store
@@ -266,7 +293,7 @@ class MlflowRecorder:
             with contextlib.suppress(MlflowException, RunFailed, OSError):
                 self._end(EndRun(run_id, "failed", tags=reason))
             raise
-        self._open_runs.add(run_id)
+        self._open_runs[run_id] = record.kind
         return run_id
 
     def _source_with(self, modules: Sequence[str]) -> provenance.SourceState:
@@ -313,7 +340,7 @@ class MlflowRecorder:
         run_id, allowed = message.run_id, message.allowed
         tags = {"harness.allowed_changes": " ".join(allowed)} if allowed else {}
         self._write(ContinueRun(run_id, message.owner, tags))
-        self._open_runs.add(run_id)
+        self._open_runs[run_id] = ""
         if message.record:
             run = self.store.client.get_run(store_address.stored_id(run_id))
             source = self._source_with(message.record.modules)
@@ -354,7 +381,7 @@ class MlflowRecorder:
             tags[NOTE] = message.description
         self._log(message.run_id, message.epoch, metrics, tags)
         self._write(TerminateRun(message.run_id, STATUS[message.outcome], _now()))
-        self._open_runs.discard(message.run_id)
+        self._open_runs.pop(message.run_id, None)
 
     def _monitor(self, run_id: str) -> None:
         # Imported only if the user asks for system metrics, which need further packages.
@@ -374,6 +401,11 @@ def _code_tags(code: OutsideCode | None, state: str) -> dict[str, str]:
     if not code.is_in_project:
         tags |= {"git_state": OUTSIDE, "project_state": state}
     return {name: value for name, value in tags.items() if value}
+
+
+def _is_deleted(error: MlflowException) -> bool:
+    text = str(error)
+    return "must be in the 'active' state" in text or bool(NOT_FOUND.search(text))
 
 
 def _now() -> int:

@@ -137,14 +137,18 @@ class Store:
             if experiment is None:
                 return self._create_experiment(name, about)
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
-            restore = f"python -m mlflow experiments restore -x {experiment.experiment_id}"
-            if self.database:
-                store = quoted(f"MLFLOW_TRACKING_URI={sqlite.file_address(self.database)}")
-                restore = f"{store} {restore}"
+            restore = self.restoring(f"experiments restore -x {experiment.experiment_id}")
             raise RunFailed(
                 f"The MLflow experiment {name!r} was deleted. Restore it with:\n{restore}"
             )
         return str(experiment.experiment_id)
+
+    def restoring(self, words: str) -> str:
+        """The command line that has MLflow restore something in this store."""
+        command = f"python -m mlflow {words}"
+        if not self.database:
+            return command
+        return f"{quoted(f'MLFLOW_TRACKING_URI={sqlite.file_address(self.database)}')} {command}"
 
     def search(self, condition: str, experiment_ids: list[str] | None = None) -> Iterator[Run]:
         """All runs that match a condition in MLflow's filter language, the latest first."""

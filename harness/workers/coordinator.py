@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from types import TracebackType
 
 from harness.base.errors import RunFailed
@@ -13,7 +15,7 @@ from harness.execution.driver import drive
 from harness.execution.events import Begun
 from harness.execution.training_group import TrainingGroup
 from harness.search import trial_queue
-from harness.search.storage import StoredStudy, lock
+from harness.search.storage import StoredStudy, check_is_there, lock
 from harness.search.trial_queue import Counts, Search
 from harness.tracking.messages import (
     EndRun,
@@ -73,7 +75,9 @@ class Coordinator:
         with deferred():
             context.view.stopped()
             try:
-                self._reconcile()
+                # The error that ended the block matters more.
+                with contextlib.suppress(RunFailed, KeyError) if error else nullcontext():
+                    self._reconcile()
                 if error and context.run_id:
                     interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
                     outcome: Outcome = "interrupted" if interrupted else "failed"
@@ -81,7 +85,7 @@ class Coordinator:
                     context.recorder.send(end)
             except RunFailed:
                 if error is None:
-                    raise  # otherwise the error that ended the block matters more
+                    raise
 
     def begin(self, record: RunRecord) -> None:
         """Begin the study's own run, or go on with the one that the stored study names."""
@@ -142,6 +146,8 @@ class Coordinator:
 
     def _reconcile(self) -> None:
         """Make the record agree with the storage about trials whose process died."""
+        search = self.context.search
+        check_is_there(search.url, search.study_name)
         if self.context.run_id:
             outcomes = trial_queue.outcomes(self.context.stored)
             self.context.recorder.send(ReconcileChildren(self.context.run_id, outcomes))

@@ -6,10 +6,12 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 from conftest import Checkout, Recorded
 
@@ -182,3 +184,33 @@ def test_what_cannot_be_done_without_it_is_refused_in_a_line(
     assert ended.status == status, ended.errors
     assert words in ended.errors
     assert "Traceback" not in ended.errors
+
+
+@pytest.mark.parametrize("what", ["the study", "the file"])
+def test_a_study_that_is_deleted_while_it_runs_says_so(checkout: Checkout, what: str) -> None:
+    """Whoever has a deleted file open can still write to it: nobody would find that again."""
+    words = ("init_std_search", "--dataset", "digits", "--threads", "1", "--workers", "1")
+    study = checkout.start(
+        *("harness.study", *words, "--num-epochs", "20", "--n-trials", "500"),
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        assert study.stdout
+        while not study.stdout.readline().startswith("[2/500]"):
+            assert study.poll() is None
+        if what == "the study":
+            name = f"sqlite:///{checkout.root}/mlruns/optuna.db"
+            optuna.delete_study(study_name="init_std_search", storage=name)
+        else:
+            for path in (checkout.root / "mlruns").glob("optuna.db*"):
+                path.unlink()
+        output, _ = study.communicate(timeout=120)
+    finally:
+        study.kill()
+        study.communicate()
+    assert study.returncode == 1
+    assert "The study was deleted from sqlite:///" in output
+    assert "Traceback" not in output
+    ended = {run.data.tags["harness.kind"]: run.info.status for run in checkout.runs()}
+    assert ended["study"] == "FAILED"
+    assert "RUNNING" not in {run.info.status for run in checkout.runs()}

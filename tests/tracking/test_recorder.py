@@ -26,6 +26,7 @@ from records import dead_owner, record, use_store
 
 from experiments.baseline import Baseline
 from harness.base import provenance
+from harness.base.errors import RunFailed
 from harness.base.ownership import Owner
 from harness.tracking.messages import (
     EndRun,
@@ -425,3 +426,24 @@ def test_the_harness_replaces_its_own_description_alone(
     assert end(run_id, "third") == "second, and mine"
     recorder.store.client.set_tag(run_id, "mlflow.note.content", "")
     assert end(run_id, "fourth") == "fourth"
+
+
+def test_a_run_that_somebody_deletes_is_named_with_the_way_back(recorder: MlflowRecorder) -> None:
+    run_id = recorder.send(StartRun(record()))
+    recorder.store.client.delete_run(run_id)
+    with pytest.raises(RunFailed) as failed:
+        recorder.send(LogEpoch(run_id, 1, {"train/loss": 1.0}))
+    assert f"the run {run_id} was deleted in MLflow. Restore it with:\n" in str(failed.value)
+    assert str(failed.value).endswith(f"python -m mlflow runs restore --run-id {run_id}")
+
+
+def test_a_trial_that_somebody_deletes_does_not_end_its_study(recorder: MlflowRecorder) -> None:
+    gone, kept = (recorder.send(StartRun(record(kind="trial"))) for _ in range(2))
+    recorder.store.client.delete_run(gone)
+    with pytest.warns(UserWarning, match=f"{gone} was deleted in MLflow: the rest of this trial"):
+        recorder.send(LogEpoch(gone, 1, {"train/loss": 1.0}))
+    for run_id in (gone, kept):
+        recorder.send(LogEpoch(run_id, 2, {"train/loss": 0.5}))
+        recorder.send(EndRun(run_id, "completed"))
+    assert recorder.store.client.get_run(kept).info.status == "FINISHED"
+    assert recorder.store.client.get_run(gone).data.metrics == {}
