@@ -29,7 +29,7 @@ from harness.tracking.messages import (
     SaveArtifacts,
     StartRun,
 )
-from harness.tracking.schema import FiguresRecord, Outcome, RunRecord, StoredRun
+from harness.tracking.schema import FiguresRecord, Outcome, RunRecord, StoredRun, examples_file
 from harness.training import checkpoint
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
@@ -137,6 +137,9 @@ class RecordRun(Callback):
                 files = {"error.txt": ending.trace.encode()}
                 self.recorder.send(SaveArtifacts(self.run_id, files))
         incomplete = "; ".join(filter(None, (ending.incomplete, self._keep_model(ending))))
+        if ending.examples:
+            files = {examples_file(name): content for name, content in ending.examples.items()}
+            self.recorder.post(SaveArtifacts(self.run_id, files))
         if ending.weights:
             self.recorder.post(SaveArtifacts(self.run_id, {WEIGHTS: ending.weights}))
         if incomplete:

@@ -42,6 +42,8 @@ class Ending:
         weights_sha256: digest of the final weights; see `Training.weights_digest`.
         model: the exported network, if the task asked for it.
         weights: its parameters and buffers, as the content of a file; empty without a model.
+        examples: the results on single evaluation examples, by metric such as `test/accuracy`, as
+            `ExampleResults.encode` returns them; empty unless the task asked for them.
         incomplete: which figures or model are missing that the task asked for, and why.
         metrics: of the whole training: seconds of the export, peak memory.
     """
@@ -54,6 +56,7 @@ class Ending:
     weights_sha256: str = ""
     model: ModelRecord | None = None
     weights: bytes = b""
+    examples: dict[str, bytes] = field(default_factory=dict)
     incomplete: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
 

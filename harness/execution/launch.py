@@ -152,7 +152,9 @@ def driven_run(
     keep: frozenset[Keepsake] = frozenset()
     callbacks: list[Callback] = [record]
     if specification.kind == "run":
-        keep = frozenset({"model", "figures"} if specification.figures else {"model"})
+        keep = frozenset({"model", "examples"})
+        if specification.figures:
+            keep |= {"figures"}
         # Trials, confirmations and verifications are repeated, not resumed.
         callbacks.insert(0, SaveCheckpoints(group, record, project.mlruns() / "checkpoints"))
     goal = usual_goal(directions(record.experiment.metrics()))

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 import torch
 
+from harness.base.example_results import ExampleResults
 from harness.base.goals import Goal
 from harness.base.machine import peak_memory
 from harness.base.signals import deferred
@@ -24,7 +25,7 @@ from harness.training.loop import EpochResult, Training, best_epoch
 from harness.training.network_export import exported
 from harness.training.predictions import inspect
 
-Keepsake = Literal["figures", "model"]
+Keepsake = Literal["figures", "model", "examples"]
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class LocalGroup:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
         model, weights, missing = None, b"", list[str]()
         digest = training.weights_digest()
+        examples: dict[str, bytes] = {}
         metrics: dict[str, float] = {}
         if (peak := peak_memory()) is not None:
             metrics["memory/process_peak_bytes"] = float(peak)
@@ -155,6 +157,13 @@ class LocalGroup:
                     missing.append(f"no figures: {explained(error, task.experiment)}")
                 else:
                     yield inspection
+            if "examples" in task.keep:
+                try:
+                    examples = _examples(training)
+                except Exception as error:
+                    missing.append(
+                        f"no results on single examples: {explained(error, task.experiment)}"
+                    )
             if "model" in task.keep:
                 started = time.perf_counter()
                 epoch = _keep_best(training)
@@ -171,9 +180,19 @@ class LocalGroup:
             weights_sha256=digest,
             model=model,
             weights=weights,
+            examples=examples,
             incomplete="; ".join(missing),
             metrics=metrics,
         )
+
+
+def _examples(training: Training) -> dict[str, bytes]:
+    """The results on single evaluation examples, by metric, in their stored form."""
+    digest = training.evaluation_examples.digest
+    return {
+        f"{training.evaluated_on}/{name}": ExampleResults(values.numpy(), digest).encode()
+        for name, values in training.example_results().items()
+    }
 
 
 def _keep_best(training: Training) -> int:

@@ -25,7 +25,7 @@ from harness.base import project, sqlite
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
 
-DELETED = (
+_DELETED = (
     "The study was deleted from {where}, or that was replaced, while it ran. Its runs are "
     "recorded; the same command begins it anew."
 )
@@ -130,7 +130,7 @@ def check_is_there(url: str, study_name: str) -> None:
     except sqlite3.OperationalError as error:
         found = sqlite.is_locked(error)
     if not found:
-        raise RunFailed(DELETED.format(where=mask(url)))
+        raise RunFailed(_DELETED.format(where=mask(url)))
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def failures_told(url: str) -> Iterator[None]:
     except KeyError as error:
         if NOT_FOUND_MSG not in error.args:
             raise
-        raise RunFailed(DELETED.format(where=mask(url))) from None
+        raise RunFailed(_DELETED.format(where=mask(url))) from None
     except json.JSONDecodeError as error:
         raise RunFailed(
             f"The storage {mask(url)} holds an attribute that is no JSON ({error}). Restore a copy "

@@ -93,6 +93,15 @@ class RunRecord:
     code: OutsideCode | None = None
 
 
+def examples_file(metric: str) -> str:
+    """The artifact with a run's results on single examples; see `ExampleResults`.
+
+    >>> examples_file("test/accuracy")
+    'examples/test_accuracy.bin'
+    """
+    return f"examples/{metric.replace('/', '_')}.bin"
+
+
 def last_seen(start: int | None, heartbeat: str | None) -> float:
     """When a run's process was last known to be alive, in seconds since 1970.
 

@@ -95,7 +95,9 @@ class Examples:
             yield _scaled(inputs), labels[part]
 
     def to(self, device: torch.device) -> Examples:
-        """The same examples on another device."""
+        """The same examples on a device."""
+        if self.inputs.device == device:
+            return self
         rows = None if self.rows is None else self.rows.to(device)
         return Examples(self.inputs.to(device), self.labels.to(device), rows)
 

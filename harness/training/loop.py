@@ -18,13 +18,19 @@ from typing import Any, Literal
 import torch
 
 from harness.base.goals import Goal
+from harness.base.metric_names import LOSS
 from harness.training import device as devices
 from harness.training.dataset import Examples
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.generators import Generators
 from harness.training.graph_capture import Update, captured
-from harness.training.metrics import MetricTally, checked_metrics, checked_observations
+from harness.training.metrics import (
+    MetricTally,
+    checked_metrics,
+    checked_observations,
+    loss_of_examples,
+)
 from harness.training.misfits import built_network, check_outputs, explained_misfit
 
 EvaluationSet = Literal["test", "validation"]
@@ -92,6 +98,9 @@ class Training:
         self.evaluation_examples = evaluation.to(device)
         metrics = checked_metrics(experiment.metrics())
         self._trained, self._evaluated = (MetricTally(metrics, device) for _ in range(2))
+        self._per_example = {
+            name: metric.per_example for name, metric in metrics.items() if metric.per_example
+        }
         self._observes = type(experiment).observe is not Experiment.observe
         self._augments = type(experiment).augment is not Experiment.augment
         self.history: list[EpochResult] = []
@@ -249,6 +258,23 @@ class Training:
             logits = self.network(inputs)
             self._evaluated.update(logits, self.loss_fn(logits, labels), labels)
         return self._evaluated.values()
+
+    @torch.no_grad()
+    def example_results(self) -> dict[str, torch.Tensor]:
+        """The results (m,) on single evaluation examples, by metric, as far as there are such.
+
+        They are those of `evaluate`, before it takes their mean; booleans for yes-or-no metrics.
+        """
+        per_example = dict(self._per_example)
+        if losses := loss_of_examples(self.loss_fn):
+            per_example[LOSS] = losses
+        found: dict[str, list[torch.Tensor]] = {name: [] for name in per_example}
+        self.network.eval()
+        for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
+            logits = self.network(inputs)
+            for name, function in per_example.items():
+                found[name].append(function(logits, labels))
+        return {name: torch.cat(values).cpu() for name, values in found.items()}
 
     def _eager_update(
         self, inputs: torch.Tensor, labels: torch.Tensor

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from harness.base.errors import BadRequest, RunFailed
 from harness.base.metric_names import LOSS, RESERVED, Best
@@ -105,6 +107,20 @@ class _MeanOfExamples:
 
     def reset(self) -> None:
         self._values = []
+
+
+def loss_of_examples(loss: nn.Module) -> PerExample | None:
+    """The loss (b,) of each example of a batch; None if a loss is not their plain mean."""
+    if getattr(loss, "reduction", None) != "mean" or getattr(loss, "weight", None) is not None:
+        return None
+    each = copy.copy(loss)
+    each.reduction = "none"  # type: ignore[assignment]
+
+    def per_example(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        losses: torch.Tensor = each(logits, labels)
+        return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses
+
+    return per_example
 
 
 def checked_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:

@@ -64,7 +64,11 @@ class ConfirmationSource:
             describe_run,
         )
         return Driven(
-            TrainingTask(confirmation.experiment, evaluate_each_epoch=False),
+            TrainingTask(
+                confirmation.experiment,
+                evaluate_each_epoch=False,
+                keep=frozenset({"examples"}),
+            ),
             [
                 record,
                 _StoreConfirmation(self, confirmation, record),

@@ -60,7 +60,7 @@ def kinds(recorder: MemoryRecorder) -> list[type[Any]]:
 def test_a_run_is_saved_and_recorded_epoch_by_epoch(recorder: MemoryRecorder, mlruns: Path) -> None:
     result = run(EXPERIMENT, local_group(), EXECUTION, recorder)
     assert kinds(recorder) == [
-        *(StartRun, LogEpoch, LogEpoch, DrawFigures, LogModel, SaveArtifacts, EndRun)
+        *(StartRun, LogEpoch, LogEpoch, DrawFigures, LogModel, SaveArtifacts, SaveArtifacts, EndRun)
     ]
     (end,) = recorder.of(EndRun)
     assert (end.run_id, end.outcome, end.epoch) == ("run 1", "completed", 2)
