@@ -25,6 +25,9 @@ MOST_EXACT_PAIRS = 30
 SAMPLED_FLIPS = 10_000
 """Random flips, from a fixed seed, if there are more pairs."""
 
+Z95 = statistics.NormalDist().inv_cdf(0.975)
+"""Standard deviations on either side of the mean that hold 95% of a normal distribution."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -100,6 +103,63 @@ def expected_maximum(values: Sequence[float]) -> list[tuple[float, float]]:
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:
     """Summarize first minus second, pair by pair (the same seed in both)."""
     return summarize([a - b for a, b in zip(first, second, strict=True)])
+
+
+def wilson_interval(hits: int, n: int) -> tuple[float, float]:
+    """95% interval of the share `hits` of n > 0; both ends lie in [0, 1].
+
+    Unlike the share ± 1.96 standard errors it never leaves [0, 1], and has a width even for a share
+    of 0 or 1 (Wilson, Probable inference, the law of succession, and statistical inference, 1927).
+    """
+    share, square = hits / n, Z95**2
+    centre = (share + square / (2 * n)) / (1 + square / n)
+    half = Z95 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
+    # Rounding must not leave a share of 0 or 1 outside its own interval.
+    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
+
+
+def mcnemar_p(only_first: int, only_second: int) -> float:
+    """Return the two-sided p of McNemar's exact test on paired yes-or-no results.
+
+    If both were right equally often, each example on which one alone is right could as well be the
+    other's: p is that of so uneven a split, or a more uneven one, of fair coins (McNemar, Note on
+    the sampling error of the difference between correlated proportions or percentages, 1947).
+
+    Args:
+        only_first: examples on which only the first is right.
+        only_second: those on which only the second is.
+    """
+    from scipy.special import bdtr
+
+    fewer, n = min(only_first, only_second), only_first + only_second
+    return min(1.0, 2 * float(bdtr(fewer, n, 0.5)))
+
+
+def holm_alphas(p: Sequence[float], alpha: float = 0.05) -> list[float]:
+    """Return the alpha at which Holm tests each of k hypotheses; it rejects where p is not above.
+
+    The j-th smallest p is tested at alpha / (k - j + 1). From the first that is not rejected on,
+    nothing is: all of those have the alpha of that one. An interval drawn at 1 - this alpha holds
+    zero exactly where Holm does not reject. The chance of any false rejection is at most `alpha`
+    (Holm, A simple sequentially rejective multiple test procedure, 1979).
+    """
+    alphas = [alpha] * len(p)
+    level, is_open = alpha, True
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if is_open:
+            level = alpha / (len(p) - rank)
+            is_open = p[index] <= level
+        alphas[index] = level
+    return alphas
+
+
+def holm_adjusted(p: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p: the smallest alpha for all hypotheses that rejects each of them."""
+    adjusted, largest = [1.0] * len(p), 0.0
+    for rank, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +24,7 @@ from harness.base.inspection import (
     PredictedNumbers,
 )
 from harness.base.metric_names import quantities
+from harness.base.statistics import wilson_interval
 from harness.figures.style import (
     BLUE,
     DARK_VERMILLION,
@@ -68,9 +68,6 @@ MOST_OUTPUTS = 6
 
 HEADING = heading_height(["run", "data"])
 """Inches that the heading of every figure takes."""
-
-Z95 = statistics.NormalDist().inv_cdf(0.975)
-"""Standard deviations on either side of the mean that hold 95% of a normal distribution."""
 
 
 def draw_run(
@@ -132,19 +129,6 @@ def confusion(predicted: PredictedClasses, classes: int) -> NDArray[np.int64]:
     """Number of examples by true class (row) and predicted class (column), (c, c)."""
     cells = predicted.labels * classes + predicted.predictions
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
-
-
-def wilson_interval(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of the share `hits` of n > 0; both ends lie in [0, 1].
-
-    Unlike the share ± 1.96 standard errors it never leaves [0, 1], and has a width even for a share
-    of 0 or 1 (Wilson, Probable inference, the law of succession, and statistical inference, 1927).
-    """
-    share, square = hits / n, Z95**2
-    centre = (share + square / (2 * n)) / (1 + square / n)
-    half = Z95 / (1 + square / n) * math.sqrt(share * (1 - share) / n + square / (4 * n**2))
-    # Rounding must not leave a share of 0 or 1 outside its own interval.
-    return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
 @styled()

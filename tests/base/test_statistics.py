@@ -19,9 +19,13 @@ from harness.base.statistics import (
     MOST_EXACT_PAIRS,
     Summary,
     expected_maximum,
+    holm_adjusted,
+    holm_alphas,
+    mcnemar_p,
     paired_difference,
     sign_flip_p,
     summarize,
+    wilson_interval,
 )
 
 # Rounded, because NumPy's squares of tiny numbers are zero.
@@ -185,3 +189,69 @@ def test_the_expected_maximum_is_that_of_all_possible_draws(values: list[float])
         largest = [max(draw) for draw in itertools.product(values, repeat=n)]
         assert mean == pytest.approx(np.mean(largest))
         assert std == pytest.approx(np.std(largest), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n"), [(0, 1), (1, 1), (0, 90), (90, 90), (45, 90), (999, 1000), (6000, 6000)]
+)
+def test_the_interval_of_a_share_is_wilsons(hits: int, n: int) -> None:
+    low, high = wilson_interval(hits, n)
+    expected = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert 0 <= low <= hits / n <= high <= 1
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+@example(0, 0)
+@example(0, 500)
+def test_mcnemar_is_the_binomial_test_of_a_fair_coin(first: int, second: int) -> None:
+    expected = stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar_p(first, second) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar_p(first, second) == mcnemar_p(second, first)
+
+
+def test_holm_is_the_textbook_example() -> None:
+    p = [0.01, 0.04, 0.03, 0.005]
+    assert holm_adjusted(p) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_alphas(p) == pytest.approx([0.05 / 3, 0.025, 0.025, 0.0125])
+    assert holm_adjusted([]) == holm_alphas([]) == []
+
+
+P_VALUES = st.lists(st.floats(0, 1) | st.floats(0, 0.06), min_size=1, max_size=12)
+
+
+@given(P_VALUES)
+@example([0.02, 0.02, 0.02])
+def test_holm_is_monotone_and_agrees_with_itself(p: list[float]) -> None:
+    alphas, adjusted = holm_alphas(p), holm_adjusted(p)
+    order = sorted(range(len(p)), key=p.__getitem__)
+    for less, more in itertools.pairwise(order):
+        assert adjusted[less] <= adjusted[more]
+        assert alphas[less] <= alphas[more]
+    rejected = [one <= alpha for one, alpha in zip(p, alphas, strict=True)]
+    assert [rejected[index] for index in order] == sorted(
+        (rejected[index] for index in order), reverse=True
+    )
+    for index, value in enumerate(adjusted):
+        assert p[index] <= value <= 1
+        assert 0.05 / len(p) <= alphas[index] <= 0.05
+        if abs(value - 0.05) > 1e-12:
+            assert rejected[index] == (value <= 0.05)
+
+
+@given(P_VALUES)
+def test_holm_agrees_with_statsmodels(p: list[float]) -> None:
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    rejected, corrected, *_ = multitest.multipletests(p, method="holm")
+    assert holm_adjusted(p) == pytest.approx(list(corrected))
+    if all(abs(value - 0.05) > 1e-12 for value in corrected):
+        assert [one <= alpha for one, alpha in zip(p, holm_alphas(p), strict=True)] == list(
+            rejected
+        )
+
+
+@given(st.integers(0, 400), st.integers(0, 400))
+def test_mcnemar_agrees_with_statsmodels(first: int, second: int) -> None:
+    tables = pytest.importorskip("statsmodels.stats.contingency_tables")
+    expected = tables.mcnemar([[7, first], [second, 5]], exact=True).pvalue
+    assert mcnemar_p(first, second) == pytest.approx(expected)

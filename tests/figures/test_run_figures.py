@@ -24,7 +24,6 @@ from conftest import ROOT
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 from torch import nn
 
 from experiments.baseline import Baseline
@@ -38,6 +37,7 @@ from harness.base.inspection import (
     PredictedClasses,
     PredictedNumbers,
 )
+from harness.base.statistics import wilson_interval
 from harness.figures import run_figures, style
 from harness.training.builtin_datasets import CLASS_NAMES, open_dataset
 from harness.training.device import Execution
@@ -416,21 +416,11 @@ def test_class_accuracy_shows_and_tells_each_class(inspection: Inspection) -> No
             hits,
         )
         assert float(row["accuracy"]) == hits / n
-        assert (float(row["low"]), float(row["high"])) == run_figures.wilson_interval(hits, n)
+        assert (float(row["low"]), float(row["high"])) == wilson_interval(hits, n)
     words = words_of(
         run_figures.class_accuracy(classes_of(inspection), LONG_NAMES, ["run", "data"])
     )
     assert f"{float(rows[4]['accuracy']):.1%} of {rows[4]['examples']}" in words
-
-
-@pytest.mark.parametrize(
-    ("hits", "n"), [(0, 1), (1, 1), (0, 90), (90, 90), (45, 90), (999, 1000), (6000, 6000)]
-)
-def test_the_interval_is_wilsons(hits: int, n: int) -> None:
-    low, high = run_figures.wilson_interval(hits, n)
-    expected = binomtest(hits, n).proportion_ci(0.95, method="wilson")
-    assert (low, high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert 0 <= low <= hits / n <= high <= 1
 
 
 def test_mistakes_show_and_tell_their_names(inspection: Inspection) -> None:
