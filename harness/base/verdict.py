@@ -80,7 +80,9 @@ class Spread:
         one degree of freedom.
         """
         variance, degrees = self._of_mean(self.n, self.examples)
-        return _quantile(1 - alpha / 2, degrees) * math.sqrt(variance) if degrees >= 1 else None
+        if degrees < 1 - _ZERO:
+            return None
+        return _quantile(1 - alpha / 2, degrees) * math.sqrt(variance)
 
     @property
     def from_seeds(self) -> float:
