@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.analysis import table
 from harness.analysis.curves import draw_curves
-from harness.analysis.differences import SeedDifference, differences, reference_among
+from harness.analysis.differences import Difference, differences, reference_among
 from harness.analysis.query import (
     Query,
     data_seen,
@@ -22,13 +22,19 @@ from harness.analysis.query import (
 from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
 from harness.base.errors import BadRequest, nearest
 from harness.base.formatting import harmless, number_of
-from harness.base.statistics import FEWEST_PAIRS
+from harness.base.verdict import FEWEST_SEEDS
 from harness.tracking import store_address
 from harness.tracking.reader import Reader
 from harness.tracking.schema import StoredRun
 
 PARTS = {"trial": "trials", "confirm": "confirmations on the test examples"}
 """Kinds of runs that have a table of their own; all others share one."""
+
+ENOUGH_SEEDS = 5
+"""Seeds with which a difference has a fair chance to be found."""
+
+MOST_SENTENCES = 10
+"""Comparisons that are also told in a sentence each."""
 
 SHOWN_ROWS = 100
 """Rows that are printed if no limit is given; files have all of them."""
@@ -51,7 +57,7 @@ class Comparison:
     subject: str
     rows: tuple[Row, ...]
     sorted_by: str
-    compared: tuple[SeedDifference | None, ...]
+    compared: tuple[Difference | None, ...]
     reference: Row | None = None
     limit: int | None = None
     met: frozenset[str] | None = None
@@ -129,24 +135,27 @@ class Comparison:
         return notes
 
     def _about_differences(self, reference: Row) -> list[str]:
-        pairs = [d.summary.n if d.summary else 0 for d in self.compared if d]
+        found = [d.verdict for d in self.compared[: self.n_shown] if d and d.verdict]
+        several = len(found) > 1
         notes = [
             f"difference: {reference.objective} minus that of {reference.short_id} "
-            f"({reference.label}), seed by seed, with the 95% t-interval of its mean; "
-            "p: two-sided, of the exact sign-flip permutation test."
+            f"({reference.label}), seed by seed."
         ]
-        if any(n < FEWEST_PAIRS for n in pairs):
+        notes += [
+            # Of many, the table says what it is; what a verdict rests on is said of one.
+            verdict.sentence if several else str(verdict)
+            for verdict in found[:MOST_SENTENCES]
+        ]
+        if any(verdict.n < FEWEST_SEEDS for verdict in found):
             notes.append(
-                f"With fewer than {FEWEST_PAIRS} shared seeds, p cannot get below 0.05: too "
-                f"few to tell. Run more: {_more_seeds(reference.latest)}"
+                f"With fewer than {FEWEST_SEEDS} shared seeds there is no verdict. Run more: "
+                f"{_more_seeds(reference.latest)}"
             )
         if any(d and d.reason == "other code" for d in self.compared):
             notes.append(
                 "other code: the file of the experiment, or a module that it imports, has changed "
                 "between the runs. A difference could come from that instead of the settings."
             )
-        if len(pairs) > 1:
-            notes.append(f"p is not corrected for {len(pairs)} comparisons.")
         return notes
 
 
@@ -154,8 +163,8 @@ def _more_seeds(run: StoredRun) -> str:
     """A command that makes enough runs like this one, with different seeds."""
     if run.kind == "confirm":
         name = shlex.quote(run.mlflow_experiment)
-        return f"python -m harness.study {name} --confirm-seeds {FEWEST_PAIRS}"
-    return f"python -m harness.run {run.experiment or 'NAME'} --repeats {FEWEST_PAIRS}"
+        return f"python -m harness.study {name} --confirm-seeds {ENOUGH_SEEDS}"
+    return f"python -m harness.run {run.experiment or 'NAME'} --repeats {ENOUGH_SEEDS}"
 
 
 def comparisons(
@@ -218,6 +227,7 @@ def comparisons(
             reverse,
             limit,
             met,
+            reader,
         )
         # Confirmations are the end of a study, and of its tables.
         for part in ("runs", *PARTS.values())
@@ -234,6 +244,7 @@ def _comparison(
     reverse: bool,
     limit: int | None,
     met: frozenset[str] | None,
+    reader: Reader,
 ) -> Comparison:
     column = None
     objectives = {row.objective for row in found if row.objective}
@@ -247,7 +258,7 @@ def _comparison(
         subject,
         tuple(found),
         column or (objectives.pop() if len(objectives) == 1 else "objective"),
-        tuple(differences(found, reference) if reference else [None] * len(found)),
+        tuple(differences(found, reference, reader) if reference else [None] * len(found)),
         reference,
         limit,
         met,

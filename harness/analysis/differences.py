@@ -1,64 +1,57 @@
-"""Each row minus a reference row, seed by seed: how large the difference is, and how certain."""
+"""Each row minus a reference row, seed by seed: one verdict, the same wherever it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.analysis.query import data_seen
 from harness.analysis.rows import Row
 from harness.base.errors import BadRequest
+from harness.base.example_results import ExampleResults
 from harness.base.metric_names import Best
-from harness.base.statistics import FEWEST_PAIRS, Summary, paired_difference, sign_flip_p
+from harness.base.verdict import POINTS, Verdict, adjusted, verdict
+from harness.tracking.reader import Reader
+from harness.tracking.schema import StoredRun, examples_file
 
-LEVEL = 0.05
-"""A difference with p at or below this is called better or worse."""
+if TYPE_CHECKING:
+    from harness.base.verdict import Results
+
+CALLED = {"best": "the best configuration", "defaults": "the defaults"}
+"""What a sentence calls the configurations that a study confirms."""
 
 
 @dataclass(frozen=True)
-class SeedDifference:
+class Difference:
     """A row minus the reference, over the seeds that both have.
 
     Attributes:
-        best: whether the highest or the lowest value of the metric is best.
-        summary: of the differences; None if there is none.
-        p: of the sign-flip test, two-sided.
-        reason: why there is no difference.
+        verdict: None if the rows cannot be compared.
+        reason: why not.
     """
 
-    best: Best | None
-    summary: Summary | None = None
-    p: float | None = None
+    verdict: Verdict | None = None
     reason: str = "no shared seeds"
-
-    @property
-    def verdict(self) -> str:
-        """In words, whether the row is better than the reference."""
-        if self.summary is None or self.p is None:
-            return self.reason
-        if self.summary.n < FEWEST_PAIRS:
-            return f"n = {self.summary.n} is too small"
-        if self.p > LEVEL:
-            return "cannot be told apart"
-        return "better" if (self.summary.mean > 0) == (self.best == "max") else "worse"
 
     def record(self) -> dict[str, Any]:
         """The difference by column."""
-        summary = self.summary
-        spread = summary if summary and summary.n > 1 else None
+        low, high = (self.verdict and self.verdict.interval) or (None, None)
         return {
-            "pairs": summary.n if summary else 0,
-            "difference": summary.mean if summary else None,
-            "difference.low": spread and spread.low,
-            "difference.high": spread and spread.high,
-            "p": self.p,
-            "verdict": self.verdict,
+            "pairs": self.verdict.n if self.verdict else 0,
+            "difference": self.verdict and self.verdict.difference,
+            "difference.low": low,
+            "difference.high": high,
+            "p": self.verdict and self.verdict.p,
+            "verdict": self.verdict.conclusion if self.verdict else self.reason,
         }
 
 
-def differences(rows: Sequence[Row], reference: Row) -> list[SeedDifference | None]:
+def differences(rows: Sequence[Row], reference: Row, reader: Reader) -> list[Difference | None]:
     """Each row's difference from the reference; None for the reference itself.
+
+    Several are adjusted after Holm.
 
     Raises:
         BadRequest: the reference has no metric to compare.
@@ -66,25 +59,79 @@ def differences(rows: Sequence[Row], reference: Row) -> list[SeedDifference | No
     metric = reference.objective
     if metric is None:
         raise BadRequest(f"against: {reference.label} has no metric to compare by.")
-    return [None if row is reference else _difference(row, reference, metric) for row in rows]
+    found = [
+        None if row is reference else _difference(row, reference, metric, reader) for row in rows
+    ]
+    redrawn = iter(adjusted([one.verdict for one in found if one and one.verdict]))
+    return [Difference(next(redrawn)) if one and one.verdict else one for one in found]
 
 
-def _difference(row: Row, reference: Row, metric: str) -> SeedDifference:
-    best = reference.best_of(metric)
+def _difference(row: Row, reference: Row, metric: str, reader: Reader) -> Difference:
     if data_seen(row.runs[0]) != data_seen(reference.runs[0]):
-        return SeedDifference(best, reason="other examples")
+        return Difference(reason="other examples")
     if row.runs[0].code_differs(reference.runs[0]):
-        return SeedDifference(best, reason="other code")
-    values, others = row.by_seed(metric), reference.by_seed(metric)
-    shared = sorted(values.keys() & others.keys())
-    if not shared:
-        return SeedDifference(best)
-    summary = paired_difference(
-        [values[seed] for seed in shared], [others[seed] for seed in shared]
+        return Difference(reason="other code")
+    found = between(
+        *(
+            {run.seed: results_of(run, metric, reader) for run in one.runs if run.seed is not None}
+            for one in (row, reference)
+        ),
+        metric=metric,
+        best=reference.best_of(metric),
+        names=(_called(row), _called(reference)),
     )
-    return SeedDifference(
-        best, summary, sign_flip_p([values[seed] - others[seed] for seed in shared])
+    return Difference(found) if found else Difference()
+
+
+def between(
+    first: Mapping[int, Results | None],
+    second: Mapping[int, Results | None],
+    *,
+    metric: str,
+    best: Best | None,
+    names: tuple[str, str],
+) -> Verdict | None:
+    """The verdict on two configurations; None if they share no seed.
+
+    Args:
+        first: the results of the first one's trainings, by seed; see `results_of`.
+        second: those of the second one's.
+        names: of the configurations, as a sentence has them.
+    """
+    seeds = sorted(first.keys() & second.keys())
+    if not seeds:
+        return None
+    return verdict(
+        [first[seed] for seed in seeds],
+        [second[seed] for seed in seeds],
+        best=best,
+        metric=metric,
+        unit=POINTS if metric.endswith("/accuracy") else "",
+        names=names,
     )
+
+
+def results_of(run: StoredRun, metric: str, reader: Reader) -> Results | None:
+    """The results of a run on single examples, or its metric alone; None if it has not finished."""
+    value = run.metrics.get(metric)
+    if run.outcome == "diverged" or value is None:
+        return None
+    content = reader.artifact(run.run_id, examples_file(metric))
+    if content is None:
+        return value
+    try:
+        found = ExampleResults.decode(content, run.data.get(metric.partition("/")[0]))
+    except ValueError as error:
+        warnings.warn(
+            f"{examples_file(metric)} of {run.run_id}: {error}; its mean alone is used.",
+            stacklevel=2,
+        )
+        return value
+    return found.values
+
+
+def _called(row: Row) -> str:
+    return CALLED.get(row.label, row.label) if row.latest.kind == "confirm" else row.label
 
 
 def reference_among(rows: Sequence[Row], name: str, run_ids: set[str]) -> Row | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from harness.analysis.differences import SeedDifference
+from harness.analysis.differences import Difference
 from harness.analysis.rows import SOURCE, Row
 from harness.base.errors import BadRequest, nearest
 from harness.base.formatting import harmless, metric_text, value_text
@@ -67,7 +67,7 @@ class Column:
 
 
 def records(
-    rows: Sequence[Row], compared: Sequence[SeedDifference | None], reference: Row | None
+    rows: Sequence[Row], compared: Sequence[Difference | None], reference: Row | None
 ) -> list[Record]:
     """Everything about the rows, with their differences; a column has a value in some row."""
     found = [

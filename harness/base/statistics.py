@@ -16,14 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FEWEST_PAIRS = 6
-"""With fewer pairs the sign-flip test cannot reach p = 0.05."""
-
-MOST_EXACT_PAIRS = 30
-"""Up to this number of pairs the sign-flip test enumerates all 2^n flips."""
-
-SAMPLED_FLIPS = 10_000
-"""Random flips, from a fixed seed, if there are more pairs."""
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
 """Standard deviations on either side of the mean that hold 95% of a normal distribution."""
@@ -100,11 +92,6 @@ def expected_maximum(values: Sequence[float]) -> list[tuple[float, float]]:
     return expected
 
 
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Summary:
-    """Summarize first minus second, pair by pair (the same seed in both)."""
-    return summarize([a - b for a, b in zip(first, second, strict=True)])
-
-
 def wilson_interval(hits: int, n: int) -> tuple[float, float]:
     """95% interval of the share `hits` of n > 0; both ends lie in [0, 1].
 
@@ -160,38 +147,6 @@ def holm_adjusted(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p of the permutation test on paired differences.
-
-    If both sides were alike, each difference could as well have the opposite sign. p is the share
-    of all 2^n choices of signs whose sum is at least as far from zero as the observed sum. The
-    test assumes no distribution, and p is at least 2 / 2^n. Beyond `MOST_EXACT_PAIRS` pairs, p is
-    estimated from random choices and the observed one (Phipson and Smyth 2010, "Permutation
-    p-values should never be zero").
-
-    Raises:
-        ValueError: There are no differences, or one of them is not finite.
-    """
-    import numpy as np
-
-    values = np.asarray(differences, dtype=np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError("no differences to test, or not finite")
-    # Sums of the same numbers in another order round differently.
-    found = abs(math.fsum(values)) - 1e-9 * float(np.abs(values).sum())
-    if found <= 0:
-        return 1.0
-    if len(values) > MOST_EXACT_PAIRS:
-        signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(SAMPLED_FLIPS, len(values)))
-        as_far = int((np.abs(signs @ values) >= found).sum())
-        return (1 + as_far) / (1 + SAMPLED_FLIPS)
-    # Every sum over the first half of the pairs is combined with every sum over the second half.
-    half = len(values) // 2
-    first, second = _signed_sums(values[:half]), np.sort(_signed_sums(values[half:]))
-    above = int((len(second) - np.searchsorted(second, found - first)).sum())
-    return above / 2.0 ** (len(values) - 1)
 
 
 def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -144,10 +144,12 @@ class _Content:
                 spread = f"± {metric_text(found.std)}, " if found.n > 1 else ""
                 name = f"{capitalized(self.reported)}, {config}"
                 facts.append(Fact(name, metric_text(found.mean), f"{spread}n = {found.n}"))
-        if difference := self._difference():
-            interval = f"95%: {difference.low:+.4f} to {difference.high:+.4f}, "
-            n = f"{interval if difference.n > 1 else ''}n = {difference.n}"
-            facts.append(Fact("Difference", f"{difference.mean:+.4f}", n))
+        if difference := self.answer["difference"]:
+            interval = ""
+            if difference["low"] is not None:
+                interval = f"95%: {difference['low']:+.4f} to {difference['high']:+.4f}, "
+            mean = "-" if difference["difference"] is None else f"{difference['difference']:+.4f}"
+            facts.append(Fact("Difference", mean, f"{interval}n = {difference['n']}"))
         total, _ = self._compute_time()
         return [
             *facts,
@@ -405,8 +407,8 @@ class _Content:
             ),
             Item(
                 "Uncertainty",
-                "standard deviation over seeds (n - 1); 95% intervals of means and of the paired "
-                "difference by Student's t",
+                "standard deviation over seeds (n - 1); 95% intervals of means over seeds by "
+                "Student's t; of the paired difference over seeds and test examples, crossed",
                 len(self.seeds) > 1,
             ),
             *checklist.environment_items([checklist.own_tags(run) for run in runs]),
@@ -445,11 +447,6 @@ class _Content:
             "run the study to its end for a new one"
         ]
 
-    def _difference(self) -> Summary | None:
-        difference: dict[str, Any] = self.answer["difference"]
-        known: dict[str, Any] = {n: math.nan if v is None else v for n, v in difference.items()}
-        return Summary(**known) if known else None
-
     def _compute_time(self) -> tuple[str, str]:
         """The time of all trainings together, and its parts."""
         trials = sum(row.seconds or 0.0 for row in self.rows)
@@ -469,8 +466,9 @@ class _Content:
                 measure = [metric_in_words(metric)] if self.is_front else []
                 numbers = _numbers(_summary(confirmation, metric))
                 rows.append([config, *varied, *measure, *numbers])
-        if difference := self._difference():
-            rows.append(["difference", *(None for _ in self.names), *_numbers(difference)])
+        if difference := self.answer["difference"]:
+            ends = [difference["difference"], None, difference["low"], difference["high"]]
+            rows.append(["difference", *(None for _ in self.names), *ends, difference["n"]])
         return Table(
             f"{capitalized(self.reported)} after training on all training examples",
             [

@@ -188,8 +188,12 @@ class DatabaseReader:
             parts = urlsplit(uri)
             if len(parts.scheme) > 1 and parts.scheme != "file":  # one letter is a Windows drive
                 return ClientReader().artifact(run_id, path)
-            file = project.root() / (_path_of(parts.path) if parts.scheme == "file" else uri) / path
-            return file.read_bytes() if file.is_file() else None
+            location = _path_of(parts.path) if parts.scheme == "file" else uri
+            # A relative one starts at the project, which may be another one than this.
+            for root in (project.root(), self.path.parent.parent):
+                file = root / location / path
+                if file.is_file():
+                    return file.read_bytes()
         return None
 
     def _heads(self, condition: str = "TRUE", *values: Any) -> list[_Head]:

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.analysis.differences import CALLED, between, results_of
 from harness.base.command_line import command_text
+from harness.base.errors import BadRequest, RunFailed
 from harness.base.formatting import assignments, html_facts, metric_text, number_of, value_text
 from harness.base.goals import Goal
 from harness.base.signals import deferred
-from harness.base.statistics import Summary, paired_difference
 from harness.base.trials import confirmed_metric, metric_in_words
+from harness.base.verdict import Verdict
 from harness.figures import style
 from harness.reporting.building import study_page
 from harness.search import FrozenTrial, trial_queue
@@ -27,10 +29,13 @@ from harness.search.storage import StoredStudy
 from harness.search.study import describe_space, edge_warnings
 from harness.search.trial_queue import Counts, Search
 from harness.tracking.messages import EndRun, Recorder, SaveArtifacts
+from harness.tracking.reader import open_reader
 from harness.training.experiment import Experiment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from harness.base.verdict import Results
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,17 +90,21 @@ class StudyAnswer:
         """The metrics on the test set that confirm the objectives."""
         return [confirmed_metric(goal.metric) for goal in self.goals]
 
-    @property
-    def difference(self) -> Summary | None:
-        """The confirmed metric of the best minus the defaults, seed by seed.
+    @functools.cached_property
+    def difference(self) -> Verdict | None:
+        """The verdict on the best against the defaults, in the confirmed metric.
 
         None with several objectives, and if there is nothing to compare.
         """
         if len(self.confirmed) < 2 or len(self.goals) > 1:
             return None
         (metric,) = self.metrics_confirmed
-        best, defaults = (list(found.values[metric].values()) for found in self.confirmed.values())
-        return paired_difference(best, defaults)
+        return between(
+            *(_results(found, metric) for found in self.confirmed.values()),
+            metric=metric,
+            best=self.goals[0].best,
+            names=(CALLED["best"], CALLED["defaults"]),
+        )
 
     @property
     def verdict(self) -> str:
@@ -111,31 +120,7 @@ class StudyAnswer:
             return "The defaults timed out as a trial: there is nothing to compare."
         if difference is None:
             return "The defaults were the best configuration found; there is nothing to compare."
-        metric = metric_in_words(self.metrics_confirmed[0])
-        if math.isnan(difference.mean):
-            return (
-                f"A training diverged and has no {metric}: the configurations cannot be compared."
-            )
-        amount = f"{difference.mean:+.4f} of {metric}"
-        if difference.n == 1:
-            return (
-                f"The best configuration differs from the defaults by {amount} "
-                "on one seed (n = 1): whether it is better cannot be told."
-            )
-        interval = f"95% interval {difference.low:+.4f} to {difference.high:+.4f}"
-        basis = f"{amount} ({interval}, n = {difference.n} paired seeds)"
-        low, high = sorted(self.goals[0].sign * end for end in (difference.low, difference.high))
-        if low > 0:
-            return f"The best configuration beats the defaults by {basis}: the difference stands."
-        if high < 0:
-            return (
-                f"The best configuration differs from the defaults by {basis}: "
-                "on the test set the difference is reversed, the defaults are better."
-            )
-        return (
-            f"The best configuration differs from the defaults by {basis}: "
-            "whether it is better cannot be told."
-        )
+        return str(difference)
 
     @property
     def _lacks_defaults(self) -> bool:
@@ -270,12 +255,16 @@ class StudyAnswer:
                 label = f"confirm/{config.replace(' ', '_')}/{name.replace('/', '_')}"
                 metrics |= confirmation.summary(name).metrics(label)
         if self.difference:
-            metrics |= self.difference.metrics("confirm/difference")
+            known = self.difference.record()
+            metrics |= {
+                f"confirm/difference/{name}": float(value)
+                for name, value in {"mean": known["difference"], **known}.items()
+                if name in ("n", "mean", "low", "high", "p") and value is not None
+            }
         return metrics
 
     def answer(self) -> dict[str, Any]:
         """The whole result as JSON holds it, the file `study.json`."""
-        difference = vars(self.difference) if self.difference else {}
         plain: dict[str, Any] = study_summary(self.stored) | {
             "n_trials": self.search.n_trials,
             "device": self.device,
@@ -293,7 +282,7 @@ class StudyAnswer:
                 }
                 for name, c in self.confirmed.items()
             },
-            "difference": {name: _finite(value) for name, value in difference.items()},
+            "difference": self.difference.record() if self.difference else {},
             "verdict": self.verdict if self.confirmed else "not confirmed",
             "warnings": self.warnings,
         }
@@ -361,6 +350,18 @@ def configurations(
         configs["defaults"] = search.study.experiment
     # Without validation examples nothing can stop a training early.
     return {name: dataclasses.replace(config, patience=0) for name, config in configs.items()}
+
+
+def _results(found: Confirmation, metric: str) -> dict[int, Results | None]:
+    """The results of a confirmation by seed: on single examples as far as its runs have them."""
+    reader = open_reader()
+    results: dict[int, Results | None] = {}
+    for run_id, (seed, value) in zip(found.run_ids, found.values[metric].items(), strict=True):
+        try:
+            results[seed] = results_of(reader.run(run_id), metric, reader)
+        except (BadRequest, RunFailed):  # it was deleted, or a tracking server is away
+            results[seed] = value if math.isfinite(value) else None
+    return results
 
 
 def _header(*names: str) -> list[str]:

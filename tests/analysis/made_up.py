@@ -5,7 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from harness.tracking.reader import DatabaseReader
 from harness.tracking.schema import StoredRun
+
+
+class NoArtifacts(DatabaseReader):
+    """A store without a file."""
+
+    def __init__(self) -> None:
+        pass
+
+    def artifact(self, run_id: str, path: str) -> bytes | None:
+        """Nothing."""
+        return None
 
 
 def made_up_run(

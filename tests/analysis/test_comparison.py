@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 import pytest
-from made_up import made_up_run
+from made_up import NoArtifacts, made_up_run
 
 from harness.analysis import table
 from harness.analysis.comparison import SHOWN_ROWS, Comparison
@@ -65,7 +65,12 @@ def test_a_parameter_that_differs_beyond_the_rows_shown_is_a_column() -> None:
 def test_a_reference_alone_is_still_called_so() -> None:
     found = rows_of([made_up_run(2, 0), made_up_run(1, 0, parameters={"lr": 0.2})])
     comparison = Comparison(
-        "some", tuple(found), "accuracy", tuple(differences(found, found[0])), found[0], limit=1
+        "some",
+        tuple(found),
+        "accuracy",
+        tuple(differences(found, found[0], NoArtifacts())),
+        found[0],
+        limit=1,
     )
     assert cells(comparison.columns([]), "verdict") == ("reference",)
 

@@ -20,7 +20,7 @@ from harness.base.processes import child_process, end_tree, is_running, process_
 pytestmark = pytest.mark.processes
 
 TREE = """
-import subprocess, sys, time
+import os, subprocess, sys, time
 depth = int(sys.argv[1])
 if depth:
     words = [sys.executable, "-c", sys.argv[2], str(depth - 1), *sys.argv[2:]]
@@ -28,7 +28,7 @@ if depth:
 if "stubborn" in sys.argv:
     import signal
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-print("ready", flush=True)
+os.write(1, b"ready\\n")  # in one piece: others write there too
 time.sleep(600)
 """
 """A process that starts another one, in a session of its own, and so on."""

@@ -6,7 +6,6 @@ import itertools
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,15 +14,11 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from harness.base.statistics import (
-    FEWEST_PAIRS,
-    MOST_EXACT_PAIRS,
     Summary,
     expected_maximum,
     holm_adjusted,
     holm_alphas,
     mcnemar_p,
-    paired_difference,
-    sign_flip_p,
     summarize,
     wilson_interval,
 )
@@ -77,10 +72,9 @@ def test_a_single_value_has_no_spread(value: float) -> None:
     assert "nan" not in str(summary)
 
 
-@pytest.mark.parametrize("summarized", [summarize, lambda _: paired_difference([], [])])
-def test_no_values_have_no_summary(summarized: Callable[[list[float]], Summary]) -> None:
+def test_no_values_have_no_summary() -> None:
     with pytest.raises(ValueError, match="no values"):
-        summarized([])
+        summarize([])
 
 
 @pytest.mark.parametrize("values", [[math.nan, 1.0], [math.inf, 1.0], [math.inf, -math.inf]])
@@ -106,67 +100,7 @@ def test_the_metrics_of_a_summary_carry_its_name() -> None:
     }
 
 
-@given(st.lists(st.tuples(VALUES, VALUES), min_size=2, max_size=10))
-def test_a_paired_difference_summarizes_the_differences(pairs: list[tuple[float, float]]) -> None:
-    first, second = zip(*pairs, strict=True)
-    assert paired_difference(first, second) == summarize([a - b for a, b in pairs])
-
-
-def test_pairs_need_a_partner() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        paired_difference([1.0, 2.0], [1.0])
-
-
 # ---- the sign-flip test ----
-
-
-@given(st.lists(st.integers(-20, 20), min_size=1, max_size=10))
-def test_p_is_the_share_of_all_flips_that_are_as_far_from_zero(hundredths: list[int]) -> None:
-    flips = itertools.product((-1, 1), repeat=len(hundredths))
-    sums = [sum(a * b for a, b in zip(signs, hundredths, strict=True)) for signs in flips]
-    share = sum(abs(found) >= abs(sum(hundredths)) for found in sums) / len(sums)
-    # As accuracies are: hundredths that no floating-point number is exactly.
-    assert sign_flip_p([value / 100 for value in hundredths]) == share
-
-
-@pytest.mark.parametrize("n", [3, 8])
-def test_p_is_that_of_scipy(n: int) -> None:
-    differences = np.random.default_rng(n).normal(0.5, 1, n)
-    expected = stats.permutation_test(
-        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
-    )
-    assert sign_flip_p(list(differences)) == pytest.approx(expected.pvalue)
-
-
-@given(st.lists(VALUES, min_size=1, max_size=14), st.floats(0.01, 100))
-def test_p_knows_neither_direction_nor_unit(values: list[float], unit: float) -> None:
-    p = sign_flip_p(values)
-    assert 2 ** (1 - len(values)) <= p <= 1
-    assert sign_flip_p([-value for value in values]) == p
-    assert sign_flip_p(values[::-1]) == p
-    assert sign_flip_p([value * unit for value in values]) == p
-
-
-def test_fewer_pairs_than_the_fewest_cannot_reach_the_level() -> None:
-    assert sign_flip_p([1.0] * (FEWEST_PAIRS - 1)) > 0.05
-    assert sign_flip_p([1.0] * FEWEST_PAIRS) == 2 / 2**FEWEST_PAIRS < 0.05
-
-
-def test_very_many_pairs_are_sampled_and_agree_with_the_exact_test() -> None:
-    draws = np.random.default_rng(1).normal(0.3, 1, MOST_EXACT_PAIRS + 1)
-    sampled, exact = sign_flip_p(list(draws)), sign_flip_p(list(draws[:-1]))
-    assert sampled == sign_flip_p(list(draws))
-    assert 0.001 < exact < 0.5
-    t_test = stats.ttest_1samp(draws, 0).pvalue
-    assert sampled == pytest.approx(t_test, rel=0.2)
-    assert exact == pytest.approx(stats.ttest_1samp(draws[:-1], 0).pvalue, rel=0.2)
-    assert sign_flip_p([1.0] * 1000) == pytest.approx(1e-4, rel=0.1)
-
-
-@pytest.mark.parametrize("differences", [[], [math.nan], [1.0, math.inf]])
-def test_what_cannot_be_tested_is_refused(differences: list[float]) -> None:
-    with pytest.raises(ValueError, match="no differences"):
-        sign_flip_p(differences)
 
 
 @pytest.mark.processes

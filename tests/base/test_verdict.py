@@ -26,7 +26,7 @@ from simulate_verdict import (
     split_coverage,
 )
 
-from harness.base.statistics import holm_alphas, paired_difference, wilson_interval
+from harness.base.statistics import holm_alphas, summarize, wilson_interval
 from harness.base.verdict import Spread, Verdict, adjusted, verdict
 
 Array = NDArray[Any]
@@ -140,7 +140,7 @@ def test_the_order_of_seeds_and_examples_does_not_matter(
 def test_without_values_for_single_examples_the_interval_is_over_seeds() -> None:
     first, second = [0.80, 0.82, 0.81, 0.85], [0.79, 0.78, 0.80, 0.82]
     found = verdict(first, second, **ACCURACY)
-    expected = paired_difference(first, second)
+    expected = summarize([a - b for a, b in zip(first, second, strict=True)])
     assert found.interval == pytest.approx((expected.low, expected.high))
     assert found.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
     assert found.correlation == pytest.approx(np.corrcoef(first, second)[0, 1])
@@ -161,7 +161,7 @@ def test_the_pairs_of_drawn_splits_have_examples_of_their_own() -> None:
     second = [side + 0.1 * rng.standard_normal(len(side)) for side in first]
     found = verdict(first, second, splits="drawn", **LOSS)
     means = [[float(side.mean()) for side in sides] for sides in (first, second)]
-    expected = paired_difference(*means)
+    expected = summarize([a - b for a, b in zip(*means, strict=True)])
     assert found.interval == pytest.approx((expected.low, expected.high))
     assert "over splits, n = 4 paired splits" in found.sentence
     assert "a split of its own" in str(found)

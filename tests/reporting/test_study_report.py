@@ -10,8 +10,8 @@ import pytest
 from conftest import HOSTILE
 from report_page import Parsed, check_needs_nothing_else
 
-from harness.base.statistics import paired_difference
 from harness.base.trials import SearchedParameter, TrialRow, confirmed_metric
+from harness.base.verdict import Verdict, verdict
 from harness.figures.study_figures import draw_study
 from harness.reporting.study_report import study_html
 from harness.tracking.schema import StoredRun
@@ -100,10 +100,14 @@ def answer_of(
             }
             for name, values in confirmed.items()
         },
-        "difference": vars(paired_difference(*confirmed.values())) if len(confirmed) > 1 else {},
+        "difference": verdict_of(**confirmed).record() if len(confirmed) > 1 else {},
         "verdict": "The verdict.",
         **changes,
     }
+
+
+def verdict_of(best: list[float], defaults: list[float]) -> Verdict:
+    return verdict(best, defaults, best="max", metric="test/accuracy", unit="points")
 
 
 def report(rows: Sequence[TrialRow], name: str = "some", **confirmed: list[float]) -> str:
