@@ -41,16 +41,24 @@ def train(
     lr: float = 0.1,
     batch_size: int = 256,
     num_epochs: int = 10,
+    drop_last: bool = False,
+    weigh_examples: bool = False,
     device: str = "cpu",
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train with two loaders and the five-step loop, evaluating after each epoch.
+
+    Args:
+        drop_last: leave the last batch out if it is smaller.
+        weigh_examples: let each example weigh the same, also in a smaller last batch.
 
     Returns:
         The network, and each epoch's losses, accuracies and seconds.
     """
     torch.manual_seed(seed)
     net = build_net().to(device)
-    train_loader = DataLoader(train_dataset, batch_size=batch_size, shuffle=True, num_workers=0)
+    train_loader = DataLoader(
+        train_dataset, batch_size=batch_size, shuffle=True, num_workers=0, drop_last=drop_last
+    )
     test_loader = DataLoader(test_dataset, batch_size=batch_size, shuffle=False, num_workers=0)
     loss_fn = nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
@@ -64,7 +72,10 @@ def train(
             logits = net(X)
             loss = loss_fn(logits, y)
             optimizer.zero_grad()
-            loss.backward()
+            if weigh_examples:
+                (loss * (len(y) / batch_size)).backward()
+            else:
+                loss.backward()
             optimizer.step()
             total_loss += loss.item() * len(y)
             correct += int((logits.argmax(dim=1) == y).sum())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +20,7 @@ from harness.training.builtin_datasets import data_root, on_disk
 from harness.training.data_checks import shape_text
 from harness.training.device import choose
 from harness.training.experiment import Experiment
-from harness.training.loop import EpochResult
+from harness.training.loop import EpochResult, updates_per_epoch
 from harness.training.misfits import built_network, check_fit
 from harness.workers.study_run import StudyRequest
 
@@ -60,7 +59,7 @@ def run_dry_run(experiment: Experiment, settings: RunSettings) -> str:
             f"{size:,} training examples of {item} and {len(prepared.evaluation):,} "
             f"{prepared.evaluated_on} examples of {prepared.dataset.name}"
         )
-    batches = math.ceil(size / experiment.batch_size)
+    batches = updates_per_epoch(experiment, size)
     return _listed(
         str(experiment),
         {

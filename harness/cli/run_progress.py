@@ -9,7 +9,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 from harness.base.formatting import metric_text, number_of, value_text
-from harness.base.metric_names import judge, observations, quantities
+from harness.base.metric_names import AVERAGE, averages, judge, observations, quantities
 from harness.execution.driver import Callback
 from harness.execution.events import Begun, Ending
 from harness.execution.launch import GroupResult, RunResult
@@ -42,7 +42,8 @@ class LiveEpochs(Callback):
 
     def begun(self, event: Begun) -> None:
         """Show the bar."""
-        size = next(part.size for part in event.data if part.context == "training")
+        assert self.group.training
+        size = self.group.training.examples_per_epoch
         self.bar = _ImagesBar(self.group, size, self.num_epochs, self.console)
         self.bar.start()
 
@@ -109,13 +110,15 @@ def epochs_view(group: TrainingGroup, num_epochs: int, *, quiet: bool) -> Callba
 def epoch_line(result: EpochResult, num_epochs: int) -> str:
     """One line about an epoch: losses, metrics, observations, speed, seconds."""
     metrics = result.metrics
-    parts = [part for part in ("train", judge(metrics)) if part]
+    part, names = judge(metrics), quantities(metrics)
+    sets = [("train", "train/", names)]
+    if part:
+        sets.append((part, f"{part}/", names))
+        sets.append(("average", f"{part}/{AVERAGE}", averages(metrics)))
     measured = [
-        f"  {part} "
-        + " ".join(
-            f"{name} {metric_text(metrics[f'{part}/{name}'])}" for name in quantities(metrics)
-        )
-        for part in parts
+        f"  {word} " + " ".join(f"{name} {metric_text(metrics[prefix + name])}" for name in shown)
+        for word, prefix, shown in sets
+        if shown
     ]
     observed = "".join(f"  {name} {value_text(metrics[name])}" for name in observations(metrics))
     seconds = metrics["time/train_seconds"] + metrics["time/evaluate_seconds"]
@@ -138,6 +141,11 @@ def _of_run(result: RunResult) -> str:
     on = evaluated.context
     loss, *others = quantities(metrics)
     values = ", ".join(f"{name} {metric_text(metrics[f'{on}/{name}'])}" for name in (*others, loss))
+    if averages(metrics):
+        of_average = [
+            f"{name} {metric_text(metrics[f'{on}/{AVERAGE}{name}'])}" for name in (*others, loss)
+        ]
+        values += f"; averaged weights {', '.join(of_average)}"
     figures = f"{on} {values} ({evaluated.size:,} examples, n = 1 seed)"
     lines = [
         f"{result.experiment}: {result.outcome} after {number_of(len(result.epochs), 'epoch')}, "
@@ -155,6 +163,7 @@ def _of_group(group: GroupResult) -> str:
     first = results[0]
     on = _evaluated(first).context
     names = [f"{part}/{name}" for part in ("train", on) for name in quantities(first.metrics)]
+    names += [f"{on}/{AVERAGE}{name}" for name in averages(first.metrics)]
     width = max(map(len, names))
     seconds = sum(result.seconds for result in results)
     lines = [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from harness.base.command_line import command_text
 from harness.base.formatting import metric_text
-from harness.base.metric_names import quantities
+from harness.base.metric_names import AVERAGE, averages, quantities
 from harness.base.outside_code import verify_command
 from harness.base.statistics import Summary
 from harness.execution.callbacks import RecordRun
@@ -33,9 +33,13 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
     ]
     for context, size in sizes.items():
         part = "train" if context == "training" else context
-        if f"{part}/loss" in metrics:
-            values = [f"{metric_text(metrics[f'{part}/{name}'])}" for name in measured]
-            lines.append(f"| {part} | {' | '.join(values)} | {size:,} |")
+        rows = {part: f"{part}/"}
+        if part != "train" and averages(metrics):
+            rows[f"{part}, averaged weights"] = f"{part}/{AVERAGE}"
+        for words, prefix in rows.items():
+            if f"{prefix}loss" in metrics:
+                values = [metric_text(metrics[prefix + name]) for name in measured]
+                lines.append(f"| {words} | {' | '.join(values)} | {size:,} |")
     command = repeating(run, run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
 

@@ -26,7 +26,6 @@ from harness.tracking.schema import DataRecord, Outcome
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
-from harness.training.metrics import directions
 
 NO_WEIGHTS: Weights = {}
 
@@ -157,7 +156,7 @@ def driven_run(
             keep |= {"figures"}
         # Trials, confirmations and verifications are repeated, not resumed.
         callbacks.insert(0, SaveCheckpoints(group, record, project.mlruns() / "checkpoints"))
-    goal = usual_goal(directions(record.experiment.metrics()))
+    goal = usual_goal(record.experiment.directions())
     if record.experiment.patience:
         callbacks.append(StopEarly(record, goal))
     if view:

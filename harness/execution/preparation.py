@@ -20,8 +20,8 @@ from harness.training.dataset import Dataset, Examples
 from harness.training.device import Execution
 from harness.training.downloads import DataUnavailable
 from harness.training.experiment import Experiment
-from harness.training.loop import EvaluationSet, Training
-from harness.training.metrics import ACCURACY, checked_metrics
+from harness.training.loop import EvaluationSet, Training, updates_per_epoch
+from harness.training.metrics import ACCURACY
 
 KEPT = 4
 """Data sets that stay open; a study that searches how its data are made opens one after another."""
@@ -120,10 +120,10 @@ class DataSource:
 
         Raises:
             DataUnavailable: the data are unavailable, and no fallback was allowed.
-            BadRequest: the data set is too small for the experiment's `validation_size`, or does
-                not go with its metrics or loss; or its `metrics()` are none.
+            BadRequest: the data set is too small for the experiment's `validation_size` or
+                `batch_size`, or does not go with its metrics or loss; or its `metrics()` are none.
         """
-        checked_metrics(experiment.metrics())
+        experiment.directions()  # an error of theirs is told before the data are opened
         if experiment.patience and not experiment.validation_size and with_test:
             raise BadRequest(
                 "patience: it needs validation examples, and validation_size is 0. Set some aside: "
@@ -149,6 +149,7 @@ class DataSource:
         if key not in opened.splits:
             opened.splits[key] = dataset.split(size, seed, stratify=experiment.stratify)
         train, validation = opened.splits[key]
+        updates_per_epoch(experiment, len(train))
         if size:
             return Prepared(experiment, dataset, train, validation, "validation", fallback_from)
         if not with_test:

@@ -34,7 +34,6 @@ from harness.training import checkpoint
 from harness.training.device import Execution, describe
 from harness.training.experiment import Experiment
 from harness.training.loop import EpochResult
-from harness.training.metrics import directions
 from harness.training.rehearsal import rehearse
 
 
@@ -225,7 +224,7 @@ def _fitting_state(
     training = rehearsal.training(
         dataclasses.replace(setting.execution, capture_graph=False),
         torch.device("cpu"),
-        keep_best=usual_goal(directions(prepared.experiment.metrics())) if keep_best else None,
+        keep_best=usual_goal(prepared.experiment.directions()) if keep_best else None,
     )
     try:
         rehearse(training, saved.state(), history)

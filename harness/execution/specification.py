@@ -19,7 +19,6 @@ from harness.execution.events import Begun
 from harness.tracking.schema import Kind, RunRecord
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
-from harness.training.metrics import directions
 
 CHECKPOINTS_KEPT = 2
 """The latest one, and the one before it in case the latest turns out to be damaged."""
@@ -94,7 +93,7 @@ class RunSpecification:
                 "owner": str(Owner.current()),
                 "experiment_sha256": experiment.source_digest(),
                 "code": json.dumps(experiment.sources()),
-                "metrics": json.dumps(directions(experiment.metrics())),
+                "metrics": json.dumps(experiment.directions()),
                 **self.tags,
             },
             data=begun.data,

@@ -23,7 +23,7 @@ from harness.base.inspection import (
     PredictedClasses,
     PredictedNumbers,
 )
-from harness.base.metric_names import quantities
+from harness.base.metric_names import AVERAGE, JUDGES, averages, quantities
 from harness.base.statistics import wilson_interval
 from harness.figures.style import (
     BLUE,
@@ -35,6 +35,7 @@ from harness.figures.style import (
     MARGIN,
     NARROW,
     PALE_BLUE,
+    PURPLE,
     SEQUENTIAL_MAP,
     VERMILLION,
     drawn,
@@ -56,6 +57,15 @@ History = Sequence[tuple[int, dict[str, float]]]
 
 PART_COLOURS = {"train": VERMILLION, "validation": GREEN, "test": BLUE}
 """The parts of a dataset that have metrics."""
+
+AVERAGED = "averaged"
+"""The curve of the averaged weights, on the part of the data that judges."""
+
+CURVES = {name: (colour, "-", "o") for name, colour in PART_COLOURS.items()} | {
+    "train": (PART_COLOURS["train"], "--", "s"),
+    AVERAGED: (PURPLE, "-", "D"),
+}
+"""Colour, line and marker of each learning curve."""
 
 PREDICTED, TRUE = DARK_VERMILLION, BLUE
 """Colours of the words for predicted and true classes."""
@@ -135,12 +145,14 @@ def confusion(predicted: PredictedClasses, classes: int) -> NDArray[np.int64]:
 def learning_curves(history: History, lines: Sequence[str]) -> Figure:
     """The loss and every metric by epoch, two in a row, for every part of the data that has them.
 
-    Values that are not finite are left out.
+    Where weights were averaged, their curve stands beside that of the last update. Values that are
+    not finite are left out.
 
     Args:
         lines: the run and its data, for the heading.
     """
-    measured = quantities(name for _, metrics in history for name in metrics)
+    known = dict.fromkeys(name for _, metrics in history for name in metrics)
+    measured, averaged = quantities(known), averages(known)
     height = HEADING + 2.3 * math.ceil(len(measured) / 2) + 0.22
     figure = headed_figure(NARROW, height, "Learning curves", lines)
     drawn: set[str] = set()
@@ -154,11 +166,16 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
         axes.locator_params("y", nbins=5)
         # A very large or small loss gets a power of ten above the axis, not a label off the page.
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
-        for name, colour in PART_COLOURS.items():
+        lines_drawn = [(name, f"{name}/{quantity}", CURVES[name]) for name in PART_COLOURS]
+        if quantity in averaged:
+            lines_drawn += [
+                (AVERAGED, f"{name}/{AVERAGE}{quantity}", CURVES[AVERAGED]) for name in JUDGES
+            ]
+        for name, key, (colour, linestyle, marker) in lines_drawn:
             points = [
                 (epoch, metrics[key])
                 for epoch, metrics in history
-                if (key := f"{name}/{quantity}") in metrics and math.isfinite(metrics[key])
+                if key in metrics and math.isfinite(metrics[key])
             ]
             if points:
                 drawn.add(name)
@@ -167,8 +184,8 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
                     color=colour,
                     label=name,
                     linewidth=1.8,
-                    linestyle="--" if name == "train" else "-",
-                    marker=("s" if name == "train" else "o") if len(points) <= 15 else None,
+                    linestyle=linestyle,
+                    marker=marker if len(points) <= 15 else None,
                     markersize=4,
                 )
         if len(history) == 1:
@@ -180,6 +197,7 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
             axes.legend(loc="best", fontsize=10, handlelength=2.2, borderpad=0.2, labelspacing=0.3)
     notes = ["train: mean over the epoch's updates"] if "train" in drawn else []
     notes += [f"{name}: after the epoch" for name in PART_COLOURS if name in drawn - {"train"}]
+    notes += ["averaged: the averaged weights"] if AVERAGED in drawn else []
     write(figure, MARGIN, height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
     return figure
 
@@ -190,8 +208,9 @@ def learning_curves_table(history: History) -> str:
     keys = [
         key
         for part in PART_COLOURS
-        for quantity in quantities(known)
-        if (key := f"{part}/{quantity}") in known
+        for prefix, measured in (("", quantities(known)), (AVERAGE, averages(known)))
+        for quantity in measured
+        if (key := f"{part}/{prefix}{quantity}") in known
     ]
     rows = ([epoch, *(metrics.get(key, "") for key in keys)] for epoch, metrics in history)
     return csv_text(["epoch", *keys], rows)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.base.errors import BadRequest, nearest
 from harness.base.goals import WAYS, Direction, Goal
-from harness.base.metric_names import RESERVED, SETS, Best
+from harness.base.metric_names import AVERAGE, RESERVED, SETS, Best
 
 COSTS = ("system", "model", "time", "memory")
 """What stands before the slash of a cost: the lowest is best."""
@@ -55,6 +55,11 @@ def goal_of(objective: Objective, directions: Mapping[str, Best | None]) -> Goal
     part, slash, name = objective.metric.partition("/")
     direction = objective.direction
     if part in SETS and slash:
+        if name.startswith(AVERAGE) and name not in directions.keys() >= {name[len(AVERAGE) :]}:
+            raise BadRequest(
+                f"objective: {objective.metric} needs averaged weights: --average-weights "
+                "last-epoch or ema."
+            )
         if name not in directions:
             known = [f"validation/{known}" for known in directions]
             raise BadRequest(

@@ -30,7 +30,6 @@ from harness.base.goals import Goal, usual_goal
 from harness.search.conditional_space import drawn_space, range_in_words
 from harness.search.objective import Objective, goal_of
 from harness.training.experiment import Experiment
-from harness.training.metrics import checked_metrics, directions
 
 SamplerFactory = Callable[[int], optuna.samplers.BaseSampler]
 
@@ -99,7 +98,7 @@ class Study:
     @functools.cached_property
     def goals(self) -> tuple[Goal, ...]:
         """The objectives with their directions, at least one."""
-        known = directions(checked_metrics(self.experiment.metrics()))
+        known = self.experiment.directions()
         found = tuple(goal_of(objective, known) for objective in self._declared_objectives)
         return found or (usual_goal(known),)
 
@@ -173,7 +172,7 @@ class Study:
             "fields": self.experiment.fields(),
             "space": {"suggest(trial)": digest_of_source(self.suggest)} if self.suggest else space,
             "ranges": space,  # for readers; found by draws, it must not stay the same
-            "metrics": directions(self.experiment.metrics()),
+            "metrics": self.experiment.directions(),
             "objectives": {goal.metric: goal.direction for goal in self.goals},
         }
 

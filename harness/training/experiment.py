@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, ClassVar, Protocol, dataclass_transform
+from typing import Annotated, Any, ClassVar, Literal, Protocol, dataclass_transform
 
 import torch
 from torch import nn
@@ -25,10 +25,12 @@ from harness.base import discovery, fields, outside_code, project
 from harness.base.errors import BadRequest
 from harness.base.fields import Count, Interval, NonNegative, Positive, Seed
 from harness.base.formatting import assignments
+from harness.base.metric_names import Best
 from harness.base.outside_code import OutsideCode
+from harness.training.averaging import AverageName
 from harness.training.builtin_datasets import DatasetName, open_dataset
 from harness.training.dataset import Dataset
-from harness.training.metrics import ACCURACY, Metric
+from harness.training.metrics import ACCURACY, Metric, directions
 from harness.training.optimizer import VanillaSGD
 from harness.training.schedule import Schedule, ScheduleName
 
@@ -71,6 +73,10 @@ class Experiment(ABC):
     """Learning rate of the optimizer."""
     batch_size: Annotated[int, Count] = 256
     """Examples in a batch."""
+    drop_last: bool = False
+    """Leave the last batch of an epoch out if it is smaller than the others."""
+    loss_scale: Literal["batch", "example"] = "batch"
+    """What weighs the same in an update: each batch, or each example also in a smaller last one."""
     num_epochs: Annotated[int, Count] = 10
     """Passes over the training examples."""
     validation_size: Annotated[int, NonNegative] = 0
@@ -89,6 +95,9 @@ class Experiment(ABC):
     patience: Annotated[int, NonNegative] = 0
     """Epochs without improvement on the validation examples after which the training stops; 0 never
     stops it."""
+    average_weights: AverageName = "off"
+    """Evaluate averaged weights too: the mean over the updates of the last epoch, or an exponential
+    moving average with the memory of an epoch. The training itself stays the same."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -188,6 +197,14 @@ class Experiment(ABC):
         """
         return {"accuracy": ACCURACY}
 
+    def directions(self) -> dict[str, Best | None]:
+        """What is best for each metric, for the loss, and for those of averaged weights.
+
+        Raises:
+            BadRequest: `metrics()` returns something else than metrics by name.
+        """
+        return directions(self.metrics(), with_averages=self.average_weights != "off")
+
     def observe(self, training: ObservedTraining) -> dict[str, float]:
         """Further numbers of the epoch that has just ended, recorded under their own names.
 
@@ -205,6 +222,8 @@ class Experiment(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Update the parameters from one batch: the five steps of every training.
 
+        One that replaces it takes the gradients of `scaled_loss`, so that `loss_scale` holds.
+
         Args:
             inputs: (batch, ...), after `augment`.
             labels: (batch,), int64 for classes; or (batch, ...), float32.
@@ -215,9 +234,15 @@ class Experiment(ABC):
         logits: torch.Tensor = network(inputs)
         loss: torch.Tensor = loss_fn(logits, labels)
         optimizer.zero_grad()
-        loss.backward()
+        self.scaled_loss(loss, labels).backward()
         optimizer.step()
         return logits, loss
+
+    def scaled_loss(self, loss: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean loss of a batch, weighed as `loss_scale` says, for its gradients."""
+        if self.loss_scale == "batch" or len(labels) == self.batch_size:
+            return loss
+        return loss * (len(labels) / self.batch_size)
 
     def fields(self) -> dict[str, Any]:
         """Every field and its value as it is recorded; enough to construct the experiment again."""

@@ -40,6 +40,15 @@ class Generators:
             self._own = _read(self._device)
             _write(outer, self._device)
 
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Have the generators in use afterwards as if the block had drawn nothing."""
+        before = _read(self._device)
+        try:
+            yield
+        finally:
+            _write(before, self._device)
+
     def state(self) -> dict[str, Any]:
         """The state of every generator, in types that `torch.load(weights_only=True)` accepts."""
         return self._own

@@ -6,6 +6,7 @@ device and thread count give the same bits (`harness/benchmark/reference.py` is 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import math
@@ -17,9 +18,11 @@ from typing import Any, Literal
 
 import torch
 
+from harness.base.errors import BadRequest
 from harness.base.goals import Goal
-from harness.base.metric_names import LOSS
+from harness.base.metric_names import AVERAGE, LOSS
 from harness.training import device as devices
+from harness.training.averaging import WeightAverage, recompute_batch_statistics
 from harness.training.dataset import Examples
 from harness.training.device import Execution
 from harness.training.experiment import Experiment
@@ -45,8 +48,9 @@ class EpochResult:
         metrics: `train/loss` and the experiment's metrics, such as `train/accuracy`, the same of
             the evaluation set (`test/` or `validation/`), the experiment's observations,
             `time/train_seconds`, `time/evaluate_seconds`, `time/examples_per_second` and, on CUDA,
-            `memory/peak_bytes`; `lr` if there is a schedule. Losses are means over examples; what
-            belongs to training is measured during the updates.
+            `memory/peak_bytes`; `lr` if there is a schedule; with averaged weights,
+            `test/average_loss` and the like. Losses are means over examples; what belongs to
+            training is measured during the updates.
     """
 
     epoch: int
@@ -92,12 +96,15 @@ class Training:
             self.network = built_network(experiment).to(device)
             self.loss_fn = experiment.loss().to(device)
             self.optimizer = experiment.optimizer(self.network.parameters())
-            num_updates = experiment.num_epochs * -(-len(train) // experiment.batch_size)
+            self.updates_per_epoch = updates_per_epoch(experiment, len(train))
+            num_updates = experiment.num_epochs * self.updates_per_epoch
             self.scheduler = experiment.scheduler(self.optimizer, num_updates)
         self.train_examples = train.to(device)
         self.evaluation_examples = evaluation.to(device)
         metrics = checked_metrics(experiment.metrics())
-        self._trained, self._evaluated = (MetricTally(metrics, device) for _ in range(2))
+        self._trained, self._evaluated, self._evaluated_average = (
+            MetricTally(metrics, device) for _ in range(3)
+        )
         self._per_example = {
             name: metric.per_example for name, metric in metrics.items() if metric.per_example
         }
@@ -108,6 +115,11 @@ class Training:
         self.best_weights: dict[str, Any] = {}
         self.examples_seen = 0
         """Images trained on in all epochs so far, counted batch by batch."""
+        self.average: WeightAverage | None = None
+        if experiment.average_weights != "off":
+            self.average = WeightAverage(
+                self.network, experiment.average_weights, self.updates_per_epoch
+            )
         self._update: Update = self._eager_update
         if execution.capture_graph:
             self._update = self._captured_update()
@@ -136,6 +148,12 @@ class Training:
         """The number of trainable numbers of the network."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
+    @property
+    def examples_per_epoch(self) -> int:
+        """How many examples an epoch trains on."""
+        n = self.updates_per_epoch * self.experiment.batch_size
+        return min(n, len(self.train_examples))
+
     def state(self) -> dict[str, Any]:
         """Everything but the history that the next epoch depends on.
 
@@ -150,6 +168,7 @@ class Training:
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "experiment": {name: part.state_dict() for name, part in self._own_parts().items()},
             "generators": self.generators.state(),
+            **({"average": self.average.state_dict()} if self.average else {}),
             **({"best": self.best_weights} if self.keep_best else {}),
         }
 
@@ -165,7 +184,9 @@ class Training:
         for name, part in self._own_parts().items():
             part.load_state_dict(state["experiment"][name])
         self.history = list(history)
-        self.examples_seen = len(self.history) * len(self.train_examples)
+        self.examples_seen = len(self.history) * self.examples_per_epoch
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.generators.restore(state["generators"])
         self.best_weights = state.get("best", {})
 
@@ -201,13 +222,17 @@ class Training:
         # A plain script makes a loader, which draws, whether it evaluates or not.
         _draw_seed()
         evaluation = self.evaluate() if last or self.evaluate_each_epoch else {}
+        if evaluation and self.average:
+            with self.averaged():
+                averages = self._evaluation(self._evaluated_average)
+            evaluation |= {f"{AVERAGE}{name}": value for name, value in averages.items()}
         evaluated = self._clock()
         metrics = {
             **{f"train/{name}": value for name, value in train.items()},
             **{f"{self.evaluated_on}/{name}": value for name, value in evaluation.items()},
             "time/train_seconds": trained - started,
             "time/evaluate_seconds": evaluated - trained,
-            "time/examples_per_second": len(self.train_examples) / (trained - started),
+            "time/examples_per_second": self.examples_per_epoch / (trained - started),
         }
         if self.scheduler:
             metrics["lr"] = rate
@@ -223,8 +248,9 @@ class Training:
     def _train_epoch(self) -> dict[str, float]:
         self.network.train()
         _draw_seed()
-        order = _shuffled(len(self.train_examples)).to(self.device)
-        for inputs, labels in self.train_examples.batches(self.experiment.batch_size, order):
+        if self.average:
+            self.average.begin_epoch()
+        for inputs, labels in self._training_batches(_shuffled(len(self.train_examples))):
             if self._augments:
                 inputs = self.experiment.augment(inputs)
             logits, loss = self._checked_update(inputs, labels)
@@ -232,7 +258,14 @@ class Training:
             self.examples_seen += len(labels)
             if self.scheduler:
                 self.scheduler.step()
+            if self.average:
+                self.average.add()
         return self._trained.values()
+
+    def _training_batches(self, order: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches of an epoch in an order of the training examples, (n,)."""
+        used = order[: self.examples_per_epoch].to(self.device)
+        return self.train_examples.batches(self.experiment.batch_size, used)
 
     def _checked_update(
         self, inputs: torch.Tensor, labels: torch.Tensor
@@ -250,21 +283,57 @@ class Training:
         check_outputs(logits, labels, self.loss_fn)
         return logits, loss
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """The mean loss and the metrics on the evaluation examples, in evaluation mode."""
+        return self._evaluation(self._evaluated)
+
+    @torch.no_grad()
+    def _evaluation(self, tally: MetricTally) -> dict[str, float]:
         self.network.eval()
         for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
             logits = self.network(inputs)
-            self._evaluated.update(logits, self.loss_fn(logits, labels), labels)
-        return self._evaluated.values()
+            tally.update(logits, self.loss_fn(logits, labels), labels)
+        return tally.values()
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Have the network hold the averaged weights, with batch statistics recomputed for them.
+
+        Afterwards all is as it was: weights, buffers, the loss's state, and every generator.
+        """
+        assert self.average
+        modules = (self.network, self.loss_fn)
+        before = copy.deepcopy([(m.state_dict(), _unsaved_buffers(m)) for m in modules])
+        with torch.no_grad(), self.generators.kept():
+            try:
+                self.average.write()
+                # Not in the data's order: each batch should hold all kinds of examples.
+                generator = torch.Generator().manual_seed(self.experiment.seed)
+                order = torch.randperm(len(self.train_examples), generator=generator)
+                batches = (inputs for inputs, _ in self._training_batches(order))
+                recompute_batch_statistics(self.network, batches)
+                yield
+            finally:
+                for module, (state, buffers) in zip(modules, before, strict=True):
+                    module.load_state_dict(state)
+                    for name, buffer in _unsaved_buffers(module).items():
+                        buffer.copy_(buffers[name])
 
     @torch.no_grad()
     def example_results(self) -> dict[str, torch.Tensor]:
         """The results (m,) on single evaluation examples, by metric, as far as there are such.
 
         They are those of `evaluate`, before it takes their mean; booleans for yes-or-no metrics.
+        Those of averaged weights are with them.
         """
+        found = self._example_results()
+        if self.average:
+            with self.averaged():
+                averaged = self._example_results()
+            found |= {f"{AVERAGE}{name}": values for name, values in averaged.items()}
+        return found
+
+    def _example_results(self) -> dict[str, torch.Tensor]:
         per_example = dict(self._per_example)
         if losses := loss_of_examples(self.loss_fn):
             per_example[LOSS] = losses
@@ -297,6 +366,23 @@ class Training:
                 )
         finally:
             self.restore(before, ())
+
+
+def updates_per_epoch(experiment: Experiment, num_examples: int) -> int:
+    """How many batches the training examples make.
+
+    Raises:
+        BadRequest: all of them make but a smaller batch, and `drop_last` leaves it out.
+    """
+    size = experiment.batch_size
+    if not experiment.drop_last:
+        return -(-num_examples // size)
+    if num_examples < size:
+        raise BadRequest(
+            f"drop_last: no batch is left: batch_size is {size:,}, and there are {num_examples:,} "
+            "training examples."
+        )
+    return num_examples // size
 
 
 def best_epoch(history: Sequence[EpochResult], goal: Goal) -> int:

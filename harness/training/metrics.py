@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness.base.errors import BadRequest, RunFailed
-from harness.base.metric_names import LOSS, RESERVED, Best
+from harness.base.metric_names import AVERAGE, LOSS, RESERVED, Best
 
 
 class Accumulator(Protocol):
@@ -144,9 +144,22 @@ def checked_metrics(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     return dict(metrics)
 
 
-def directions(metrics: Mapping[str, Metric]) -> dict[str, Best | None]:
-    """What is best for each metric; the loss comes last."""
-    return {name: metric.best for name, metric in metrics.items()} | {LOSS: "min"}
+def directions(
+    metrics: Mapping[str, Metric], *, with_averages: bool = False
+) -> dict[str, Best | None]:
+    """What is best for each metric; the loss comes last, then what averaged weights give.
+
+    Raises:
+        BadRequest: it is not a dict of metrics by name, or a name is that of an average.
+    """
+    plain = {name: metric.best for name, metric in checked_metrics(metrics).items()} | {LOSS: "min"}
+    averages = {f"{AVERAGE}{name}": best for name, best in plain.items()} if with_averages else {}
+    if twice := sorted(plain.keys() & averages.keys()):
+        raise BadRequest(
+            f"metrics(): {twice[0]} is the {twice[0].removeprefix(AVERAGE)} of the averaged "
+            "weights; give it another name, or leave average_weights off."
+        )
+    return plain | averages
 
 
 def checked_observations(observed: Mapping[str, Any]) -> dict[str, float]:

@@ -38,6 +38,8 @@ def rehearse(training: Training, state: dict[str, Any], history: list[EpochResul
             _compare(_layout(state[name]), _layout(expected[name]))
         if best := _layout(state.get("best", {})):
             _compare(best, _layout(expected["network"]))
+        if average := expected.get("average"):
+            _compare(_layout(state["average"]["means"]), _layout(average["means"]))
         for name, part in expected["experiment"].items():
             _compare(_layout(state["experiment"][name]), _layout(part))
         if late := state["experiment"].keys() - expected["experiment"].keys():

@@ -639,3 +639,22 @@ def test_the_drawing_process_needs_no_torch(tmp_path: Path, inspection: Inspecti
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_averaged_weights_have_their_own_curve() -> None:
+    history = history_of(digits(Baseline, num_epochs=3, average_weights="last-epoch"))
+    figure = run_figures.learning_curves(history, ["run", "data"])
+    loss, accuracy = figure.axes
+    for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
+        curves = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+        assert list(curves) == ["train", "test", "averaged"]
+        assert curves["averaged"] == [m[f"test/average_{quantity}"] for _, m in history]
+        assert curves["test"] == [m[f"test/{quantity}"] for _, m in history]
+    (first, *_) = rows_of(run_figures.learning_curves_table(history))
+    assert first["test/average_accuracy"] == str(history[0][1]["test/average_accuracy"])
+    # A metric of the experiment's own may be called so.
+    own = [
+        (1, {f"{part}/{name}": 0.5 for part in ("train", "test") for name in ("f1", "average_f1")})
+    ]
+    titles = [axes.get_title() for axes in run_figures.learning_curves(own, ["run", "data"]).axes]
+    assert titles == ["f1", "average_f1"]

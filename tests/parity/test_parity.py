@@ -9,7 +9,7 @@ import os
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -24,11 +24,13 @@ from experiments.dropout_mlp import DropoutMlp
 from experiments.lenet import LeNet
 from experiments.softmax_regression import SoftmaxRegression
 from harness import Experiment
+from harness.base.errors import BadRequest
 from harness.base.fields import Fraction, Positive
 from harness.benchmark import reference
 from harness.execution.preparation import DataSource, Prepared
 from harness.training import checkpoint
 from harness.training import experiment as experiment_module
+from harness.training.averaging import AverageName
 from harness.training.builtin_datasets import DatasetName, data_root, open_dataset
 from harness.training.dataset import Dataset, Examples
 from harness.training.device import Execution
@@ -101,6 +103,8 @@ def plainly(experiment: Experiment, train: Any, evaluation: Any) -> tuple[nn.Mod
         lr=experiment.lr,
         batch_size=experiment.batch_size,
         num_epochs=experiment.num_epochs,
+        drop_last=experiment.drop_last,
+        weigh_examples=experiment.loss_scale == "example",
     )
     return network, [losses_and_accuracies(metrics) for metrics in epochs]
 
@@ -118,6 +122,34 @@ def test_every_number_is_that_of_the_plain_script(
     network, expected = plainly(experiment, Pictures(DIGITS.train), Pictures(DIGITS.test))
     assert epochs == expected
     assert same_bits(training.network, network)
+
+
+@pytest.mark.parametrize(
+    ("drop_last", "loss_scale"), [(True, "batch"), (False, "example"), (True, "example")]
+)
+@pytest.mark.parametrize("batch_size", [100, 479, 1437])
+@pytest.mark.parametrize("kind", [Baseline, DropoutMlp])
+def test_a_smaller_last_batch_is_left_out_or_weighed_as_by_the_plain_script(
+    kind: type[Experiment],
+    batch_size: int,
+    drop_last: bool,
+    loss_scale: Literal["batch", "example"],
+) -> None:
+    experiment = kind(dataset="digits", batch_size=batch_size, num_epochs=2)
+    changed = dataclasses.replace(experiment, drop_last=drop_last, loss_scale=loss_scale)
+    training, usual = (begin(prepared_on_digits(each)) for each in (changed, experiment))
+    epochs, usual_epochs = numbers(training.epochs()), numbers(usual.epochs())
+    network, expected = plainly(changed, Pictures(DIGITS.train), Pictures(DIGITS.test))
+    assert epochs == expected
+    assert same_bits(training.network, network)
+    # 479 and 1437 divide the 1437 examples.
+    assert (epochs == usual_epochs) == (batch_size != 100)
+    assert training.examples_seen == 2 * (1400 if drop_last and batch_size == 100 else 1437)
+
+
+def test_no_training_is_without_a_batch() -> None:
+    with pytest.raises(BadRequest, match=r"drop_last: no batch is left: batch_size is 1,438, and"):
+        prepared_on_digits(Baseline(dataset="digits", batch_size=1438, drop_last=True))
 
 
 @pytest.mark.parametrize(
@@ -349,6 +381,100 @@ class Teacher(Baseline):
             for slow, fast in zip(self.teacher.parameters(), weights, strict=True):
                 slow.lerp_(fast, 0.1)
         return result
+
+
+class Noisy(Baseline):
+    """Draws in evaluation too, normalises, and its loss keeps state."""
+
+    def network(self) -> nn.Module:
+        return nn.Sequential(
+            MovingScale(),
+            nn.Flatten(),
+            nn.Linear(784, 16),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            AlwaysDropout(),
+            nn.Linear(16, 10),
+        )
+
+    def loss(self) -> nn.Module:
+        return Remembering()
+
+
+class AlwaysDropout(nn.Module):
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(inputs, 0.1, training=True)
+
+
+class Remembering(nn.CrossEntropyLoss):
+    """Its smoothing depends on how often it was asked, evaluations included."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("asked", torch.zeros(()))
+
+    asked: torch.Tensor
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.asked += 1
+        return super().forward(logits, labels) * (1 + 0.001 * self.asked)
+
+
+AVERAGES: list[AverageName] = ["last-epoch", "ema"]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("kind", [*EXPERIMENTS, Momentum, Adaptive, Augmented, Teacher, Noisy])
+def test_averaging_the_weights_changes_no_bit_of_the_training(
+    kind: type[Experiment], average: AverageName
+) -> None:
+    experiment = kind(dataset="digits", num_epochs=3, batch_size=200)
+    plain = begin(prepared_on_digits(experiment))
+    averaged = begin(prepared_on_digits(dataclasses.replace(experiment, average_weights=average)))
+    for training in (plain, averaged):
+        disturb_every_generator()
+        list(training.epochs())
+    names = losses_and_accuracies(plain.history[0].metrics)
+    for one, other in zip(plain.history, averaged.history, strict=True):
+        measured = losses_and_accuracies(other.metrics)
+        assert {name: measured[name] for name in names} == losses_and_accuracies(one.metrics)
+        assert other.metrics.keys() - one.metrics.keys() == {
+            name.replace("test/", "test/average_") for name in one.metrics if "test/" in name
+        }
+    assert same_bits(averaged.network, plain.network)
+    assert same_bits(averaged.loss_fn, plain.loss_fn)
+    states = [checkpoint.encode(training.generators.state()) for training in (plain, averaged)]
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("kind", [Baseline, Noisy])
+def test_the_average_goes_on_from_any_epoch_too(
+    kind: type[Experiment], average: AverageName
+) -> None:
+    def prepared() -> Prepared:
+        return prepared_on_digits(
+            kind(dataset="digits", num_epochs=3, batch_size=200, average_weights=average)
+        )
+
+    def of_average(training: Training) -> bytes:
+        with training.averaged():
+            return checkpoint.encode(training.network.state_dict())
+
+    whole = begin(prepared())
+    states = [checkpoint.encode(whole.state())]
+    for _ in whole.epochs():
+        states.append(checkpoint.encode(whole.state()))
+    for epoch in range(4):
+        disturb_every_generator()
+        rehearse(begin(prepared()), checkpoint.decode(states[epoch]), whole.history[:epoch])
+        resumed = begin(prepared())
+        resumed.restore(checkpoint.decode(states[epoch]), whole.history[:epoch])
+        list(resumed.epochs())
+        for one, other in zip(resumed.history, whole.history, strict=True):
+            for name in ("test/loss", "test/average_loss", "test/average_accuracy"):
+                assert one.metrics[name] == other.metrics[name]
+        assert of_average(resumed) == of_average(whole)
 
 
 @pytest.mark.parametrize("kind", [*EXPERIMENTS, Momentum, Adaptive, Augmented, Teacher])
