@@ -40,6 +40,7 @@ def run_experiment(
     tags: Mapping[str, str] | None = None,
     figures: bool = True,
     keep_best: bool = False,
+    log_average: bool = False,
     start_from: str | None = None,
     quiet: bool = False,
 ) -> RunResult:
@@ -75,6 +76,7 @@ def run_experiment(
         tag=tuple(f"{name}={value}" for name, value in (tags or {}).items()),
         no_figures=not figures,
         keep_best=keep_best,
+        log_average=log_average,
         start_from=start_from,
         quiet=quiet,
     )
@@ -164,7 +166,7 @@ def _command(experiment: Experiment, settings: RunSettings) -> tuple[str, ...]:
             name: getattr(settings, name)
             for name in (
                 *("device", "threads", "matmul_precision", "data_root", "run_name"),
-                *("start_from", "keep_best"),
+                *("start_from", "keep_best", "log_average"),
             )
             if getattr(settings, name) != getattr(RunSettings, name)
         },

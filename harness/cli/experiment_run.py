@@ -51,6 +51,14 @@ def run_as_asked(
             "keep_best: it needs validation examples, and validation_size is 0. Set some aside: "
             "--validation-size 10000"
         )
+    if settings.log_average and experiment.average_weights == "off":
+        raise BadRequest(
+            "log_average: there are no averaged weights. Average them: --average-weights last-epoch"
+        )
+    if settings.log_average and settings.keep_best:
+        raise BadRequest(
+            "log_average: only one model is logged, and keep_best asks for that of the best epoch."
+        )
     data = DataSource(settings.data_root)
     prepared = data.prepare(experiment, fallback=settings.fallback)
     experiment = prepared.experiment

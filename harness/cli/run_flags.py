@@ -36,6 +36,8 @@ class RunSettings(TrainingFlags):
     """Record the use of processor, memory, disk and network every second."""
     keep_best: bool = False
     """Log the model of the best epoch on the validation examples instead of the last one."""
+    log_average: bool = False
+    """Log the model of the averaged weights instead of the last ones; see --average-weights."""
     no_figures: bool = False
     """Draw no figures after training."""
     checkpoint_every: Annotated[int, Count] = 1
@@ -54,6 +56,7 @@ class RunSettings(TrainingFlags):
         settings = dataclasses.asdict(self.execution()) | {
             "figures": not self.no_figures,
             "keep_best": self.keep_best,
+            "log_average": self.log_average,
             "system_metrics": self.system_metrics,
             "checkpoint_every": self.checkpoint_every,
             "keep_checkpoints": self.keep_checkpoints,
@@ -65,6 +68,7 @@ class RunSettings(TrainingFlags):
             system_metrics=self.system_metrics,
             figures=not self.no_figures,
             keep_best=self.keep_best,
+            log_average=self.log_average,
             checkpoint_every=self.checkpoint_every,
             keep_checkpoints=self.keep_checkpoints,
             data_root=self.data_root,

@@ -40,6 +40,8 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
             if f"{prefix}loss" in metrics:
                 values = [metric_text(metrics[prefix + name]) for name in measured]
                 lines.append(f"| {words} | {' | '.join(values)} | {size:,} |")
+    if ending.weights and run.specification.log_average:
+        lines += ["", "The model has the averaged weights."]
     command = repeating(run, run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
 

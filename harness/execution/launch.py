@@ -166,6 +166,7 @@ def driven_run(
         evaluate_each_epoch=evaluate_each_epoch,
         keep=keep,
         keep_best=goal if specification.keep_best else None,
+        log_average=specification.log_average,
         weights=weights,
         state=state,
         history=history,

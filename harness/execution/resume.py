@@ -184,6 +184,7 @@ def _specification(
         settings=settings,
         figures=settings.get("figures", True),
         keep_best=settings.get("keep_best", False),
+        log_average=settings.get("log_average", False),
         start_from=settings.get("start_from"),
         checkpoint_every=settings.get("checkpoint_every", 1),
         keep_checkpoints=settings.get("keep_checkpoints", CHECKPOINTS_KEPT),

@@ -37,6 +37,7 @@ class RunSpecification:
         start_from: id of the run whose weights the training starts from.
         figures: whether figures are drawn after training.
         keep_best: whether the logged model is that of the best epoch on the validation examples.
+        log_average: whether the logged model is that of the averaged weights.
         checkpoint_every: epochs from one checkpoint to the next; the last epoch always has one.
         keep_checkpoints: how many of the latest checkpoints stay on disk.
         command: the command line that repeats the run, as `sys.argv` gives it.
@@ -55,6 +56,7 @@ class RunSpecification:
     system_metrics: bool = False
     figures: bool = True
     keep_best: bool = False
+    log_average: bool = False
     checkpoint_every: int = 1
     keep_checkpoints: int = CHECKPOINTS_KEPT
     command: tuple[str, ...] = field(default_factory=lambda: repeatable(sys.argv))

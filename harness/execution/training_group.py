@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ class TrainingTask:
             epoch.
         keep: what a completed training leaves beside its numbers.
         keep_best: if given, the model that it leaves is that of the best epoch by this goal.
+        log_average: whether that model has the averaged weights.
         weights: tensors that replace initial ones of the network, by their names.
         state: the state to go on from, as `checkpoint.encode` returns it.
         history: the epochs up to that state.
@@ -50,6 +52,7 @@ class TrainingTask:
     evaluate_each_epoch: bool = True
     keep: frozenset[Keepsake] = frozenset()
     keep_best: Goal | None = None
+    log_average: bool = False
     weights: Weights = field(default_factory=dict)
     state: bytes | None = None
     history: tuple[EpochResult, ...] = ()
@@ -167,12 +170,13 @@ class LocalGroup:
             if "model" in task.keep:
                 started = time.perf_counter()
                 epoch = _keep_best(training)
-                weights = encoded_weights(training.network.state_dict())
-                try:
-                    with deferred():  # a library may swallow an interruption as it is imported
-                        model = _model(training, classes, epoch)
-                except Exception as error:
-                    missing.append(f"no model: {explained(error, task.experiment)}")
+                with training.averaged() if task.log_average else contextlib.nullcontext():
+                    weights = encoded_weights(training.network.state_dict())
+                    try:
+                        with deferred():  # a library may swallow an interruption as it is imported
+                            model = _model(training, classes, epoch, task.log_average)
+                    except Exception as error:
+                        missing.append(f"no model: {explained(error, task.experiment)}")
                 metrics["time/model_seconds"] = time.perf_counter() - started
         yield Ending(
             outcome,
@@ -203,7 +207,9 @@ def _keep_best(training: Training) -> int:
     return len(training.history)
 
 
-def _model(training: Training, classes: tuple[str, ...] | None, epoch: int) -> ModelRecord:
+def _model(
+    training: Training, classes: tuple[str, ...] | None, epoch: int, is_averaged: bool
+) -> ModelRecord:
     """The network as its weights after that epoch make it."""
     # Two examples, so that the batch size stays free; the same one twice if there is but one.
     positions = torch.arange(2, device=training.device) % len(training.train_examples)
@@ -219,4 +225,5 @@ def _model(training: Training, classes: tuple[str, ...] | None, epoch: int) -> M
         str(output.dtype).removeprefix("torch."),
         classes,
         epoch,
+        is_averaged,
     )

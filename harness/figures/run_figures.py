@@ -196,8 +196,8 @@ def learning_curves(history: History, lines: Sequence[str]) -> Figure:
         elif number == min(1, len(measured) - 1):
             axes.legend(loc="best", fontsize=10, handlelength=2.2, borderpad=0.2, labelspacing=0.3)
     notes = ["train: mean over the epoch's updates"] if "train" in drawn else []
-    notes += [f"{name}: after the epoch" for name in PART_COLOURS if name in drawn - {"train"}]
-    notes += ["averaged: the averaged weights"] if AVERAGED in drawn else []
+    after = [name for name in CURVES if name in drawn - {"train"}]
+    notes += [f"{', '.join(after)}: after the epoch"] if after else []
     write(figure, MARGIN, height - 0.1, "; ".join(notes), fontsize=8, color=GREY)
     return figure
 

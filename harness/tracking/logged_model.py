@@ -17,10 +17,11 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.utils import _save_example
 from mlflow.types import Schema, TensorSpec
 
+from harness.base.metric_names import AVERAGE, JUDGES, averages
 from harness.tracking.schema import ModelRecord
 
 DESCRIPTION = """\
-Signature: inputs, {inputs}, to {outputs}.
+{weights}Signature: inputs, {inputs}, to {outputs}.
 
 Load it in the project's root, with MLflow's tracking URI set to the store:
 
@@ -77,7 +78,7 @@ def log_model(client: MlflowClient, run_id: str, record: ModelRecord) -> str:
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     outputs = run.outputs.model_outputs if run.outputs else []
-    client.log_batch(run_id, metrics=_results(client, run, logged.model_id, record.step))
+    client.log_batch(run_id, metrics=_results(client, run, logged.model_id, record))
     if logged.model_id not in [output.model_id for output in outputs]:
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=record.step)])
     return str(logged.model_id)
@@ -98,11 +99,14 @@ def _description(run_id: str, record: ModelRecord) -> str:
         outputs = f"predicted numbers, {outputs}"
     else:
         outputs = f"logits, {outputs}, of the classes {', '.join(record.classes)}"
-    return DESCRIPTION.format(inputs=inputs, outputs=outputs, uri=f"runs:/{run_id}/model")
+    weights = "The averaged weights.\n\n" * record.is_averaged
+    return DESCRIPTION.format(
+        weights=weights, inputs=inputs, outputs=outputs, uri=f"runs:/{run_id}/model"
+    )
 
 
-def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[Metric]:
-    """The run's losses and metrics at a step, to be recorded for the model as well.
+def _results(client: MlflowClient, run: Run, model_id: str, record: ModelRecord) -> list[Metric]:
+    """The run's losses and metrics of the model's weights, to be recorded for it as well.
 
     They keep their timestamps, so to the store they are the same values and it keeps them once.
     """
@@ -113,16 +117,20 @@ def _results(client: MlflowClient, run: Run, model_id: str, step: int) -> list[M
         if tag.key == "mlflow.data.context"
     }
     found = []
-    for name in run.data.metrics:
+    names = run.data.metrics
+    averaged = {f"{part}/{AVERAGE}{name}" for part in JUDGES for name in averages(names)}
+    for name in names:
+        if (name in averaged) != record.is_averaged:
+            continue
         part, _, quantity = name.partition("/")
         dataset = sets.get("training" if part == "train" else part)
         if not quantity or dataset is None:
             continue
         for metric in client.get_metric_history(run.info.run_id, name):
-            if metric.step == step:
+            if metric.step == record.step:
                 found.append(
                     Metric(
-                        *(name, metric.value, metric.timestamp, step),
+                        *(name, metric.value, metric.timestamp, record.step),
                         model_id=model_id,
                         dataset_name=dataset.name,
                         dataset_digest=dataset.digest,

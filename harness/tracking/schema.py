@@ -342,6 +342,7 @@ class ModelRecord:
         output_type: NumPy's name of its type.
         classes: Names of the classes, by label; None if the outputs are predicted numbers.
         step: The epoch after which it was exported.
+        is_averaged: Whether it has the averaged weights.
     """
 
     content: bytes
@@ -353,6 +354,7 @@ class ModelRecord:
     output_type: str
     classes: Sequence[str] | None
     step: int
+    is_averaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ class LogNetwork:
     output_type: str
     classes: Sequence[str] | None
     step: int
+    is_averaged: bool = False
 
 
 @dataclass(frozen=True)

@@ -646,7 +646,7 @@ def test_the_averaged_weights_have_their_own_curve() -> None:
     figure = run_figures.learning_curves(history, ["run", "data"])
     loss, accuracy = figure.axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
-        curves = {str(line.get_label()): list(line.get_ydata()) for line in axes.lines}
+        curves = {str(line.get_label()): [*np.asarray(line.get_ydata())] for line in axes.lines}
         assert list(curves) == ["train", "test", "averaged"]
         assert curves["averaged"] == [m[f"test/average_{quantity}"] for _, m in history]
         assert curves["test"] == [m[f"test/{quantity}"] for _, m in history]
