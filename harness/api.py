@@ -54,7 +54,8 @@ def run_experiment(
         quiet: print no epochs.
 
     Returns:
-        The run's id, outcome (`diverged`, maybe), epochs and last metrics. It is on disk by then.
+        The run's id, outcome (`diverged` or `collapsed`, maybe), epochs and last metrics. It is on
+        disk by then.
 
     Raises:
         BadRequest: an option is wrong, or the data set is too small for the experiment.

@@ -14,9 +14,9 @@ from harness.base.formatting import harmless
 from harness.base.metric_names import Best
 from harness.base.statistics import Summary, summarize
 from harness.tracking.frames import run_columns
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import ENDED, StoredRun
 
-FINISHED = ("completed", "diverged")
+FINISHED = ENDED
 """Outcomes of runs that can be averaged: they have all the epochs that they will ever have."""
 
 SOURCE = "tags.harness.experiment_sha256"

@@ -16,7 +16,7 @@ CONDITION = "; if "
 """Between the range of a parameter and its condition, in the words of a conditional space."""
 
 
-INFEASIBLE = ("diverged", "timed out")
+INFEASIBLE = ("diverged", "collapsed", "timed out")
 """Outcomes of trials without a value, near which a sampler should draw no others."""
 
 
@@ -25,10 +25,10 @@ class TrialRow:
     """One trial of a study.
 
     Attributes:
-        outcome: `completed`, `pruned`, `diverged`, `timed out`, `failed`, `interrupted`, `running`
-            or `waiting`.
-        values: the objectives after the last epoch; a trial that diverged, timed out or failed has
-            none.
+        outcome: `completed`, `pruned`, `diverged`, `collapsed`, `timed out`, `failed`,
+            `interrupted`, `running` or `waiting`.
+        values: the objectives after the last epoch; a trial that diverged, collapsed, timed out or
+            failed has none.
         params: the searched values; in a conditional space not every trial has all of them.
         intermediate_values: the objective by epoch, counted from 1; empty if there are several.
         seconds: from the trial's start to its end.
@@ -86,9 +86,9 @@ def sampled_values(
 ) -> list[float]:
     """The value of every finished trial that the sampler chose, in order of their numbers.
 
-    A pruned trial counts with the value of its last epoch, one that diverged or timed out with
-    the worst of all others. Failed trials have no value, and the sampler did not choose the
-    defaults.
+    A pruned trial counts with the value of its last epoch, one that diverged, collapsed or
+    timed out with the worst of all others. Failed trials have no value, and the sampler did not
+    choose the defaults.
     """
     drawn = [row for row in rows if row.params != defaults]
     known = [row.value for row in drawn if row.value is not None]

@@ -145,4 +145,4 @@ def resume_as_asked(
 def report_run(result: RunResult | GroupResult) -> int:
     """Print how a run or group has ended; return the exit status."""
     print_text(f"{summary(result)}\nrun {result.run_id}\nsee it with: python -m harness.ui")
-    return 1 if result.has_diverged else 0
+    return 0 if result.has_learned else 1

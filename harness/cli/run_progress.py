@@ -13,11 +13,16 @@ from harness.base.metric_names import AVERAGE, averages, judge, observations, qu
 from harness.execution.driver import Callback
 from harness.execution.events import Begun, Ending
 from harness.execution.launch import GroupResult, RunResult
+from harness.execution.steadiness import jump_in_words
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.schema import DataRecord, Outcome
 from harness.training.loop import EpochResult
 
-DIVERGED_ADVICE = "The loss is not finite: a smaller --lr may help, or smaller initial weights."
+ADVICE: dict[Outcome, str] = {
+    "diverged": "The loss is not finite: a smaller --lr may help, or smaller initial weights.",
+    "collapsed": "Nothing was learned: another --lr may help, or other initial weights.",
+}
+"""What may help, by the outcome of a run that failed to learn."""
 
 
 class EpochLines(Callback):
@@ -152,8 +157,10 @@ def _of_run(result: RunResult) -> str:
         f"{figures}",
         f"{evaluated.name} on {result.device}, {result.seconds:.1f} s",
     ]
-    if result.outcome == "diverged":
-        lines.append(DIVERGED_ADVICE)
+    if result.outcome in ADVICE:
+        lines.append(ADVICE[result.outcome])
+    elif deviation := result.jump:
+        lines.append(jump_in_words(result.experiment, deviation))
     return "\n".join(lines)
 
 
@@ -171,8 +178,12 @@ def _of_group(group: GroupResult) -> str:
         *(f"  {name:<{width}}  {group.summaries[name]}" for name in names),
         f"{first.device}, {seconds:.1f} s",
     ]
-    if diverged := [result for result in results if result.outcome == "diverged"]:
-        lines.append(f"{len(diverged)} of {len(results)} diverged. {DIVERGED_ADVICE}")
+    for outcome, advice in ADVICE.items():
+        if number := sum(result.outcome == outcome for result in results):
+            lines.append(f"{number} of {len(results)} {outcome}. {advice}")
+    if jumps := [result.jump for result in results if result.jump]:
+        words = jump_in_words(first.experiment, max(jumps))
+        lines.append(f"{len(jumps)} of {len(results)} jump: at most, {words}")
     return "\n".join(lines)
 
 

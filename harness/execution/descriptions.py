@@ -11,12 +11,14 @@ from harness.base.outside_code import verify_command
 from harness.base.statistics import Summary
 from harness.execution.callbacks import RecordRun
 from harness.execution.events import Ending
+from harness.execution.steadiness import jump, jump_in_words
+from harness.tracking.schema import ENDED
 from harness.training.experiment import Experiment
 
 
 def describe_run(run: RecordRun, ending: Ending) -> str:
-    """A run that was completed or diverged; empty for any other."""
-    if ending.outcome not in ("completed", "diverged") or not run.begun_event:
+    """A run that has nothing left to train; empty for any other."""
+    if ending.outcome not in ENDED or not run.begun_event:
         return ""
     experiment, machine = run.experiment, run.begun_event.machine
     sizes = {part.context: part.size for part in run.begun_event.data}
@@ -42,6 +44,9 @@ def describe_run(run: RecordRun, ending: Ending) -> str:
                 lines.append(f"| {words} | {' | '.join(values)} | {size:,} |")
     if ending.weights and run.specification.log_average:
         lines += ["", "The model has the averaged weights."]
+    if ending.outcome == "completed":
+        deviation = jump(experiment, run.history, run.begun_event.data)
+        lines += ["", f"Note: {jump_in_words(experiment, deviation)}."] if deviation else []
     command = repeating(run, run.specification.command)
     return "\n".join([*lines, "", "n = 1 seed. Repeat it with:", "", f"    {command}"])
 

@@ -14,6 +14,7 @@ from harness.base.errors import BadRequest, RunFailed
 from harness.base.privacy import mask
 from harness.base.signals import Interrupted
 from harness.execution.events import Ending
+from harness.tracking.schema import Outcome
 from harness.training.experiment import Experiment
 
 LIBRARIES = tuple(
@@ -27,7 +28,11 @@ LIBRARIES = tuple(
 
 OUT_OF_MEMORY = "Out of memory"
 
-DIVERGED = "the loss is not finite"
+REASONS: dict[Outcome, str] = {
+    "diverged": "the loss is not finite",
+    "collapsed": "nothing was learned: the predictions are no better than guesses",
+}
+"""What went wrong with a training that ended without an error."""
 
 
 def ending_of(error: BaseException, experiment: Experiment) -> Ending:

@@ -19,6 +19,7 @@ from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
 from harness.execution.failures import OUT_OF_MEMORY, explained
 from harness.execution.specification import RunSpecification
+from harness.execution.steadiness import jump
 from harness.execution.trained_network import Weights
 from harness.execution.training_group import Keepsake, TrainingGroup, TrainingTask
 from harness.tracking.messages import EndRun, Recorder, StartRun
@@ -61,6 +62,18 @@ class RunResult:
         """Whether the loss was not finite."""
         return self.outcome == "diverged"
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has neither diverged nor collapsed."""
+        return self.outcome not in ("diverged", "collapsed")
+
+    @property
+    def jump(self) -> float | None:
+        """How far the last epochs of a completed run jump, if that is much; see `steadiness`."""
+        if self.outcome != "completed":
+            return None
+        return jump(self.experiment, self.epochs, self.data)
+
     def __repr__(self) -> str:
         return f"<run {self.run_id[:8]}: {self.experiment}, {', '.join(self._words().values())}>"
 
@@ -99,6 +112,18 @@ class GroupResult:
     def has_diverged(self) -> bool:
         """Whether one of the trainings has."""
         return any(result.has_diverged for result in self.results)
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether none of the trainings has diverged or collapsed."""
+        return all(result.has_learned for result in self.results)
+
+    @property
+    def outcome(self) -> Outcome:
+        """`diverged` or else `collapsed` if one of the trainings has; otherwise `completed`."""
+        if self.has_diverged:
+            return "diverged"
+        return "completed" if self.has_learned else "collapsed"
 
     def __repr__(self) -> str:
         return f"<group {self.run_id[:8]}: {number_of(len(self.results), 'seed')}>"
@@ -271,7 +296,7 @@ def repeat(
     recorder.send(
         EndRun(
             group_id,
-            "diverged" if found.has_diverged else "completed",
+            found.outcome,
             epoch=experiment.num_epochs,
             metrics={
                 key: value

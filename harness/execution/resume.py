@@ -28,7 +28,7 @@ from harness.execution.trained_network import starting_weights
 from harness.execution.training_group import LocalGroup, TrainingGroup
 from harness.tracking.messages import Recorder
 from harness.tracking.reader import Reader
-from harness.tracking.schema import AllowedChange, StoredRun
+from harness.tracking.schema import ENDED, AllowedChange, StoredRun
 from harness.tracking.selection import OF_STUDIES
 from harness.training import checkpoint
 from harness.training.device import Execution, describe
@@ -250,11 +250,12 @@ def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader, *, take_over: b
             f"resume: {stored.run_id} {this}has the runs {', '.join(members) or '(none yet)'}. "
             f"A group is repeated, not resumed{f': {group.command}' if group.command else '.'}"
         )
-    if stored.outcome in ("completed", "diverged"):
+    if stored.outcome in ENDED:
+        further = " To train it further: --continue" if stored.outcome != "diverged" else ""
         raise BadRequest(
             f"resume: {stored.run_id} has {stored.outcome} "
             f"after {number_of(stored.num_epochs or 0, 'epoch')}; "
-            "nothing is left to train. To train it further: --continue"
+            f"nothing is left to train.{further}"
         )
     owner = stored.owner
     if stored.outcome == "running" and not stored.is_abandoned:
@@ -271,8 +272,13 @@ def _refuse_what_cannot_go_on(stored: StoredRun, reader: Reader, *, take_over: b
 def _refuse_what_cannot_be_longer(
     stored: StoredRun, experiment: Experiment, num_epochs: int
 ) -> None:
-    if stored.kind != "run" or stored.outcome != "completed":
-        hint = "" if stored.kind != "run" else " To finish it: --resume"
+    # A collapsed run may only need longer.
+    if stored.kind != "run" or stored.outcome not in ("completed", "collapsed"):
+        hint = (
+            " To finish it: --resume"
+            if (stored.kind, stored.outcome in ENDED) == ("run", False)
+            else ""
+        )
         raise BadRequest(
             f"continue: {stored.run_id} is a {stored.kind} and has {stored.outcome}; only a "
             f"completed run can be trained further.{hint}"

@@ -15,7 +15,7 @@ from harness.base.goals import Goal
 from harness.base.machine import peak_memory
 from harness.base.signals import deferred
 from harness.execution.events import Begun, Ending, Event
-from harness.execution.failures import DIVERGED, ending_of, explained
+from harness.execution.failures import REASONS, ending_of, explained
 from harness.execution.preparation import DataSource
 from harness.execution.trained_network import Weights, encoded_weights
 from harness.tracking.schema import ModelRecord, Outcome
@@ -144,13 +144,16 @@ class LocalGroup:
         self, training: Training, task: TrainingTask, classes: tuple[str, ...] | None
     ) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
+        if outcome == "completed" and training.collapsed:
+            outcome = "collapsed"
         model, weights, missing = None, b"", list[str]()
         digest = training.weights_digest()
         examples: dict[str, bytes] = {}
         metrics: dict[str, float] = {}
         if (peak := peak_memory()) is not None:
             metrics["memory/process_peak_bytes"] = float(peak)
-        if outcome == "completed":
+        # A collapsed network is kept, to be looked at.
+        if outcome in ("completed", "collapsed"):
             # The numbers are whole without figures and model, and each of these without the other.
             if "figures" in task.keep:
                 try:
@@ -180,7 +183,7 @@ class LocalGroup:
                 metrics["time/model_seconds"] = time.perf_counter() - started
         yield Ending(
             outcome,
-            reason=DIVERGED if outcome == "diverged" else "",
+            reason=REASONS.get(outcome, ""),
             weights_sha256=digest,
             model=model,
             weights=weights,

@@ -99,7 +99,7 @@ class _Trials:
     """What the figures show.
 
     Attributes:
-        others: trials that diverged, timed out or failed.
+        others: trials that are infeasible or failed.
         best: the best trial, or the Pareto front of several objectives.
         shared: the parameters that all completed trials have; in a conditional space not every one.
         objective: in words.

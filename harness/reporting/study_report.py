@@ -13,6 +13,7 @@ from harness.base.goals import Direction
 from harness.base.statistics import Summary, summarize
 from harness.base.trials import (
     CONDITION,
+    INFEASIBLE,
     TrialRow,
     confirmed_metric,
     expected_best,
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 Answer = Mapping[str, Any]
 """The content of `study.json`; see `harness.workers.study_answer.StudyResult.answer`."""
 
-FINISHED_OUTCOMES = ("completed", "pruned", "diverged", "timed out", "failed")
+FINISHED_OUTCOMES = ("completed", "pruned", *INFEASIBLE, "failed")
 
 
 def study_html(
@@ -276,8 +277,8 @@ class _Content:
                 "Expected validation performance (Dodge et al., Show Your Work, EMNLP 2019): the "
                 f"mean of the best {self.objective} among n draws from the "
                 f"{len(values)} trials that the sampler chose. The defaults do not count, a pruned "
-                "trial counts with the value of its last epoch, one that diverged or timed out "
-                "with the worst of all others. The formula "
+                "trial counts with the value of its last epoch, one that diverged, collapsed or "
+                "timed out with the worst of all others. The formula "
                 f"assumes independent draws. {independent}"
             ),
             Table(

@@ -24,6 +24,7 @@ class Confirmation:
     Attributes:
         values: by metric, its value on the test set by seed; NaN where it has none.
         diverged: the seeds with which the training did.
+        collapsed: the same.
         run_ids: of the trainings, in the order of the seeds.
         seconds: of all trainings together; None if they were not measured.
     """
@@ -33,6 +34,7 @@ class Confirmation:
     diverged: list[int]
     run_ids: tuple[str, ...] = ()
     seconds: float | None = None
+    collapsed: Sequence[int] = ()
 
     @property
     def n(self) -> int:
@@ -76,7 +78,10 @@ def confirmations(
         if not keys or not known.keys() >= set(keys.values()):
             return {}
         results = {seed: known[key] for seed, key in keys.items()}
-        diverged = [seed for seed, result in results.items() if result["outcome"] == "diverged"]
+        diverged, collapsed = (
+            [seed for seed, result in results.items() if result["outcome"] == outcome]
+            for outcome in ("diverged", "collapsed")
+        )
         values = {
             metric: {
                 seed: math.nan if (value := result["metrics"].get(metric)) is None else value
@@ -91,6 +96,7 @@ def confirmations(
             diverged,
             tuple(result["run_id"] for result in results.values()),
             None if None in seconds else sum(seconds),
+            collapsed,
         )
     return found
 

@@ -82,15 +82,18 @@ class Counts:
     running: int
     waiting: int
     timed_out: int = 0
+    collapsed: int = 0
 
     @property
     def finished(self) -> int:
         """The trials that count towards the budget."""
-        return self.completed + self.pruned + self.diverged + self.timed_out + self.failed
+        infeasible = self.diverged + self.collapsed + self.timed_out
+        return self.completed + self.pruned + infeasible + self.failed
 
     def __str__(self) -> str:
         return (
             f"{self.completed} completed, {self.pruned} pruned, {self.diverged} diverged, "
+            f"{f'{self.collapsed} collapsed, ' if self.collapsed else ''}"
             f"{f'{self.timed_out} timed out, ' if self.timed_out else ''}{self.failed} failed"
         )
 
@@ -122,6 +125,7 @@ def count(trials: Sequence[FrozenTrial]) -> Counts:
         pruned=outcomes.count("pruned"),
         diverged=outcomes.count("diverged"),
         timed_out=outcomes.count("timed out"),
+        collapsed=outcomes.count("collapsed"),
         failed=outcomes.count("failed"),
         running=states.count(TrialState.RUNNING),
         waiting=states.count(TrialState.WAITING),
@@ -235,11 +239,11 @@ def tell(
     values: Sequence[float],
     attributes: Mapping[str, Any],
 ) -> None:
-    """End a trial with its outcome: completed, pruned, diverged, timed out or failed.
+    """End a trial with its outcome: completed, pruned, infeasible or failed.
 
-    A trial that diverged or timed out, or has no finite values, is infeasible: it has values worse
-    than all finite ones and violates a constraint, so that every sampler learns to stay away from
-    it. (As a failed one, samplers would ignore it and come back.)
+    A trial that diverged, collapsed or timed out, or has no finite values, is infeasible: it has
+    values worse than all finite ones and violates a constraint, so that every sampler learns to
+    stay away from it. (As a failed one, samplers would ignore it and come back.)
     """
     for name, attribute in {**attributes, "outcome": outcome}.items():
         trial.set_user_attr(name, attribute)

@@ -127,8 +127,8 @@ def runs(
         - `kind`: `run`, `group` (of seeds), `study`, `trial`, `confirm`, ...
         - `experiment`: what was trained; `mlflow_experiment`: where MLflow lists it
         - `parent`: run id of the group or study that it belongs to
-        - `outcome`: `completed`, `pruned`, `diverged`, `timed out`, `interrupted`, `failed` or
-          `running`
+        - `outcome`: `completed`, `pruned`, `diverged`, `collapsed`, `timed out`, `interrupted`,
+          `failed` or `running`
         - `seed` (Int64; missing for a group), `dataset`
         - `device`, `device_name`, `threads` (Int64), `git_commit`
         - `git_state`: `clean`, `dirty` (with changes since the commit), `unknown`, or `outside` if

@@ -26,7 +26,7 @@ from harness.base.privacy import mask
 from harness.base.surroundings import without_foreign_settings
 from harness.tracking import store_address
 from harness.tracking.recorder_process import ENVIRONMENT
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import ENDED, StoredRun
 
 LAST = "last"
 """Stands for the latest run that was interrupted and can go on."""
@@ -157,7 +157,7 @@ class DatabaseReader:
         having = "runs.run_uuid IN (SELECT run_uuid FROM tags WHERE key"
         heads = self._heads(
             f"{having} = 'harness.kind' AND value = 'run')"
-            f" AND {having} = 'harness.outcome' AND value NOT IN ('completed', 'diverged'))"
+            f" AND {having} = 'harness.outcome' AND value NOT IN {ENDED})"
             f" AND NOT {having} = '{PARENT}')"
         )
         return _last_unfinished(self._filled([head])[0] for head in heads)
@@ -334,8 +334,12 @@ class ClientReader:
         if identity == LAST:
             # MLflow's filter language knows neither "or" nor a tag that is missing.
             found = self.search(
-                "tags.harness.kind = 'run' and tags.harness.outcome != 'completed' "
-                "and tags.harness.outcome != 'diverged'"
+                " and ".join(
+                    [
+                        "tags.harness.kind = 'run'",
+                        *(f"tags.harness.outcome != '{outcome}'" for outcome in ENDED),
+                    ]
+                )
             )
             alone = (run for run in found if PARENT not in run.data.tags)
             return _last_unfinished(self._filled([run])[0] for run in alone)

@@ -24,7 +24,12 @@ if TYPE_CHECKING:  # it imports NumPy, and whoever only reads runs needs none
 
 Kind = Literal["run", "group", "study", "trial", "confirm", "verify"]
 
-Outcome = Literal["completed", "pruned", "diverged", "timed out", "interrupted", "failed"]
+Outcome = Literal[
+    "completed", "pruned", "diverged", "collapsed", "timed out", "interrupted", "failed"
+]
+
+ENDED: tuple[Outcome, ...] = ("completed", "diverged", "collapsed")
+"""Outcomes of runs that have nothing left to train."""
 
 CHANGES = "changes.json"
 """The artifact that lists what had changed since the commit, with digests."""

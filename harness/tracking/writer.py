@@ -41,6 +41,7 @@ STATUS: dict[str, str] = {
     "completed": "FINISHED",
     "pruned": "FINISHED",
     "diverged": "FAILED",
+    "collapsed": "FAILED",
     "timed out": "FAILED",
     "interrupted": "KILLED",
     "failed": "FAILED",

@@ -144,6 +144,52 @@ class Training:
         return bool(self.history) and self.history[-1].diverged
 
     @property
+    def collapsed(self) -> bool:
+        """Whether the loss is finite, but nothing was learned; known of a mean cross-entropy only.
+
+        That is so if the last epoch's training loss explains next to nothing of the labels, and one
+        class is predicted for all evaluation examples; or if that loss is no better than that of
+        equal probabilities, ln(classes), and the predictions are no better than the commonest
+        class, by more than two standard errors. (A network may be right and far too sure: then
+        it has a large loss, but has learned.)
+        """
+        cross_entropy = type(self.loss_fn) is torch.nn.CrossEntropyLoss
+        if not self.history or self.diverged or not cross_entropy:
+            return False
+        loss, training_labels = self.history[-1].metrics["train/loss"], self.train_examples.labels
+        is_plain = self.loss_fn.reduction == "mean" and self.loss_fn.weight is None
+        if not is_plain or training_labels.dtype != torch.int64 or training_labels.ndim != 1:
+            return False
+        if self.train_examples.rows is not None:
+            training_labels = training_labels.index_select(0, self.train_examples.rows)
+        shares = torch.bincount(training_labels.cpu()).double() / len(training_labels)
+        # Before the evaluation examples are looked at again: almost every training ends here.
+        if loss < 0.9 * float(torch.special.entr(shares).sum()):
+            return False
+        predictions, labels, num_classes = self._predictions()
+        n = len(labels)
+        commonest = int(torch.bincount(labels).max()) / n
+        if commonest == 1:  # whoever predicts the one class there is may have learned it
+            return False
+        if len(predictions.unique()) == 1:
+            return True
+        accuracy = int((predictions == labels).sum()) / n
+        chance = commonest + 2 * math.sqrt(commonest * (1 - commonest) / n)
+        return loss >= math.log(num_classes) and accuracy <= chance
+
+    @torch.no_grad()
+    def _predictions(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Predicted and true classes of the evaluation examples, and the number of logits."""
+        self.network.eval()
+        found = []
+        with self.generators.kept():
+            for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
+                logits = self.network(inputs)
+                found.append((logits.argmax(dim=1), labels))
+        predictions, labels = map(torch.cat, zip(*found, strict=True))
+        return predictions, labels, logits.shape[1]
+
+    @property
     def num_parameters(self) -> int:
         """The number of trainable numbers of the network."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)

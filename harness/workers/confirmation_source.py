@@ -14,6 +14,7 @@ from harness.execution.events import Ending
 from harness.execution.training_group import TrainingTask
 from harness.search.confirmations import confirmed_experiment, is_confirmed, store_confirmation
 from harness.search.trial_queue import MOST_RETRIES
+from harness.tracking.schema import ENDED
 from harness.training.experiment import Experiment
 from harness.workers.progress import StudyProgress, StudyView, TrainingEnded, WatchWorker
 from harness.workers.study_context import StudyContext
@@ -162,7 +163,7 @@ class _ShowConfirmation(WatchWorker):
         super().ended(ending)
         if ending.is_lost and self.confirmation.retries < MOST_RETRIES:
             self.view.worker_died(self.progress, ending.reason)
-        if ending.outcome not in ("completed", "diverged"):
+        if ending.outcome not in ENDED:
             return
         history = self.record.history
         metrics = self.record.last_metrics

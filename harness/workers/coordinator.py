@@ -166,6 +166,7 @@ class Coordinator:
             "study/completed": progress.counts.completed,
             "study/pruned": progress.counts.pruned,
             "study/diverged": progress.counts.diverged,
+            "study/collapsed": progress.counts.collapsed,
             "study/timed_out": progress.counts.timed_out,
             "study/failed": progress.counts.failed,
             "study/trials_per_hour": progress.trials_per_hour,

@@ -135,8 +135,12 @@ class StudyAnswer:
         if self.confirmed and self._lacks_defaults:
             found.append("the defaults timed out as a trial, and were not confirmed")
         for config, confirmation in self.confirmed.items():
-            if diverged := confirmation.diverged:
-                found.append(f"{config} diverged with {len(diverged)} of {confirmation.n} seeds")
+            ends = {"diverged": confirmation.diverged, "collapsed": confirmation.collapsed}
+            found += [
+                f"{config} {outcome} with {len(seeds)} of {confirmation.n} seeds"
+                for outcome, seeds in ends.items()
+                if seeds
+            ]
         return found
 
     @property
@@ -277,6 +281,7 @@ class StudyAnswer:
                         for metric, values in c.values.items()
                     },
                     "diverged": c.diverged,
+                    "collapsed": list(c.collapsed),
                     "run_ids": c.run_ids,
                     "seconds": c.seconds,
                 }

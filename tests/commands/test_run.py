@@ -256,6 +256,30 @@ def test_a_diverged_run_stops_at_once_and_says_what_may_help(checkout: Checkout)
     assert not np.isfinite(losses[0].value)
 
 
+def test_a_collapsed_run_ends_as_a_diverged_one_does(checkout: Checkout) -> None:
+    words = ("--lr", "80", "--init-std", "0.3", "--batch-size", "64")
+    ended = checkout.run("baseline", "--dataset", "digits", "--threads", "1", *words)
+    assert ended.status == 1, ended.errors
+    assert "collapsed after 10 epochs" in ended.output
+    assert "Nothing was learned: another --lr may help" in ended.output
+    (run,) = checkout.runs()
+    assert (run.info.status, run.data.tags["harness.outcome"]) == ("FAILED", "collapsed")
+    assert run.data.tags["harness.reason"].startswith("nothing was learned")
+    with checkout.opened() as client:
+        kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"weights.pt", "figures"} <= kept, "it may be looked at"
+    refused = checkout.run("--resume", ended.run_id)
+    assert refused.status == 2
+    assert "has collapsed after 10 epochs; nothing is left to train. To train it further:" in (
+        refused.errors
+    )
+    longer = checkout.run("--continue", ended.run_id, "--num-epochs", "11")
+    assert longer.status == 1, longer.errors
+    assert "collapsed after 11 epochs" in longer.output
+    compared = checkout.command("harness.compare", "--experiment", "baseline")
+    assert "collapsed" in compared.output
+
+
 DEAF = '''"""Swallows an interruption while its network is built."""
 
 import os

@@ -215,6 +215,27 @@ def test_a_group_with_a_diverged_seed_has_diverged(recorder: MemoryRecorder) -> 
     assert "1 of 3 diverged. The loss is not finite" in summary(result)
 
 
+def test_a_group_with_a_collapsed_seed_has_collapsed(recorder: MemoryRecorder) -> None:
+    collapses: list[Any] = [epoch(1), Ending("collapsed")]
+    result = repeated(recorder, ScriptedGroup(lambda e: collapses if e.seed == 5 else [epoch(1)]))
+    outcomes = [end.outcome for end in recorder.of(EndRun)]
+    assert outcomes == ["completed", "collapsed", "completed", "collapsed"]
+    assert not result.has_diverged
+    assert not result.has_learned
+    assert "1 of 3 collapsed. Nothing was learned" in summary(result)
+
+
+def test_a_run_whose_last_epochs_jump_says_so_in_one_line(recorder: MemoryRecorder) -> None:
+    jumps = [epoch(n, accuracy) for n, accuracy in enumerate((0.9, 0.1) * 4, 1)]
+    result = repeated(recorder, ScriptedGroup(lambda e: jumps if e.seed == 5 else [epoch(1)]))
+    last = "1 of 3 jump: at most, the last epochs differ by 87.6 points (sd of the last 5 changes)"
+    assert last in summary(result).splitlines()[-1]
+    lines = summary(result.results[1]).splitlines()
+    assert lines[-1].startswith("the last epochs differ by 87.6 points")
+    assert "Note: the last epochs differ by" in recorder.of(EndRun)[1].description
+    assert "the last epochs" not in summary(result.results[0])
+
+
 def test_a_seed_that_fails_ends_its_group(recorder: MemoryRecorder) -> None:
     failure = Ending("failed", reason="it broke")
     group = ScriptedGroup(lambda e: [epoch(1), failure] if e.seed == 5 else [epoch(1)])

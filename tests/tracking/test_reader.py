@@ -256,6 +256,7 @@ def test_last_is_the_latest_run_that_can_go_on(
         """Record runs that are not meant, though they are later."""
         recorded("completed")
         recorded("diverged")
+        recorded("collapsed")
         recorded("running", alive)
         recorded("running", elsewhere)
         recorded("interrupted", kind="trial")

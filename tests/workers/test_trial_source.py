@@ -135,6 +135,10 @@ def test_the_budget_is_met_and_every_trial_recorded(
             *("diverged", -math.inf, 1, TrialState.COMPLETE),
         ),
         (
+            [*accuracies(0.4, 0.6), Ending("collapsed")],
+            *("collapsed", -math.inf, 2, TrialState.COMPLETE),
+        ),
+        (
             [*accuracies(0.4), Ending("failed", reason="it broke")],
             *("failed", None, 1, TrialState.FAIL),
         ),
