@@ -178,8 +178,8 @@ def _found(file: str, name: str, functions: frozenset[CodeType]) -> bytes:
 def _candidates(file: str) -> Iterator[bytes]:
     try:
         if file == "<stdin>":
-            # A file is there still; what came through a pipe is gone.
-            if stat.S_ISREG(os.fstat(0).st_mode):
+            # A file is there still; what came through a pipe is gone. Windows has no `pread`.
+            if sys.platform != "win32" and stat.S_ISREG(os.fstat(0).st_mode):
                 yield os.pread(0, os.fstat(0).st_size, 0)
         elif file == "<string>":
             for word in sys.orig_argv[1:]:
