@@ -56,7 +56,11 @@ def test_several_objectives_give_a_front_that_is_confirmed(checkout: Checkout) -
     folder = artifacts(checkout, run.run_id)
     answer = json.loads((folder / "study.json").read_text())
     trials = list(csv.DictReader((folder / "trials.csv").open()))
-    points = {int(t["number"]): (float(t["value 1"]), float(t["value 2"])) for t in trials}
+    points = {
+        int(t["number"]): (float(t["value 1"]), float(t["value 2"]))
+        for t in trials
+        if t["outcome"] == "completed"  # one epoch may be too short to learn anything
+    }
     front = {
         number
         for number, (accuracy, size) in points.items()
