@@ -55,7 +55,7 @@ class StudySettings(TrainingFlags):
     warm_start: Annotated[str | None, Name, default("STUDY", "none")] = None
     """Stored study whose best configurations are tried first."""
     confirm_seeds: Annotated[int, Interval(ge=0, le=1000)] = 5
-    """Seeds for retraining and testing the best configuration and the defaults; 0 skips it."""
+    """Fresh seeds that retrain and test the best configuration and the defaults; 0 skips it."""
     release_trials: bool = False
     """Requeue the running trials of other machines; use it only if those machines have died."""
     accept_changed_code: bool = False

@@ -165,9 +165,11 @@ def _run(
         prepared = request.data.prepare(experiment, with_test=False)
         data = {part.context: part.digest for part in prepared.data_records()}
         search = dataclasses.replace(search, data=data)
+        # Not the one of the search, whose luck has helped to choose the best.
+        first = experiment.seed + 1
         seeds = [
-            dataclasses.replace(experiment, seed=experiment.seed + i).seed
-            for i in range(request.confirm_seeds)
+            dataclasses.replace(experiment, seed=seed).seed
+            for seed in range(first, first + request.confirm_seeds)
         ]
         stored = _open(search, request, view)
         search = dataclasses.replace(search, version=trial_queue.version_of(stored))

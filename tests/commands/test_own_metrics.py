@@ -58,8 +58,8 @@ def measured(checkout: Checkout) -> Checkout:
 
 
 def test_own_metrics_reach_every_command(measured: Checkout, tmp_path: Path) -> None:
-    slow = measured.run(*FLAGS, "--lr", "0.001")
-    fast = measured.run(*FLAGS, "--lr", "0.1")
+    slow = measured.run(*FLAGS, "--lr", "0.005")
+    fast = measured.run(*FLAGS, "--lr", "0.05")
     assert (slow.status, fast.status) == (0, 0), slow.errors + fast.errors
     assert "test loss " in fast.output
     assert " shortfall " in fast.output

@@ -129,7 +129,7 @@ def test_the_checklist_is_filled_in_from_the_record(
     assert f"trials {seconds:.1f} s" in items["Compute time"]
     (commands,) = page.commands
     assert tags["harness.command"] in commands
-    assert "python -m harness.run baseline --dataset digits --seed 0 --lr" in commands
+    assert "python -m harness.run baseline --dataset digits --seed 1 --lr" in commands
 
 
 def test_the_commands_of_a_report_give_its_numbers(
