@@ -144,7 +144,8 @@ class LocalGroup:
         self, training: Training, task: TrainingTask, classes: tuple[str, ...] | None
     ) -> Iterator[Event]:
         outcome = self._stopped_as or ("diverged" if training.diverged else "completed")
-        if outcome == "completed" and training.collapsed:
+        # The best epoch stands for a training of which it is kept, not what came after it.
+        if outcome == "completed" and not task.keep_best and training.collapsed:
             outcome = "collapsed"
         model, weights, missing = None, b"", list[str]()
         digest = training.weights_digest()
