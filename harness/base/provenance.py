@@ -77,7 +77,8 @@ class SourceState:
         lacking = "".join(
             f"\n  {path} is not in the record: {why}" for path, why in self.left_out.items()
         )
-        return f"code: {self.name}, with changes in {number_of(len(self.files), 'file')}{lacking}"
+        changes = f"changes in {number_of(len(self.files), 'file')}" if self.files else "new files"
+        return f"code: {self.name}, with {changes}{lacking}"
 
     def summary(self) -> str:
         """What has changed, as JSON; for a file beside the patch."""

@@ -56,6 +56,7 @@ def recorded_experiment(
         BadRequest: there is no such experiment any more, its fields cannot be read, or its code was
             recorded and may not or cannot be executed.
     """
+    _check_recorded(stored, command)
     kind = _recorded_class(stored, reader, command, run_recorded_code=run_recorded_code)
     return with_fields(stored, kind, command)
 
@@ -66,11 +67,7 @@ def with_fields(stored: StoredRun, kind: type[Experiment], command: str) -> Expe
     Raises:
         BadRequest: they cannot be read, or the experiment has no such fields any more.
     """
-    if not stored.fields:
-        raise BadRequest(
-            f"{command}: the fields of {stored.run_id} are not recorded, or cannot be read "
-            "(tag harness.fields); nobody can tell what was trained."
-        )
+    _check_recorded(stored, command)
     known = {field.name for field in dataclasses.fields(kind)}
     if gone := sorted(stored.fields.keys() - known):
         raise BadRequest(
@@ -78,6 +75,15 @@ def with_fields(stored: StoredRun, kind: type[Experiment], command: str) -> Expe
             f"check out the commit of the run: {stored.tag('git_commit') or 'none'}"
         )
     return kind(**stored.fields)
+
+
+def _check_recorded(stored: StoredRun, command: str) -> None:
+    for name, value in {"fields": stored.fields, "experiment": stored.experiment}.items():
+        if not value:
+            raise BadRequest(
+                f"{command}: {stored.run_id} has no {name}, or none that can be read "
+                f"(tag harness.{name}); nobody can tell what was trained."
+            )
 
 
 def _recorded_class(

@@ -13,6 +13,7 @@ import re
 import sqlite3
 import sys
 import tempfile
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -542,12 +543,22 @@ def _unknown_run(run_id: str) -> BadRequest:
 
 def _last_unfinished(candidates: Iterable[StoredRun]) -> StoredRun:
     """The first of the unfinished runs that no living process works on."""
+    unjudged = ""
     for run in candidates:
-        if run.outcome != "running" or run.owner is None or run.is_abandoned:
+        if not (run.experiment and run.fields):
+            warnings.warn(
+                f"skipped {run.run_id}: its record does not say what was trained", stacklevel=2
+            )
+        elif run.outcome != "running" or run.owner is None or run.is_abandoned:
             return run
+        elif not (unjudged or run.owner.is_here):
+            unjudged = (
+                f"\n{run.run_id} is recorded as running, by a process that cannot be judged from "
+                f"here. If it has ended: python -m harness.run --resume {run.run_id} --take-over"
+            )
     raise BadRequest(
         "There is no run here that was interrupted and can go on. "
-        "(A group is repeated; a study goes on with its own command.)"
+        f"(A group is repeated; a study goes on with its own command.){unjudged}"
     )
 
 

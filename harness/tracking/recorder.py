@@ -201,7 +201,7 @@ class MlflowRecorder:
                 return Writer(store).write(write)
             except MlflowException as error:
                 if run_id and _is_deleted(error):
-                    self._give_up(run_id)
+                    self._give_up(run_id, error)
                     return None
                 # MLflow waits 20 s. What was not written at all may be written again.
                 if not store.database or not sqlite.is_locked(error):
@@ -213,16 +213,19 @@ class MlflowRecorder:
                     sqlite.tell_of_lock(store.database)
                 told = True
 
-    def _give_up(self, run_id: str) -> None:
+    def _give_up(self, run_id: str, error: MlflowException) -> None:
         """Record nothing more about a run that somebody has deleted.
 
         Raises:
             RunFailed: It is not one of many in a study, which goes on without its record.
+            RecordLost: Neither is it, and nobody can restore it.
         """
         words = f"the run {run_id} was deleted in MLflow"
         self._given_up.add(run_id)
         kind = self._open_runs.pop(run_id, "")
         if kind not in ("trial", "confirm"):
+            if NOT_FOUND.search(str(error)):
+                raise RecordLost(f"{words}, for good.")
             restore = self.store.restoring(f"runs restore --run-id {run_id}")
             raise RunFailed(f"{words}. Restore it with:\n{restore}")
         warnings.warn(f"{words}: the rest of this {kind} is not recorded", stacklevel=2)

@@ -132,7 +132,12 @@ def test_what_is_foreign_or_damaged_stops_no_command(
 
 
 REFUSED: dict[str, tuple[Damage, tuple[str, ...], int, str]] = {
-    "fields": (tag("fields", "x"), ("harness.verify", "last"), 2, "cannot be read (tag harness."),
+    "fields": (
+        tag("fields", "x"),
+        ("harness.verify", "last"),
+        2,
+        "none that can be read (tag harness.fields)",
+    ),
     "later fields": (
         tag("fields", '{"new_field": 3}'),
         ("harness.verify", "last"),

@@ -26,7 +26,7 @@ from records import dead_owner, record, use_store
 
 from experiments.baseline import Baseline
 from harness.base import provenance
-from harness.base.errors import RunFailed
+from harness.base.errors import RecordLost, RunFailed
 from harness.base.ownership import Owner
 from harness.tracking.messages import (
     EndRun,
@@ -435,6 +435,17 @@ def test_a_run_that_somebody_deletes_is_named_with_the_way_back(recorder: Mlflow
         recorder.send(LogEpoch(run_id, 1, {"train/loss": 1.0}))
     assert f"the run {run_id} was deleted in MLflow. Restore it with:\n" in str(failed.value)
     assert str(failed.value).endswith(f"python -m mlflow runs restore --run-id {run_id}")
+
+
+def test_a_run_that_is_deleted_for_good_is_lost(recorder: MlflowRecorder) -> None:
+    run_id = recorder.send(StartRun(record()))
+    database = recorder.store.database
+    assert database
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        for name in ("tags", "params", "metrics", "latest_metrics", "runs"):
+            connection.execute(f"DELETE FROM {name} WHERE run_uuid = ?", (run_id,))
+    with pytest.raises(RecordLost, match="deleted in MLflow, for good"):
+        recorder.send(LogEpoch(run_id, 1, {"train/loss": 1.0}))
 
 
 def test_a_trial_that_somebody_deletes_does_not_end_its_study(recorder: MlflowRecorder) -> None:
