@@ -88,6 +88,7 @@ def test_what_is_recorded_is_what_the_averaged_network_gives() -> None:
 def test_the_statistics_are_those_of_torchs_own_function() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, momentum=0.3), nn.Linear(3, 2))
+    network(torch.randn(5, 4))  # the statistics of the training are to go
     other, batches = copy.deepcopy(network), [torch.randn(5, 4) for _ in range(3)]
     recompute_batch_statistics(network, batches)
     torch.optim.swa_utils.update_bn(batches, other)
