@@ -63,8 +63,7 @@ class RecordRun(Callback):
             describe: writes the description of the run that has ended, in Markdown.
             waits: whether an epoch and the end are on disk before the training goes on.
             if_never_begun: the machine and the data to record if the training fails or times out
-                before it has begun, because its network cannot be built for example; by default
-                such a training leaves no run.
+                before it has begun, and its ending does not know them.
         """
         self.recorder, self.specification = recorder, specification
         self.experiment, self.execution = experiment, execution
@@ -120,9 +119,9 @@ class RecordRun(Callback):
     def ended(self, ending: Ending) -> None:
         """End the run; what the training left is recorded first."""
         self.ending = ending
-        never_begun = not self.run_id and ending.outcome in ("failed", "timed out")
-        if never_begun and self.if_never_begun:
-            self.begun(self.if_never_begun)
+        never_begun = ending.never_begun or self.if_never_begun  # what hangs cannot tell by itself
+        if never_begun and not self.run_id and ending.outcome in ("failed", "timed out"):
+            self.begun(never_begun)
         if not self.run_id:
             return
         assert self.begun_event

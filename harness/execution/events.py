@@ -44,6 +44,8 @@ class Ending:
         weights: its parameters and buffers, as the content of a file; empty without a model.
         examples: the results on single evaluation examples, by metric such as `test/accuracy`, as
             `ExampleResults.encode` returns them; empty unless the task asked for them.
+        never_begun: of a training that failed, where it ran and which examples it would have seen,
+            in case that it had not begun.
         incomplete: which figures or model are missing that the task asked for, and why.
         metrics: of the whole training: seconds of the export, peak memory.
     """
@@ -57,6 +59,7 @@ class Ending:
     model: ModelRecord | None = None
     weights: bytes = b""
     examples: dict[str, bytes] = field(default_factory=dict)
+    never_begun: Begun | None = None
     incomplete: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
 

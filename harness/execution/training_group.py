@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 import torch
@@ -113,8 +113,10 @@ class LocalGroup:
         return checkpoint.encode(self.training.state())
 
     def _train(self, task: TrainingTask) -> Iterator[Event]:
+        never_begun: Begun | None = None
         try:
             prepared = self.data.prepare(task.experiment, with_test=task.with_test)
+            never_begun = Begun(describe(self.device), prepared.data_records())
             self.training = training = prepared.training(
                 self.execution,
                 self.device,
@@ -135,7 +137,10 @@ class LocalGroup:
                 yield result
                 if self._stopped_as:
                     break
-        except (Exception, SystemExit) as error:
+        except SystemExit as error:  # no error that a line explains: it leaves a run in any case
+            yield replace(ending_of(error, task.experiment), never_begun=never_begun)
+            return
+        except Exception as error:
             yield ending_of(error, task.experiment)
             return
         yield from self._end(training, task, prepared.dataset.classes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fakes import MACHINE, MemoryRecorder, ScriptedGroup, epoch
+from torch import nn
 
 from experiments.baseline import Baseline
 from experiments.softmax_regression import SoftmaxRegression
@@ -121,6 +122,22 @@ def test_an_error_of_the_experiment_is_recorded_with_its_place(recorder: MemoryR
         run(Broken(dataset="digits"), local_group(), EXECUTION, recorder)
     assert str(caught.value).startswith("broken failed: ValueError: two layers (test_launch.py, ")
     assert kinds(recorder) == [], "it never began"
+
+
+class Leaving(Baseline):
+    """Ends its process."""
+
+    def network(self) -> nn.Module:
+        raise SystemExit(3)
+
+
+def test_an_experiment_that_ends_its_process_leaves_a_failed_run(recorder: MemoryRecorder) -> None:
+    with pytest.raises(RunFailed, match="SystemExit: 3"):
+        run(Leaving(dataset="digits"), local_group(), EXECUTION, recorder)
+    assert kinds(recorder)[0] is StartRun
+    (end,) = recorder.of(EndRun)
+    assert end.outcome == "failed"
+    assert "SystemExit: 3" in end.tags["reason"]
 
 
 def test_an_error_in_the_middle_leaves_a_failed_run_with_its_trace(
