@@ -297,7 +297,7 @@ class Soak:
             if run.data.tags["harness.kind"] == "trial"
             and run.data.tags["mlflow.parentRunId"] == self.stored(name).user_attrs["run_id"]
         )
-        if recorded["completed"] + recorded["pruned"] != 5:
+        if recorded["completed"] + recorded["pruned"] + recorded["collapsed"] != 5:
             raise Broken(f"the record of the trials says otherwise than their study: {recorded}")
 
     def disturbed(self, module: str, words: tuple[str, ...], seconds: float, kill: bool) -> int:

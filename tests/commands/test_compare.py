@@ -32,7 +32,9 @@ def _work(checkout: Checkout) -> None:
         assert checkout.run(*arguments).status == 0
     # With defaults that learn next to nothing, something else is the best.
     study = ("lr_search", *QUICK, "--lr", "0.001", "--n-trials", "3", "--confirm-seeds", "2")
-    assert checkout.command("harness.study", *study, "--workers", "1", "--quiet").status == 0
+    batches = ("--batch-size", "16")
+    study_ended = checkout.command("harness.study", *study, *batches, "--workers", "1", "--quiet")
+    assert study_ended.status == 0
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,18 @@ QUICK = ("--dataset", "digits", "--num-epochs", "1", "--threads", "1")
 
 def test_enums_paths_and_tuples_go_to_the_record_and_back(checkout: Checkout) -> None:
     (checkout.root / "experiments" / "shaped.py").write_text(SHAPED)
-    flags = ("--activation", "TANH", "--weights", "a b/c.pt", "--widths", "8", "4", "6")
+    flags = (
+        "--activation",
+        "TANH",
+        "--weights",
+        "a b/c.pt",
+        "--widths",
+        "8",
+        "4",
+        "6",
+        "--lr",
+        "1",
+    )
     ended = checkout.run("shaped", *QUICK, *flags, "--tag", "a=1", "--tag", "b=2", "--no-figures")
     assert ended.status == 0, ended.errors
     run = DatabaseReader(checkout.store).run(ended.run_id)

@@ -177,7 +177,8 @@ def test_a_trial_that_ends_in_time_is_not_ended_and_defaults_that_hang_are_not_c
 
 
 def test_a_study_whose_trials_all_take_too_long_says_so(checkout: Checkout) -> None:
-    ended = searched(checkout, "--trial-timeout", "0.000001", "--n-trials", "2", modes=("fine",))
+    words = ("--trial-timeout", "0.000001", "--n-trials", "2")
+    ended = searched(checkout, *words, modes=("sleep",), defaults='mode="sleep"')
     assert ended.status == 1
     assert "No trial was completed (0 completed, 0 pruned, 0 diverged, 2 timed out" in ended.errors
     assert "(took longer than 1e-06 s)" in ended.output

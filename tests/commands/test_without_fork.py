@@ -82,5 +82,5 @@ def test_a_study_with_two_workers_is_recorded(checkout: Checkout, changes: dict[
         if run.data.tags["harness.kind"] == "trial"
     ]
     assert len(outcomes) == 4
-    assert set(outcomes) <= {"completed", "pruned"}
+    assert set(outcomes) <= {"completed", "pruned", "collapsed"}
     assert processes_seen(changes) >= 4, "the command, its recorder, two workers"
