@@ -200,7 +200,7 @@ class MlflowRecorder:
             try:
                 return Writer(store).write(write)
             except MlflowException as error:
-                if run_id and _is_deleted(error):
+                if run_id in self._open_runs and _is_deleted(error):
                     self._give_up(run_id, error)
                     return None
                 # MLflow waits 20 s. What was not written at all may be written again.

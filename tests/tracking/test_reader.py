@@ -248,6 +248,7 @@ def test_last_is_the_latest_run_that_can_go_on(
 
     def recorded(outcome: str, owner: Owner = dead, **others: str) -> str:
         tags = {"harness.kind": "run", "harness.outcome": outcome, "harness.owner": str(owner)}
+        tags |= {"harness.experiment": "baseline", "harness.fields": '{"lr": 0.1}'}
         names = {"kind": "harness.kind", "parent": "mlflow.parentRunId"}
         tags |= {names[name]: value for name, value in others.items()}
         return str(client.create_run("0", start_time=next(start), tags=tags).info.run_id)
