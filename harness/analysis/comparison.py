@@ -19,13 +19,13 @@ from harness.analysis.query import (
     select,
     with_children,
 )
-from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
+from harness.analysis.rows import Row, ordered_rows, rows_of
 from harness.base.errors import BadRequest, nearest
 from harness.base.formatting import harmless, number_of
 from harness.base.verdict import FEWEST_SEEDS
 from harness.tracking import store_address
 from harness.tracking.reader import Reader
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import ENDED, StoredRun
 
 PARTS = {"trial": "trials", "confirm": "confirmations on the test examples"}
 """Kinds of runs that have a table of their own; all others share one."""
@@ -126,7 +126,7 @@ class Comparison:
                 f"{', '.join(row.short_id for row in partly)}: a filter on results takes all seeds "
                 "of a row or none, since those that meet it would be selected."
             )
-        if any(run.outcome not in (*FINISHED, "pruned") for run in runs):
+        if any(run.outcome not in (*ENDED, "pruned") for run in runs):
             notes.append("A run that has not completed has its own row, with the epochs it has.")
         if len({data_seen(run) for run in runs}) > 1:
             notes.append("The rows saw different examples: their numbers are not comparable.")

@@ -16,9 +16,6 @@ from harness.base.statistics import Summary, summarize
 from harness.tracking.frames import run_columns
 from harness.tracking.schema import ENDED, StoredRun
 
-FINISHED = ENDED
-"""Outcomes of runs that can be averaged: they have all the epochs that they will ever have."""
-
 SOURCE = "tags.harness.experiment_sha256"
 """SHA-256 of the file that defines the experiment."""
 
@@ -160,7 +157,7 @@ def rows_of(runs: Sequence[StoredRun]) -> list[Row]:
     """
     together: dict[Any, list[StoredRun]] = {}
     for run in runs:
-        alone = run.kind in ("trial", "") or run.outcome not in FINISHED
+        alone = run.kind in ("trial", "") or run.outcome not in ENDED
         together.setdefault(run.run_id if alone else _configuration(run), []).append(run)
     found = []
     for members in together.values():

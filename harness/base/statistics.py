@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from harness.base.formatting import metric_text
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 
 Z95 = statistics.NormalDist().inv_cdf(0.975)
@@ -147,13 +146,3 @@ def holm_adjusted(p: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p) - rank) * p[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def _signed_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sums (2^n,) under every choice of signs of n values."""
-    import numpy as np
-
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate((sums + value, sums - value))
-    return sums

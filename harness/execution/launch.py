@@ -17,7 +17,7 @@ from harness.execution.callbacks import RecordRun, SaveCheckpoints, StopEarly
 from harness.execution.descriptions import describe_group, describe_run
 from harness.execution.driver import Callback, Driven, InTurn, drive
 from harness.execution.events import Begun
-from harness.execution.failures import OUT_OF_MEMORY, explained
+from harness.execution.failures import OUT_OF_MEMORY, REASONS, explained
 from harness.execution.specification import RunSpecification
 from harness.execution.steadiness import jump
 from harness.execution.trained_network import Weights
@@ -65,7 +65,7 @@ class RunResult:
     @property
     def has_learned(self) -> bool:
         """Whether it has neither diverged nor collapsed."""
-        return self.outcome not in ("diverged", "collapsed")
+        return self.outcome not in REASONS
 
     @property
     def jump(self) -> float | None:

@@ -274,11 +274,8 @@ def _refuse_what_cannot_be_longer(
 ) -> None:
     # A collapsed run may only need longer.
     if stored.kind != "run" or stored.outcome not in ("completed", "collapsed"):
-        hint = (
-            " To finish it: --resume"
-            if (stored.kind, stored.outcome in ENDED) == ("run", False)
-            else ""
-        )
+        is_unfinished = stored.kind == "run" and stored.outcome not in ENDED
+        hint = " To finish it: --resume" if is_unfinished else ""
         raise BadRequest(
             f"continue: {stored.run_id} is a {stored.kind} and has {stored.outcome}; only a "
             f"completed run can be trained further.{hint}"

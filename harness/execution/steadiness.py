@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Sequence
 
 from harness.base.formatting import metric_text
+from harness.base.goals import usual_goal
 from harness.base.metric_names import LOSS, judge
 from harness.tracking.schema import DataRecord
 from harness.training.experiment import Experiment
@@ -32,7 +33,7 @@ def jump(
     Args:
         data: the sets of examples that the run saw.
     """
-    name = next(name for name, best in experiment.directions().items() if best)
+    name = _judged_by(experiment)
     part = judge(epochs[-1].metrics) if epochs else None
     last = [e.metrics.get(f"{part}/{name}", math.nan) for e in epochs[-LAST_CHANGES - 1 :]]
     size = next((d.size for d in data if d.context == part), 0)
@@ -52,7 +53,7 @@ def jump(
 
 def jump_in_words(experiment: Experiment, deviation: float) -> str:
     """The line about a run whose last epochs jump; it names what has not been tried."""
-    is_loss = next(name for name, best in experiment.directions().items() if best) == LOSS
+    is_loss = _judged_by(experiment) == LOSS
     amount = f"{metric_text(deviation)} of loss" if is_loss else f"{100 * deviation:.1f} points"
     flags = ["--average-weights"] * (experiment.average_weights == "off")
     if not experiment.has_own_scheduler and experiment.schedule == "constant":
@@ -62,3 +63,8 @@ def jump_in_words(experiment: Experiment, deviation: float) -> str:
         f"the last epochs differ by {amount} (sd of the last {LAST_CHANGES} changes): the result "
         f"depends on where training stops{advice}"
     )
+
+
+def _judged_by(experiment: Experiment) -> str:
+    """The metric that judges a run, without the part of the data."""
+    return usual_goal(experiment.directions()).metric.partition("/")[2]

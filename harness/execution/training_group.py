@@ -113,10 +113,10 @@ class LocalGroup:
         return checkpoint.encode(self.training.state())
 
     def _train(self, task: TrainingTask) -> Iterator[Event]:
-        never_begun: Begun | None = None
+        begun: Begun | None = None
         try:
             prepared = self.data.prepare(task.experiment, with_test=task.with_test)
-            never_begun = Begun(describe(self.device), prepared.data_records())
+            begun = Begun(describe(self.device), prepared.data_records())
             self.training = training = prepared.training(
                 self.execution,
                 self.device,
@@ -127,18 +127,17 @@ class LocalGroup:
                 training.network.load_state_dict(task.weights, strict=False)
             if task.state is not None:
                 training.restore(checkpoint.decode(task.state), task.history)
-            yield Begun(
-                describe(self.device),
-                prepared.data_records(),
-                tuple(training.history),
-                {"model/parameters": float(training.num_parameters)},
+            yield replace(
+                begun,
+                restored=tuple(training.history),
+                metrics={"model/parameters": float(training.num_parameters)},
             )
             for result in training.epochs():
                 yield result
                 if self._stopped_as:
                     break
         except SystemExit as error:  # no error that a line explains: it leaves a run in any case
-            yield replace(ending_of(error, task.experiment), never_begun=never_begun)
+            yield replace(ending_of(error, task.experiment), never_begun=begun)
             return
         except Exception as error:
             yield ending_of(error, task.experiment)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from harness.analysis.curves import draw_curves
 from harness.analysis.query import judged_on
-from harness.analysis.rows import FINISHED, Row, ordered_rows, rows_of
+from harness.analysis.rows import Row, ordered_rows, rows_of
 from harness.base.formatting import capitalized, duration, metric_text, number_of, value_text
 from harness.base.metric_names import JUDGES
 from harness.reporting import checklist
@@ -28,7 +28,7 @@ from harness.reporting.page import (
 )
 from harness.tracking.frames import ordered_columns, run_columns
 from harness.tracking.reader import Reader
-from harness.tracking.schema import StoredRun
+from harness.tracking.schema import ENDED, StoredRun
 
 
 def experiment_page(name: str, question: str, runs: Sequence[StoredRun], reader: Reader) -> str:
@@ -59,7 +59,7 @@ def experiment_page(name: str, question: str, runs: Sequence[StoredRun], reader:
 class _Report:
     def __init__(self, name: str, runs: Sequence[StoredRun], reader: Reader) -> None:
         self.name, self.runs, self.reader = name, runs, reader
-        ended = [run for run in runs if run.outcome in FINISHED and judged_on(run)]
+        ended = [run for run in runs if run.outcome in ENDED and judged_on(run)]
         self.seen: dict[str, list[Row]] = {
             words: ordered_rows(
                 rows_of([run for run in ended if judged_on(run) == words]), None, False
@@ -182,7 +182,7 @@ class _Report:
             Item(
                 "Number of runs",
                 f"{len(runs)} ({checklist.counted(self.outcomes())})",
-                all(run.outcome in FINISHED for run in runs),
+                all(run.outcome in ENDED for run in runs),
             ),
             Item("Compute time", f"{duration(self.seconds)}, summed over runs"),
             Item(

@@ -51,12 +51,15 @@ location.replace(page);
 on another site. MLflow's assistant, which is not served, does not open its panel by itself."""
 
 
+_SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing."""
+
+
 @dataclass(frozen=True)
-class Gate:
-    """An ASGI application that lets through what it should, and answers the rest itself.
+class Access:
+    """To whom a server answers, and what they may do.
 
     Attributes:
-        application: what is behind it.
         hosts: names and addresses by which it is served, without a port: one's own page on a
             foreign name that leads here (DNS rebinding) would be the same site to a browser. Any
             port is right, because a tunnel has another one.
@@ -67,12 +70,19 @@ class Gate:
             folder are told to fetch them from here.
     """
 
-    application: Application
     hosts: frozenset[str]
     token: str
     uploads: bool
     reads_only: bool
     artifacts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """An ASGI application that lets through what it should to another one behind it."""
+
+    application: Application
+    access: Access
 
     async def __call__(self, scope: _Event, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -83,7 +93,7 @@ class Gate:
         headers = [(name, value.decode("latin-1")) for name, value in scope["headers"]]
         path, method = scope["path"], scope["method"]
         named = _HOST.fullmatch(_only(headers, b"host"))
-        if not named or named[1].lower() not in self.hosts:
+        if not named or named[1].lower() not in self.access.hosts:
             await _answer(send, 403, "This host is not served here; see harness.ui --allowed-hosts")
             return
         if path == "/health":
@@ -95,10 +105,10 @@ class Gate:
             return
         cookie = f"harness-token-{named[2] or 80}"
         asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if asked and method == "GET" and (not self.token or self._is_token(asked)):
+        if asked and method == "GET" and (not self.access.token or self._is_token(asked)):
             await _answer(send, 200, _LANDING, self._cookie(cookie))
             return
-        if self.token and not self._is_let_in(headers, cookie):
+        if self.access.token and not self._is_let_in(headers, cookie):
             message = "Open the link that harness.ui has printed: it holds the token. "
             message += "Clients send the token in MLFLOW_TRACKING_TOKEN."
             await _answer(send, 401, message, (b"www-authenticate", b"Bearer"))
@@ -109,10 +119,10 @@ class Gate:
         if not _SERVED.fullmatch(path) or _NOT_SERVED.fullmatch(path):
             await _answer(send, 404, "This is not served here.")
             return
-        if self.reads_only and not _reads(path, method):
+        if self.access.reads_only and not _reads(path, method):
             await _answer(send, 403, "The store may only be read.")
             return
-        if not self.uploads and _stores_files(path, method):
+        if not self.access.uploads and _stores_files(path, method):
             await _answer(send, 403, "Files are not taken here; see harness.ui --allow-uploads.")
             return
         if path.endswith("/experiments/create"):
@@ -138,10 +148,10 @@ class Gate:
         return cookie in cookies and self._is_token(cookies[cookie].value)
 
     def _is_token(self, text: str) -> bool:
-        return hmac.compare_digest(_digest(text), _digest(self.token))
+        return hmac.compare_digest(_digest(text), _digest(self.access.token))
 
     def _cookie(self, name: str) -> tuple[bytes, bytes]:
-        value = f"{name}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+        value = f"{name}={self.access.token}; HttpOnly; SameSite=Strict; Path=/"
         return b"set-cookie", value.encode()
 
     def _relocating(self, send: Send) -> Send:
@@ -151,7 +161,7 @@ class Gate:
 
         def located(found: re.Match[bytes]) -> bytes:
             location = json.loads(b'"%s"' % found[2])
-            for folder in self.artifacts:
+            for folder in self.access.artifacts:
                 if location == folder or location.startswith(f"{folder}/"):
                     location = f"mlflow-artifacts:{location.removeprefix(folder) or '/'}"
                     return b'"%s": %s' % (found[1], json.dumps(location).encode())
@@ -185,14 +195,14 @@ def _only(headers: list[tuple[bytes, str]], name: bytes) -> str:
 
 
 def _reads(path: str, method: str) -> bool:
-    return method in ("GET", "HEAD", "OPTIONS") or bool(
+    return method in _SAFE or bool(
         re.search(r"/(?:search|search-[a-z-]+|get-[a-z-]+|graphql)$", path)
     )
 
 
 def _stores_files(path: str, method: str) -> bool:
     return path.endswith("/upload-artifact") or (
-        bool(re.fullmatch(_STORED_FILES, path)) and method not in ("GET", "HEAD", "OPTIONS")
+        bool(re.fullmatch(_STORED_FILES, path)) and method not in _SAFE
     )
 
 

@@ -146,7 +146,7 @@ class _Backlog:
             owner = Owner.from_text(path.read_text(errors="replace"))
             if owner is None:
                 _warn(f"skipped {_shown(path.parent)}: its file owner is damaged")
-            elif owner.is_dead(max(file.stat().st_mtime for file in path.parent.iterdir())):
+            elif owner.is_dead(path.parent.stat().st_mtime):  # of its last write
                 found.append(cls(path.parent))
         return found
 

@@ -27,6 +27,7 @@ from harness.base.privacy import mask
 from harness.base.processes import end_tree
 from harness.base.signals import deferred
 from harness.tracking import store_address
+from harness.tracking.gate import Access
 from harness.tracking.pages_server import Serving
 
 LOOPBACK = "127.0.0.1"
@@ -150,11 +151,13 @@ def serving(
         port=port,
         store=store_address.uri_to_read(),
         folder=str(folder),
-        hosts=served_names(host, hosts),
-        token=pages.token,
-        uploads=uploads,
-        reads_only=reads_only,
-        artifacts=tuple(locations),
+        access=Access(
+            hosts=served_names(host, hosts),
+            token=pages.token,
+            uploads=uploads,
+            reads_only=reads_only,
+            artifacts=tuple(locations),
+        ),
     )
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
     with tempfile.TemporaryFile("w+") as log:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from harness.base.channel import Connection, inherited_connection
-from harness.tracking.gate import Application, Gate
+from harness.tracking.gate import Access, Application, Gate
 
 if TYPE_CHECKING:
     import uvicorn
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Serving:
-    """What the process is told: where to serve, what, and to whom; see `Gate`.
+    """What the process is told: where to serve, what, and to whom.
 
     Attributes:
         store: the store's address, which may hold a password.
@@ -28,25 +28,14 @@ class Serving:
     port: int
     store: str
     folder: str
-    hosts: frozenset[str]
-    token: str
-    uploads: bool
-    reads_only: bool
-    artifacts: tuple[str, ...]
+    access: Access
 
 
 def main() -> None:
     """Serve until the other end of the connection closes, or a signal arrives."""
     connection = inherited_connection(sys.argv[1])
     serving: Serving = connection.recv()
-    application = Gate(
-        _application(serving),
-        hosts=serving.hosts,
-        token=serving.token,
-        uploads=serving.uploads,
-        reads_only=serving.reads_only,
-        artifacts=serving.artifacts,
-    )
+    application = Gate(_application(serving), serving.access)
 
     import uvicorn
 
@@ -79,7 +68,7 @@ def _application(serving: Serving) -> Application:
         # There are no jobs here; the server would start processes for them.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }
-    if serving.reads_only:
+    if serving.access.reads_only:
         # A connection that stays open would not see what the owner of the store writes.
         os.environ["MLFLOW_SQLALCHEMYSTORE_POOLCLASS"] = "NullPool"
     from mlflow.server.fastapi_app import app

@@ -180,11 +180,9 @@ class Training:
     @torch.no_grad()
     def _predictions(self) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Predicted and true classes of the evaluation examples, and the number of logits."""
-        self.network.eval()
         found = []
         with self.generators.kept():
-            for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
-                logits = self.network(inputs)
+            for logits, labels in self._outputs():
                 found.append((logits.argmax(dim=1), labels))
         predictions, labels = map(torch.cat, zip(*found, strict=True))
         return predictions, labels, logits.shape[1]
@@ -206,10 +204,7 @@ class Training:
         Its types are those that `torch.load(weights_only=True)` accepts. What a module keeps beside
         its parameters and buffers belongs to it through `get_extra_state`.
         """
-        return {
-            "network": self.network.state_dict(),
-            "buffers": _unsaved_buffers(self.network),
-            "loss": self.loss_fn.state_dict(),
+        return self._modules_state() | {
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "experiment": {name: part.state_dict() for name, part in self._own_parts().items()},
@@ -220,10 +215,7 @@ class Training:
 
     def restore(self, state: dict[str, Any], history: Sequence[EpochResult]) -> None:
         """Continue from a state of the same experiment, to the same bits."""
-        self.network.load_state_dict(state["network"])
-        for name, buffer in _unsaved_buffers(self.network).items():
-            buffer.copy_(state["buffers"][name])
-        self.loss_fn.load_state_dict(state["loss"])
+        self._restore_modules(state)
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -235,6 +227,28 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.generators.restore(state["generators"])
         self.best_weights = state.get("best", {})
+
+    def _modules_state(self) -> dict[str, dict[str, Any]]:
+        """The state of network and loss, and the buffers that they keep out of it."""
+        return {
+            "network": self.network.state_dict(),
+            "loss": self.loss_fn.state_dict(),
+            "buffers": self._unsaved_buffers(),
+        }
+
+    def _restore_modules(self, state: dict[str, dict[str, Any]]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.loss_fn.load_state_dict(state["loss"])
+        for name, buffer in self._unsaved_buffers().items():
+            buffer.copy_(state["buffers"][name])
+
+    def _unsaved_buffers(self) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        for part, module in {"network": self.network, "loss": self.loss_fn}.items():
+            saved = module.state_dict(keep_vars=True)
+            buffers = module.named_buffers(part)
+            found |= {name: b for name, b in buffers if name.removeprefix(f"{part}.") not in saved}
+        return found
 
     def _own_parts(self) -> dict[str, Any]:
         """What the experiment's methods keep in its attributes, such as a second network."""
@@ -335,11 +349,15 @@ class Training:
 
     @torch.no_grad()
     def _evaluation(self, tally: MetricTally) -> dict[str, float]:
-        self.network.eval()
-        for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
-            logits = self.network(inputs)
+        for logits, labels in self._outputs():
             tally.update(logits, self.loss_fn(logits, labels), labels)
         return tally.values()
+
+    def _outputs(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The logits of each batch of evaluation examples in evaluation mode, and their labels."""
+        self.network.eval()
+        for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
+            yield self.network(inputs), labels
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -348,8 +366,7 @@ class Training:
         Afterwards all is as it was: weights, buffers, the loss's state, and every generator.
         """
         assert self.average
-        modules = (self.network, self.loss_fn)
-        before = copy.deepcopy([(m.state_dict(), _unsaved_buffers(m)) for m in modules])
+        before = copy.deepcopy(self._modules_state())
         with torch.no_grad(), self.generators.kept():
             try:
                 self.average.write()
@@ -360,10 +377,7 @@ class Training:
                 recompute_batch_statistics(self.network, batches)
                 yield
             finally:
-                for module, (state, buffers) in zip(modules, before, strict=True):
-                    module.load_state_dict(state)
-                    for name, buffer in _unsaved_buffers(module).items():
-                        buffer.copy_(buffers[name])
+                self._restore_modules(before)
 
     @torch.no_grad()
     def example_results(self) -> dict[str, torch.Tensor]:
@@ -384,9 +398,7 @@ class Training:
         if losses := loss_of_examples(self.loss_fn):
             per_example[LOSS] = losses
         found: dict[str, list[torch.Tensor]] = {name: [] for name in per_example}
-        self.network.eval()
-        for inputs, labels in self.evaluation_examples.batches(self.experiment.batch_size):
-            logits = self.network(inputs)
+        for logits, labels in self._outputs():
             for name, function in per_example.items():
                 found[name].append(function(logits, labels))
         return {name: torch.cat(values).cpu() for name, values in found.items()}
@@ -436,12 +448,6 @@ def best_epoch(history: Sequence[EpochResult], goal: Goal) -> int:
     values = {result.epoch: result.metrics.get(goal.metric, math.nan) for result in history}
     known = {epoch: goal.sign * value for epoch, value in values.items() if math.isfinite(value)}
     return max(known, key=lambda epoch: (known[epoch], -epoch), default=0)
-
-
-def _unsaved_buffers(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The buffers that a network keeps out of its `state_dict`."""
-    saved = network.state_dict(keep_vars=True)
-    return {name: buffer for name, buffer in network.named_buffers() if name not in saved}
 
 
 def _draw_seed() -> int:

@@ -260,10 +260,11 @@ class StudyAnswer:
                 metrics |= confirmation.summary(name).metrics(label)
         if self.difference:
             known = self.difference.record()
+            values = {name: known[name] for name in ("n", "low", "high", "p")}
             metrics |= {
                 f"confirm/difference/{name}": float(value)
-                for name, value in {"mean": known["difference"], **known}.items()
-                if name in ("n", "mean", "low", "high", "p") and value is not None
+                for name, value in (values | {"mean": known["difference"]}).items()
+                if value is not None
             }
         return metrics
 

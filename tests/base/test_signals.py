@@ -69,6 +69,12 @@ def test_a_signal_that_was_swallowed_is_raised_again() -> None:
     raise_pending()
 
 
+def ran(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
 @pytest.mark.processes
 def test_a_second_signal_ends_the_process_at_once() -> None:
     program = (
@@ -81,9 +87,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
         "    signal.raise_signal(signal.SIGTERM)\n"
         "    print('twice', flush=True)\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = ran(program)
     assert (ended.returncode, ended.stdout, ended.stderr) == (143, "once\n", "")
 
 
@@ -98,9 +102,7 @@ def test_a_terminal_that_says_twice_that_it_is_gone_lets_the_process_end_in_orde
         "    signal.raise_signal(signal.SIGHUP)\n"
         "    print('done', flush=True)\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = ran(program)
     assert ended.stdout == "done\n"
     assert "Interrupted: SIGHUP" in ended.stderr
 

@@ -115,14 +115,20 @@ HARMLESS: dict[str, tuple[Damage, tuple[str, ...]]] = {
 }
 
 
+def damaged(worked: Recorded, tmp_path: Path, damage: Damage) -> Checkout:
+    """A copy of a session of work, with its records damaged."""
+    checkout = Checkout(tmp_path / "checkout")
+    shutil.copytree(worked[0].root, checkout.root)
+    damage(checkout.root / "mlruns")
+    return checkout
+
+
 @pytest.mark.parametrize("name", HARMLESS)
 def test_what_is_foreign_or_damaged_stops_no_command(
     worked: Recorded, tmp_path: Path, name: str
 ) -> None:
-    checkout = Checkout(tmp_path / "checkout")
-    shutil.copytree(worked[0].root, checkout.root)
     damage, commands = HARMLESS[name]
-    damage(checkout.root / "mlruns")
+    checkout = damaged(worked, tmp_path, damage)
     for command in commands:
         ended = checkout.command(*SOME[command])
         assert ended.status == 0, (command, ended.errors)
@@ -181,10 +187,8 @@ REFUSED: dict[str, tuple[Damage, tuple[str, ...], int, str]] = {
 def test_what_cannot_be_done_without_it_is_refused_in_a_line(
     worked: Recorded, tmp_path: Path, name: str
 ) -> None:
-    checkout = Checkout(tmp_path / "checkout")
-    shutil.copytree(worked[0].root, checkout.root)
     damage, command, status, words = REFUSED[name]
-    damage(checkout.root / "mlruns")
+    checkout = damaged(worked, tmp_path, damage)
     ended = checkout.command(*command)
     assert ended.status == status, ended.errors
     assert words in ended.errors

@@ -7,7 +7,7 @@ import functools
 import math
 import os
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -332,6 +332,20 @@ class Augmented(DropoutMlp):
         return inputs.roll(int(torch.randint(5, ())), 3) * random.choice([0.9, 1.1])
 
 
+def resumptions(prepared: Callable[[], Prepared]) -> Iterator[tuple[int, Training, Training]]:
+    """A training restored after each epoch, from none on, and the one that never stopped."""
+    whole = begin(prepared())
+    states = [checkpoint.encode(whole.state())]
+    for _ in whole.epochs():
+        states.append(checkpoint.encode(whole.state()))
+    for epoch, state in enumerate(states):
+        disturb_every_generator()
+        rehearse(begin(prepared()), checkpoint.decode(state), whole.history[:epoch])
+        resumed = begin(prepared())
+        resumed.restore(checkpoint.decode(state), whole.history[:epoch])
+        yield epoch, resumed, whole
+
+
 class MovingScale(nn.Module):
     """Scales by what it has seen so far, which no `state_dict` holds by itself."""
 
@@ -461,15 +475,7 @@ def test_the_average_goes_on_from_any_epoch_too(
         with training.averaged():
             return checkpoint.encode(training.network.state_dict())
 
-    whole = begin(prepared())
-    states = [checkpoint.encode(whole.state())]
-    for _ in whole.epochs():
-        states.append(checkpoint.encode(whole.state()))
-    for epoch in range(4):
-        disturb_every_generator()
-        rehearse(begin(prepared()), checkpoint.decode(states[epoch]), whole.history[:epoch])
-        resumed = begin(prepared())
-        resumed.restore(checkpoint.decode(states[epoch]), whole.history[:epoch])
+    for _, resumed, whole in resumptions(prepared):
         list(resumed.epochs())
         for one, other in zip(resumed.history, whole.history, strict=True):
             for name in ("test/loss", "test/average_loss", "test/average_accuracy"):
@@ -484,15 +490,7 @@ def test_a_training_goes_on_from_any_epoch_as_if_it_had_not_stopped(
     def prepared() -> Prepared:
         return prepared_on_digits(kind(dataset="digits", num_epochs=3, batch_size=100))
 
-    whole = begin(prepared())
-    states = [checkpoint.encode(whole.state())]
-    for _ in whole.epochs():
-        states.append(checkpoint.encode(whole.state()))
-    for epoch in range(4):
-        disturb_every_generator()
-        rehearse(begin(prepared()), checkpoint.decode(states[epoch]), whole.history[:epoch])
-        resumed = begin(prepared())
-        resumed.restore(checkpoint.decode(states[epoch]), whole.history[:epoch])
+    for epoch, resumed, whole in resumptions(prepared):
         assert numbers(resumed.history) == numbers(whole.history[:epoch])
         list(resumed.epochs())
         assert numbers(resumed.history) == numbers(whole.history)
